@@ -25,10 +25,22 @@ from app.core.types import DEFAULT_COLLECTION, AnswerWarning, Hit, Image, Mode, 
 from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
 from app.encoder.protocol import Embeddings, Encoder, check_vectors
+from app.search import hubs
+from app.search.collection_profile import UNKNOWN, CollectionProfiles, Profile
 from app.search.filter_cache import FilterCache
-from app.search.fusion import DEPTH, EQUAL_WEIGHTS, Described, FusedHit, Weights, find_highlights, fuse
-from app.search.model_trust import ModelTrust
+from app.search.fusion import (
+    DEPTH,
+    EQUAL_WEIGHTS,
+    Described,
+    FusedHit,
+    Weights,
+    find_highlights,
+    fuse,
+    rate_matches,
+)
 from app.search.query_encoder import EncodedParts, QueryEncoder, QueryPart, result_or_error
+from app.search.templates import PLAIN, is_short
+from app.search.verdict import Verdict, judge, judge_words, measure_deviations, sigmoid
 from app.storage import keywords
 from app.storage.database import Database
 from app.storage.filters import sql
@@ -44,6 +56,11 @@ RecordQuery = Callable[[tuple[str, Target], VectorIndex, Embeddings, SearchParam
 
 EXTRA_HITS = 16  # asked for beyond k, because rows may be deleted faster than the index follows
 LABEL_PLACEHOLDER = re.compile(r"\{label\}|\{\}")  # where a label goes in a template
+NOT_CALIBRATED = (
+    "this collection does not tell yet how near a text must be to fit: it has too few pictures, was not measured yet,"
+    " or its right texts are no nearer than others; compare the scores of several texts"
+)
+JUDGED_HITS = 3  # in which all words of a query are looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +68,8 @@ class SearchQuery:
     """One search: its parts, what it searches, which rows `filter` allows, and how.
 
     `exact` compares with every vector; `nprobe` and `refine_k` replace what an approximate index was calibrated to.
-    Without `mode`, a search for pictures by words alone is hybrid.
+    Without `mode`, a search for pictures by words alone is hybrid. `templates` None leaves the choice to the searcher.
+    Hits below `score_threshold` are left out. With `calibrate` the answer says whether anything fits.
     """
 
     parts: Sequence[QueryPart]
@@ -64,12 +82,20 @@ class SearchQuery:
     refine_k: int | None = None
     mode: Mode | None = None
     weights: Weights = EQUAL_WEIGHTS
+    templates: Sequence[str] | None = None
+    score_threshold: float | None = None
+    calibrate: bool = True
 
     @property
     def applied_mode(self) -> Mode:
         """The mode; without one, that which fits the query."""
+        return self.mode or ("hybrid" if self.is_calibrated else "vector")
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether it asks for pictures by words alone: what is known of the collection holds for such searches."""
         is_words = bool(self.words) and all(part.text is not None for part in self.parts)
-        return self.mode or ("hybrid" if is_words and self.target == "images" and not self.exact else "vector")
+        return is_words and self.target == "images" and not self.exact
 
     @property
     def words(self) -> str:
@@ -89,6 +115,9 @@ class SearchResult:
     searched: int
     mode: Mode
     trust: float | None = None
+    templates: Sequence[str] = ()
+    is_normalised: bool = False
+    verdict: Verdict | None = None
     warnings: list[AnswerWarning] = field(default_factory=list)
 
 
@@ -106,6 +135,7 @@ class _Search:
     terms: Sequence[keywords.Words] = ()
     word_keys: Sequence[int] = ()  # of what has words of the query, roughly best first
     described: dict[int, Described] = field(default_factory=dict)  # the words of the candidates of both rankings
+    profile: Profile = UNKNOWN
     trust: float | None = None  # of the model, where words are ranked beside the vectors
     places: Sequence[FusedHit] = ()  # the best so far, whose rows are read
     is_cut: bool = False  # whether there are more places
@@ -126,7 +156,9 @@ class _Search:
 
     def needs_more(self) -> bool:
         """Whether to take more from the index: rows were deleted or changed, and the index has others."""
-        return len(self.hits) < self.query.k and (self.is_cut or bool(self.keys.size and self.keys[-1] >= 0))
+        least = self.query.score_threshold
+        is_full = bool(self.keys.size and self.keys[-1] >= 0) and (least is None or bool(self.scores[-1] >= least))
+        return len(self.hits) < self.query.k and (self.is_cut or is_full)
 
 
 class Searcher:
@@ -151,7 +183,7 @@ class Searcher:
         self._metrics = metrics or ProcessMetrics()
         self._record_query = record_query
         self._filter_cache = FilterCache(database)
-        self.trust = ModelTrust(database, self._query_encoder.encode_texts)
+        self.profiles = CollectionProfiles(database, encoder, self._query_encoder.encode_texts, use)
         self.running = 0  # calls that are being answered right now
         self._lock = threading.Lock()  # of `running`
 
@@ -179,9 +211,9 @@ class Searcher:
 
     def _search_all(self, queries: Sequence[SearchQuery]) -> list[SearchResult | SightlineError]:
         began = time.perf_counter()
-        searches = [_Search.begin(query) for query in queries]
+        searches = [_Search.begin(self._fill_templates(query)) for query in queries]
         with span("encode", {"questions": len(queries)}):
-            finish_encoding = self._query_encoder.begin([part for query in queries for part in query.parts])
+            finish_encoding = self._query_encoder.begin([part for search in searches for part in search.query.parts])
             prepare_began = time.perf_counter()
             attempt(searches, self._prepare)
             prepared = time.perf_counter() - prepare_began
@@ -200,6 +232,17 @@ class Searcher:
         self._metrics.observe_search(took)
         took_ms = {name: round(seconds * 1000, 2) for name, seconds in took.items()}
         return [search.error or self._make_result(search, took_ms) for search in searches]
+
+    def _fill_templates(self, query: SearchQuery) -> SearchQuery:
+        """The query with its templates; left to us, those that were measured to help, for few words."""
+        templates = query.templates
+        if templates is None:
+            is_open = query.is_calibrated and is_short(query.words)
+            templates = self.profiles.get(query.collection, 0).templates if is_open else PLAIN
+        if templates == PLAIN:
+            return replace(query, templates=PLAIN)
+        parts = [part if part.text is None else replace(part, templates=templates) for part in query.parts]
+        return replace(query, templates=templates, parts=parts)
 
     def _prepare(self, search: _Search) -> None:
         """Find out which rows the filter allows, and which have the words. Raises Timeout."""
@@ -221,6 +264,11 @@ class Searcher:
         query = searches[0].query
         with self._use(query.collection, query.target) as index:
             waiting = searches
+            for search in searches:
+                if search.query.is_calibrated:
+                    search.profile = self.profiles.get(query.collection, index.ntotal)
+                    if search.profile.hubs is not None:
+                        search.limit = max(search.limit, hubs.DEPTH + EXTRA_HITS)
             while waiting:
                 start = time.perf_counter()
                 with span("search", {"target": query.target, "questions": len(waiting)}):
@@ -229,7 +277,7 @@ class Searcher:
                 with span("fetch", {"target": query.target}):
                     for search in waiting:
                         if search.query.applied_mode == "hybrid" and search.word_keys:
-                            search.trust = self.trust.get(query.collection, index.ntotal)
+                            search.trust = search.profile.trust
                     self._fetch(query.target, waiting)
                 took["search"] += middle - start
                 took["fetch"] += time.perf_counter() - middle
@@ -266,7 +314,19 @@ class Searcher:
 
     def _make_result(self, search: _Search, took_ms: dict[str, float]) -> SearchResult:
         mode, warnings = search.query.applied_mode, self._warn(search)
-        return SearchResult(search.hits, took_ms, search.searched, mode, search.trust, warnings)
+        templates = tuple(one for one in search.query.templates or () if search.query.templates != PLAIN)
+        is_normalised = search.profile.hubs is not None and mode != "keyword"
+        return SearchResult(
+            search.hits,
+            took_ms,
+            search.searched,
+            mode,
+            search.trust,
+            templates,
+            is_normalised,
+            judge_search(search),
+            warnings,
+        )
 
     def _warn(self, search: _Search) -> list[AnswerWarning]:
         """What is odd about the texts of a query, once each, and about its filter where that left too few hits."""
@@ -299,17 +359,49 @@ class Searcher:
     def classify(
         self, collection: str, part: QueryPart, labels: Sequence[str], template: str
     ) -> list[tuple[str, float]]:
-        """Labels with their probabilities, likeliest first: a softmax with the model's own temperature."""
+        """Labels with their probabilities, likeliest first.
+
+        A softmax with the model's own temperature; of a model that was trained to judge each pair alone, its sigmoid.
+        """
         with self._use(collection, "images"):  # raises NotFound
             pass
         sentences = [fill_template(template, label) for label in labels]
         image = self.embed(collection, [part])
         vectors = np.stack(self._query_encoder.encode_texts(sentences))
         logits = self._encoder.temperature * (vectors @ image)
-        odds = np.exp(logits - logits.max())
-        shares = odds / odds.sum()
-        order = np.argsort(-shares, kind="stable")
+        if (bias := self._encoder.logit_bias) is not None:
+            shares = sigmoid(logits + bias)
+        else:
+            odds = np.exp(logits - logits.max())
+            shares = odds / odds.sum()
+        order = np.argsort(-logits, kind="stable")
         return [(labels[n], float(shares[n])) for n in order]
+
+    def match(self, collection: str, part: QueryPart, words: Sequence[str]) -> list[tuple[float, float | None]]:
+        """The cosine of a picture with each text, and the probability that it fits; None where nothing tells that.
+
+        Raises NotFound, Rejected, Busy.
+        """
+        with self._use(collection, "images") as index:
+            profile = self.profiles.get(collection, index.ntotal)
+        image = self.embed(collection, [part])
+        vectors = np.stack(self._query_encoder.encode_texts(words))
+        scores = vectors @ image
+        if (bias := self._encoder.logit_bias) is not None:
+            shares = sigmoid(self._encoder.temperature * scores + bias).tolist()
+        elif profile.calibration is not None and profile.sample is not None:
+            deviations = measure_deviations(scores, vectors, profile.sample)
+            shares = profile.calibration.probability(scores, deviations).tolist()
+        else:
+            shares = [None] * len(words)
+        return list(zip(scores.tolist(), shares, strict=True))
+
+    def warn_of_matches(self, words: Sequence[str], found: Sequence[tuple[float, float | None]]) -> list[AnswerWarning]:
+        """What is odd about the texts of a match, and whether nothing tells how probable they are."""
+        warnings = [one for n, text in enumerate(words) for one in self.reader.warn(text, f"text.{n}")]
+        if any(share is None for _, share in found):
+            warnings.append(AnswerWarning("not_calibrated", NOT_CALIBRATED))
+        return warnings
 
 
 def fill_template(template: str, label: str) -> str:
@@ -364,13 +456,33 @@ def filter_rows(c: apsw.Connection, search: _Search, rows: Mapping[int, Row]) ->
 
 def rank_hits(c: apsw.Connection, search: _Search) -> Iterable[FusedHit]:
     """The keys that a search has found, best first."""
-    by_vectors = [key for key in search.keys.tolist() if key >= 0]
+    by_hubs = search.profile.hubs
+    keys = search.keys if by_hubs is None else by_hubs.rerank(search.scores, search.keys)
+    by_vectors = [key for key in keys.tolist() if key >= 0]
     if not search.word_keys:
-        return (FusedHit(key, {"vector": n}) for n, key in enumerate(by_vectors, 1))
-    near = [key for key in by_vectors[:DEPTH] if key not in search.described]
-    search.described |= images.get_descriptions(c, near)
-    trust = search.trust or 0.0
-    return fuse(search.terms, search.described, by_vectors, search.word_keys, search.query.weights, trust)
+        ranked: Iterable[FusedHit] = (FusedHit(key, {"vector": n}) for n, key in enumerate(by_vectors, 1))
+    else:
+        near = [key for key in by_vectors[:DEPTH] if key not in search.described]
+        search.described |= images.get_descriptions(c, near)
+        trust, weights = search.trust or 0.0, search.query.weights
+        ranked = fuse(search.terms, search.described, by_vectors, search.word_keys, weights, trust)
+    if (least := search.query.score_threshold) is None:
+        return ranked
+    below = set(search.keys[search.scores < least].tolist())
+    return (place for place in ranked if place.key not in below)
+
+
+def judge_search(search: _Search) -> Verdict | None:
+    """Whether anything fits a search for pictures by words; None for every other."""
+    if not (search.query.is_calibrated and search.query.calibrate):
+        return None
+    found = [hit.image for hit in search.hits[:JUDGED_HITS] if hit.image is not None and "keyword" in hit.ranks]
+    described = {image.key: (image.caption, image.tags, image.source) for image in found}
+    said = max(rate_matches(search.terms, described).values(), default=0.0) if described else 0.0
+    best = float(search.scores[0]) if search.keys.size and search.keys[0] >= 0 else None
+    if search.query.applied_mode == "keyword":
+        return judge_words(said, bool(search.hits))
+    return judge(search.profile.calibration, search.profile.sample, search.vector, best, said)
 
 
 def make_hits(
@@ -380,12 +492,13 @@ def make_hits(
     scores = dict(zip(search.keys.tolist(), search.scores.tolist(), strict=True))
     scores |= {key: float(np.frombuffer(vector, "<f4") @ search.vector) for key, vector in vectors.items()}
     is_images = search.query.target == "images"
+    least = -np.inf if search.query.score_threshold is None else search.query.score_threshold
     for place in search.places:
         if place.key not in rows or place.key not in scores or place.key not in passed:
             continue
         row: Image | Text
         row = image_from_row(rows[place.key]) if is_images else text_from_row(rows[place.key])
-        if row.collection != search.query.collection:
+        if row.collection != search.query.collection or scores[place.key] < least:
             continue
         if isinstance(row, Text):
             yield Hit(row.id, scores[place.key], text=row, ranks=place.ranks)

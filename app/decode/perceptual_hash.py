@@ -1,4 +1,4 @@
-"""The perceptual hash of a picture: what stays nearly the same when the picture is encoded again, resized or recoloured.
+"""The perceptual hash of a picture: it stays nearly the same when the picture is encoded again, resized or recoloured.
 
 56 bytes: 64 bits of the discrete cosine transform (DCT) of its brightness ("pHash"), then a sketch of its colours,
 int8 [4, 4, 3]. The bits are those of 8 x 8 low frequencies above their median. The sketch has the colours less their
@@ -30,4 +30,4 @@ def compute_perceptual_hash(image: Image.Image) -> bytes:
     cells = np.asarray(small, np.float32).reshape(_CELLS, _SIDE // _CELLS, _CELLS, _SIDE // _CELLS, 3).mean(axis=(1, 3))
     cells -= cells.mean(axis=(0, 1))
     sketch = np.rint(cells * (SKETCH_SCALE / (cells.std() + _SOFTENING))).clip(-127, 127).astype(np.int8)
-    return bits.tobytes() + sketch.tobytes()
+    return bytes(bits) + bytes(sketch)

@@ -64,6 +64,12 @@ def unpack_hashes(stored: Sequence[bytes | None]) -> Hashes:
     return Hashes(bits, table[:, BITS_BYTES:].copy().view(np.int8), known)
 
 
+def join_hashes(parts: Sequence[Hashes]) -> Hashes:
+    parts = parts or [unpack_hashes([])]
+    bits, sketches, known = ([getattr(one, name) for one in parts] for name in ("bits", "sketches", "known"))
+    return Hashes(np.concatenate(bits), np.concatenate(sketches), np.concatenate(known))
+
+
 def _find_similar_bits(hashes: Hashes, start: int, stop: int) -> tuple[Rows, Rows]:
     """Pairs (row, earlier row) of the rows from `start` to `stop` whose bits differ by few."""
     most = int(MAX_THRESHOLDS["exact"])
@@ -95,13 +101,13 @@ def _limit_pairs(hashes: Hashes, rows: Rows, earlier: Rows) -> tuple[Rows, Rows]
 
 def count_bits(hashes: Hashes, first: Rows, second: Rows) -> npt.NDArray[np.uint8]:
     """How many bits of 64 differ in each pair."""
-    return np.bitwise_count(hashes.bits[first] ^ hashes.bits[second])
+    return np.asarray(np.bitwise_count(hashes.bits[first] ^ hashes.bits[second]))
 
 
 def measure_colours(hashes: Hashes, first: Rows, second: Rows) -> npt.NDArray[np.float32]:
     """How far the sketches of each pair are apart: root mean square, 1 is the contrast of a picture."""
     apart = hashes.sketches[first].astype(np.float32) - hashes.sketches[second]
-    return np.sqrt((apart * apart).mean(axis=1)) / np.float32(SKETCH_SCALE)
+    return np.asarray(np.sqrt((apart * apart).mean(axis=1)) / np.float32(SKETCH_SCALE))
 
 
 def find_candidates(

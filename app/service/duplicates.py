@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import apsw
@@ -27,6 +28,7 @@ from app.search.duplicates import (
     Rows,
     find_candidates,
     group_pairs,
+    join_hashes,
     judge_pairs,
     unpack_hashes,
 )
@@ -35,7 +37,7 @@ from app.service.search_service import SearchService
 from app.service.tasks import TaskContext
 from app.storage.jobs import JobService
 from app.storage.library import Library
-from app.storage.tables import collections, duplicates, embeddings, images
+from app.storage.tables import collections, duplicates, embeddings, images, tasks
 from app.storage.tables.collections import Collection
 from app.storage.tables.duplicates import PairRow
 
@@ -45,22 +47,26 @@ KIND = "duplicates"  # of the job
 BLOCK = 64  # pictures that are compared between two looks at whether to stop: 0.3 s among 100,000
 READ = 10_000  # hashes that one transaction reads
 HASHED_AT_ONCE = 32
-WAIT_SECONDS = 0.1  # between two looks whether the model is loaded
 YIELD_SECONDS, MAX_YIELDS = 0.01, 50  # while somebody searches
 
 
 @dataclass(frozen=True, slots=True)
 class ScanState:
-    """What is known of the search for duplicates: when it last ended, and how many pictures it has not compared."""
+    """How far a collection is searched for duplicates: when a search last ended, and how many pictures it has compared
+    and not compared. `job_id` is the job that searches it now."""
 
     finished_at: str | None
     compared: int
     waiting: int
+    job_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class DuplicateGroup:
-    """Pictures that are alike with their distances to the first, which is the best; `size` counts those left out, too."""
+    """Pictures that are alike, with their distances to the first, which is the best.
+
+    `size` counts those that are left out, too.
+    """
 
     images: Sequence[tuple[Image, float]]
     size: int
@@ -74,7 +80,7 @@ class DuplicatePage:
     total: int
     extra: int
     next: int | None
-    scan: ScanState | None
+    scan: ScanState
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,7 +104,7 @@ class DuplicateService:
         self._search = search
 
     def start(self, collection: str) -> Job:
-        """Queue a search of the collection; one that waits or runs already is returned. Raises NotFound."""
+        """Queue a search of the collection. Raises NotFound, and Validation while one has not ended."""
         return self._jobs.add_task(collection, KIND, {})
 
     def list_groups(
@@ -112,7 +118,7 @@ class DuplicateService:
         def work(c: apsw.Connection) -> DuplicatePage:
             asked = collections.require(c, collection)
             state = read_state(c, asked)
-            groups = read_groups(c, asked.label, kind, threshold) if state is not None else []
+            groups = read_groups(c, asked.label, kind, threshold) if state.compared else []
             found = [group for group in groups if before is None or group.best < before]
             page = found[:limit]
             keys = [key for one in page for key in (one.best, *(other for other, _ in one.others[: most - 1]))]
@@ -132,10 +138,10 @@ class DuplicateService:
 
         It goes on where one before was stopped.
         """
-        indexes = self._wait_for_indexes(context)
+        model = self._search.model
         label = self._database.read(lambda c: collections.require(c, context.collection)).label
         self._hash_old_pictures(context, label)
-        space = self._search.model.encoder.space.fingerprint
+        space = model.encoder.space.fingerprint
         begun = self._database.write(lambda c: duplicates.begin_scan(c, label, space))
         corpus = self._read_corpus(label)
         start = int(np.searchsorted(corpus.seqs, begun.seq, side="right"))
@@ -144,31 +150,23 @@ class DuplicateService:
             context.check()
             self._yield_to_searches()
             last = min(first + BLOCK, len(corpus.keys))
-            pairs = self._compare(indexes, context.collection, corpus, first, last)
+            pairs = self._compare(model.indexes, context.collection, corpus, first, last)
             seq = int(corpus.seqs[last - 1])
-            if not self._database.write(lambda c, s=seq, p=pairs: duplicates.record_pairs(c, label, space, s, p)):  # type: ignore[misc]
+            record = partial(duplicates.record_pairs, label=label, space=space, seq=seq, pairs=pairs)
+            if not self._database.write(record):
                 break  # the collection was deleted, or embedded again
             found += len(pairs)
             context.report(last - start, len(corpus.keys) - start)
         self._database.write(lambda c: duplicates.finish_scan(c, label, space))
         groups = {
-            kind: self._database.read(lambda c, k=kind: len(read_groups(c, label, k, DEFAULT_THRESHOLDS[k])))  # type: ignore[misc]
-            for kind in DEFAULT_THRESHOLDS
+            kind: len(self._database.read(partial(read_groups, label=label, kind=kind, threshold=threshold)))
+            for kind, threshold in DEFAULT_THRESHOLDS.items()
         }
         return {"pictures": len(corpus.keys), "compared": len(corpus.keys) - start, "pairs": found, "groups": groups}
 
-    def _wait_for_indexes(self, context: TaskContext) -> IndexManager:
-        """The indexes, once the model is loaded: a task may go on before, after a restart. Raises StartupError."""
-        while self._search.loaded is None:
-            if self._search.fatal is not None:
-                raise self._search.fatal
-            context.check()
-            time.sleep(WAIT_SECONDS)
-        return self._search.loaded.indexes
-
     def _yield_to_searches(self) -> None:
         for _ in range(MAX_YIELDS):
-            if not self._search.is_busy():
+            if self._search.model.searcher.running == 0:
                 return
             time.sleep(YIELD_SECONDS)
 
@@ -196,18 +194,17 @@ class DuplicateService:
         return self._pool.submit(hash_picture, path, self._pool.picture_limits)
 
     def _read_corpus(self, label: str) -> _Corpus:
-        keys: list[int] = []
-        seqs: list[int] = []
-        parts: list[Hashes] = []
-        while rows := self._database.read(lambda c: duplicates.list_hashes(c, label, seqs[-1] if seqs else 0, READ)):
-            keys += [key for key, _, _ in rows]
-            seqs += [seq for _, seq, _ in rows]
-            parts.append(unpack_hashes([hashed for _, _, hashed in rows]))
-        hashes = Hashes(
-            *(np.concatenate([getattr(one, name) for one in parts]) for name in ("bits", "sketches", "known"))
-        ) if parts else unpack_hashes([])
-        rows_by_key = {key: row for row, key in enumerate(keys)}
-        return _Corpus(np.array(keys, np.int64), np.array(seqs, np.int64), hashes, rows_by_key)
+        parts = list(self._read_hashes(label))
+        keys, seqs = (np.array([row[n] for part, _ in parts for row in part], np.int64) for n in (0, 1))
+        hashes = join_hashes([hashes for _, hashes in parts])
+        return _Corpus(keys, seqs, hashes, {key: row for row, key in enumerate(keys.tolist())})
+
+    def _read_hashes(self, label: str) -> Iterator[tuple[list[tuple[int, int]], Hashes]]:
+        """Keys and log numbers of the pictures, and their hashes, some at a time."""
+        after = 0
+        while rows := self._database.read(partial(duplicates.list_hashes, label=label, after=after, limit=READ)):
+            yield [(key, seq) for key, seq, _ in rows], unpack_hashes([hashed for _, _, hashed in rows])
+            after = rows[-1][1]
 
     def _compare(self, indexes: IndexManager, collection: str, corpus: _Corpus, first: int, last: int) -> list[PairRow]:
         """The pairs that the pictures of a block have with others."""
@@ -249,14 +246,15 @@ class DuplicateService:
         return {key: np.frombuffer(vector, "<f4") for key, vector in stored.items()}
 
 
-def read_state(c: apsw.Connection, collection: Collection) -> ScanState | None:
-    """None if no search has begun among the vectors that the collection has now."""
+def read_state(c: apsw.Connection, collection: Collection) -> ScanState:
+    """Of a search among other vectors than the collection has now, nothing is left."""
     scan = duplicates.get_scan(c, collection.label)
-    if scan is None or scan.space != collection.space:
-        return None
-    waiting = duplicates.count_after(c, collection.label, scan.seq)
+    job_id = tasks.find_unfinished(c, collection.name, KIND)
     ready = images.count_by_status(c, collection.name)[Status.READY.value]
-    return ScanState(scan.finished_at, ready - waiting, waiting)
+    if scan is None or scan.space != collection.space:
+        return ScanState(None, 0, ready, job_id)
+    waiting = duplicates.count_after(c, collection.label, scan.seq)
+    return ScanState(scan.finished_at, ready - waiting, waiting, job_id)
 
 
 def read_groups(c: apsw.Connection, label: str, kind: DuplicateKind, threshold: float) -> list[Group]:

@@ -52,7 +52,7 @@ MANY, WIDTH = 100_000, 512  # vectors of the large search, and numbers of each
 def main() -> None:
     """Print the tables."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000
-    console = Console()
+    console = Console(width=120)
     with tempfile.TemporaryDirectory() as scratch:
         paths = list(write_pictures(Path(scratch), count))
         encoder = load_encoder("starter", Settings().models)
@@ -77,8 +77,8 @@ def write_pictures(folder: Path, count: int) -> Iterator[Path]:
             yield save(copy_picture(picture, name, rng), folder / f"{name}-{n}.jpg", quality=quality)
 
 
-def save(picture: Image.Image, path: Path, **options: int) -> Path:
-    picture.save(path, **options)
+def save(picture: Image.Image, path: Path, quality: int = 92) -> Path:
+    picture.save(path, quality=quality)
     return path
 
 
@@ -226,8 +226,9 @@ def print_large_search(console: Console) -> None:
     whole = {name: spent / len(chosen) * len(blocks) for name, spent in parts.items()}
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     console.print(
-        f"{MANY:,} pictures: {len(blocks):,} blocks, {sum(parts.values()) / len(chosen):.2f} s each; {whole['vectors']:.0f} s"
-        f" for their vectors and {whole['hashes']:.0f} s for their hashes; {grown:.0f} MiB more memory"
+        f"{MANY:,} pictures: {len(blocks):,} blocks, {sum(parts.values()) / len(chosen):.2f} s each;"
+        f" {whole['vectors']:.0f} s for their vectors and {whole['hashes']:.0f} s for"
+        f" their hashes; {grown:.0f} MiB more memory"
     )
 
 

@@ -265,8 +265,9 @@ def finish_image(
     collections.assign_space(c, label, space)
     seq = embeddings.add(c, label, space, "images", key, vector)
     c.execute(
-        "UPDATE images SET status = 'ready', embedded_seq = ?, width = ?, height = ?, animated = ?, perceptual_hash = ?,"
-        " error_code = NULL, error_detail = NULL, lease_owner = NULL, lease_until = NULL WHERE key = ?",
+        "UPDATE images SET status = 'ready', embedded_seq = ?, width = ?, height = ?, animated = ?,"
+        " perceptual_hash = ?, error_code = NULL, error_detail = NULL, lease_owner = NULL, lease_until = NULL"
+        " WHERE key = ?",
         (seq, width, height, int(animated), perceptual_hash, key),
     )
     precomputed_vectors.delete(c, key)

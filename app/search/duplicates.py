@@ -17,14 +17,11 @@ import numpy.typing as npt
 
 DuplicateKind = Literal["exact", "near"]
 
-DEFAULT_THRESHOLDS: Mapping[DuplicateKind, float] = {"exact": 10.0, "near": 0.25}
+DEFAULT_THRESHOLDS: Mapping[DuplicateKind, float] = {"exact": 10.0, "near": 0.2}
 MAX_THRESHOLDS: Mapping[DuplicateKind, float] = {"exact": 16.0, "near": 0.3}
 """Pairs up to these are stored: bits of 64 that differ, and 1 - cosine."""
-EXACT_SKETCH, NEAR_SKETCH = 0.30, 0.42  # how far the colours of a pair may differ, in contrasts of a picture
+EXACT_SKETCH, NEAR_SKETCH = 0.30, 0.40  # how far the colours of a pair may differ, in contrasts of a picture
 NEAR_BITS = 22  # of 64: half of them differ between unrelated pictures
-# Vectors are believed without the hashes (the same scene from another side) where the model sees a picture far nearer
-# than it sees other neighbours: at this distance, and this share of the distance of the last neighbour.
-ALONE_DISTANCE, ALONE_SHARE, ALONE_NEIGHBOURS = 0.05, 0.25, 16
 NEIGHBOURS = 32  # of each picture, by its vector
 MAX_PAIRS = 256  # of a picture with earlier ones, by their hashes
 COLUMNS = 1 << 16  # hashes that a block is compared with at once
@@ -112,42 +109,25 @@ def measure_colours(hashes: Hashes, first: Rows, second: Rows) -> npt.NDArray[np
 
 def find_candidates(
     hashes: Hashes, start: int, stop: int, own: Rows, scores: Scores, neighbours: Rows
-) -> tuple[Rows, Rows, npt.NDArray[np.bool_]]:
-    """Pairs (later row, earlier row) of the rows from `start` to `stop` that may be duplicates, and whether the vectors
-    alone tell it.
+) -> tuple[Rows, Rows]:
+    """Pairs (later row, earlier row) of the rows from `start` to `stop` that may be duplicates.
 
     `own` [n] are the rows whose nearest `neighbours` [n, k] (-1: none) were searched, with their `scores` [n, k].
     """
-    similar = (rows.tolist() for rows in _find_similar_bits(hashes, start, stop))
-    found: dict[tuple[int, int], bool] = dict.fromkeys(zip(*similar, strict=True), False)
-    outstanding = _find_outstanding(scores)
-    for n, k in zip(*np.nonzero((scores >= 1 - MAX_THRESHOLDS["near"]) & (neighbours >= 0)), strict=True):
-        row, other = int(own[n]), int(neighbours[n, k])
-        if row != other:
-            pair = (max(row, other), min(row, other))
-            found[pair] = found.get(pair, False) or bool(outstanding[n, k])
-    pairs = np.array(list(found), np.int64).reshape(-1, 2)
-    return pairs[:, 0], pairs[:, 1], np.array(list(found.values()), np.bool_)
+    near = (scores >= 1 - MAX_THRESHOLDS["near"]) & (neighbours >= 0) & (neighbours != own[:, None])
+    rows, others = np.broadcast_to(own[:, None], near.shape)[near], neighbours[near]
+    found = np.stack([np.maximum(rows, others), np.minimum(rows, others)])
+    pairs = np.unique(np.concatenate([found, np.stack(_find_similar_bits(hashes, start, stop))], axis=1), axis=1)
+    return pairs[0], pairs[1]
 
 
-def _find_outstanding(scores: Scores) -> npt.NDArray[np.bool_]:
-    """Which neighbours [n, k] stand out so far that the vectors alone tell a duplicate; `scores` fall from the left."""
-    valid = np.isfinite(scores)
-    distances = np.where(valid, 1.0 - scores, np.inf)
-    farthest = np.where(valid, distances, 0.0).max(axis=1, initial=0.0)
-    outstanding = distances <= np.minimum(ALONE_DISTANCE, ALONE_SHARE * farthest)[:, None]
-    return np.asarray(outstanding & (valid.sum(axis=1) >= ALONE_NEIGHBOURS)[:, None])
-
-
-def judge_pairs(
-    hashes: Hashes, first: Rows, second: Rows, outstanding: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+def judge_pairs(hashes: Hashes, first: Rows, second: Rows) -> tuple[Rows, npt.NDArray[np.bool_]]:
     """The bits of each pair that may be `exact`, -1 for the others; and whether it may be `near`, by its hashes."""
     bits = count_bits(hashes, first, second).astype(np.int64)
     colours = measure_colours(hashes, first, second)
     known = hashes.known[first] & hashes.known[second]
     exact = known & (bits <= MAX_THRESHOLDS["exact"]) & (colours <= EXACT_SKETCH)
-    near = outstanding | (known & (bits <= NEAR_BITS) & (colours <= NEAR_SKETCH))
+    near = known & (bits <= NEAR_BITS) & (colours <= NEAR_SKETCH)
     return np.where(exact, bits, -1), near
 
 

@@ -220,10 +220,8 @@ class DuplicateService:
         candidates = find_candidates(corpus.hashes, first, last, rows, scores, neighbours)
         return self._judge(corpus, *candidates, vectors)
 
-    def _judge(
-        self, corpus: _Corpus, rows: Rows, others: Rows, outstanding: npt.NDArray[np.bool_], vectors: dict[int, Vector]
-    ) -> list[PairRow]:
-        bits, near = judge_pairs(corpus.hashes, rows, others, outstanding)
+    def _judge(self, corpus: _Corpus, rows: Rows, others: Rows, vectors: dict[int, Vector]) -> list[PairRow]:
+        bits, near = judge_pairs(corpus.hashes, rows, others)
         kept = np.flatnonzero((bits >= 0) | near)
         keys = set(corpus.keys[np.concatenate((rows[kept], others[kept]))].tolist())
         vectors |= self._read_vectors([key for key in keys if key not in vectors])

@@ -145,8 +145,8 @@ def find_pairs(hashes: Hashes, vectors: Embeddings) -> Pairs:
     for start in range(0, len(vectors), BLOCK):
         own = np.arange(start, min(start + BLOCK, len(vectors)), dtype=np.int64)
         scores, neighbours = index.search(vectors[own], NEIGHBOURS + 1)
-        rows, others, outstanding = find_candidates(hashes, start, int(own[-1]) + 1, own, scores, neighbours)
-        bits, near = judge_pairs(hashes, rows, others, outstanding)
+        rows, others = find_candidates(hashes, start, int(own[-1]) + 1, own, scores, neighbours)
+        bits, near = judge_pairs(hashes, rows, others)
         distances = np.where(near, 1 - (vectors[rows] * vectors[others]).sum(axis=1), np.inf)
         for row, other, differing, distance in zip(rows, others, bits, distances, strict=True):
             if differing >= 0 or distance <= MAX_THRESHOLDS["near"]:
@@ -220,8 +220,8 @@ def print_large_search(console: Console) -> None:
         scores, neighbours = index.search(vectors[own], NEIGHBOURS + 1)
         parts["vectors"] += time.perf_counter() - start
         start = time.perf_counter()
-        rows, others, outstanding = find_candidates(hashes, first, int(own[-1]) + 1, own, scores, neighbours)
-        judge_pairs(hashes, rows, others, outstanding)
+        rows, others = find_candidates(hashes, first, int(own[-1]) + 1, own, scores, neighbours)
+        judge_pairs(hashes, rows, others)
         parts["hashes"] += time.perf_counter() - start
     whole = {name: spent / len(chosen) * len(blocks) for name, spent in parts.items()}
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024

@@ -28,7 +28,7 @@ router = new_router("/v1/duplicates", "duplicates")
 MAX_SHOWN = 100  # pictures of a group
 THRESHOLD = (
     "How far a picture may be from the best of its group. exact: bits of 64, up to 16 (10);"
-    " near: 1 - cosine, up to 0.3 (0.25)."
+    " near: 1 - cosine, up to 0.3 (0.2)."
 )
 
 

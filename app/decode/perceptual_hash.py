@@ -25,8 +25,10 @@ def compute_perceptual_hash(image: Image.Image) -> bytes:
     brightness = np.asarray(small.convert("L"), np.float32)
     if brightness.std() < _LEAST_CONTRAST:
         return PLAIN
-    waves = (_TURNS @ brightness @ _TURNS.T).ravel()
-    bits = np.packbits(waves > np.median(waves[1:]))
+    # Neither @, whose library may start threads, nor np.median, which loads modules: a decode child may do neither.
+    waves = np.einsum("vj,uj->uv", _TURNS, np.einsum("ui,ij->uj", _TURNS, brightness)).ravel()
+    median = sorted(waves[1:].tolist())[(waves.size - 1) // 2]
+    bits = np.packbits(waves > median)
     cells = np.asarray(small, np.float32).reshape(_CELLS, _SIDE // _CELLS, _CELLS, _SIDE // _CELLS, 3).mean(axis=(1, 3))
     cells -= cells.mean(axis=(0, 1))
     sketch = np.rint(cells * (SKETCH_SCALE / (cells.std() + _SOFTENING))).clip(-127, 127).astype(np.int8)

@@ -17,13 +17,13 @@ PairRow = tuple[int, int, int, int, int | None, float | None]
 """Keys of two pictures, their `embedded_seq`, bits, and distance."""
 HashRow = tuple[int, int, bytes | None]  # key, embedded_seq, perceptual hash
 
-EXISTS = "EXISTS (SELECT 1 FROM images WHERE key = {} AND status = 'ready' AND collection = ?5 AND embedded_seq = {})"
-ADD = "INSERT OR REPLACE INTO duplicate_pairs (a, b, collection, bits, distance) SELECT ?1, ?2, ?5, ?6, ?7 WHERE "
-ADD += EXISTS.format("?1", "?3") + " AND " + EXISTS.format("?2", "?4")
-PAIRS = {
-    "exact": "SELECT a, b, bits FROM duplicate_pairs WHERE collection = ? AND bits <= ?",
-    "near": "SELECT a, b, distance FROM duplicate_pairs WHERE collection = ? AND distance <= ?",
-}
+ADD = (
+    "INSERT OR REPLACE INTO duplicate_pairs (a, b, collection, bits, distance) SELECT ?1, ?2, ?5, ?6, ?7"
+    " WHERE EXISTS (SELECT 1 FROM images WHERE key = ?1 AND embedded_seq = ?3 AND status = 'ready' AND collection = ?5)"
+    " AND EXISTS (SELECT 1 FROM images WHERE key = ?2 AND embedded_seq = ?4 AND status = 'ready' AND collection = ?5)"
+)
+LIST_EXACT = "SELECT a, b, bits FROM duplicate_pairs WHERE collection = ? AND bits <= ?"
+LIST_NEAR = "SELECT a, b, distance FROM duplicate_pairs WHERE collection = ? AND distance <= ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,8 @@ def finish_scan(c: apsw.Connection, label: str, space: str) -> None:
 
 def list_pairs(c: apsw.Connection, label: str, kind: str, threshold: float) -> list[tuple[int, int, float]]:
     """The pairs of a kind that are at most `threshold` apart."""
-    return [(a, b, float(distance)) for a, b, distance in fetch_all(c, PAIRS[kind], (label, threshold))]
+    sql = LIST_EXACT if kind == "exact" else LIST_NEAR
+    return [(a, b, float(distance)) for a, b, distance in fetch_all(c, sql, (label, threshold))]
 
 
 def sort_by_quality(c: apsw.Connection, keys: Iterable[int]) -> list[int]:

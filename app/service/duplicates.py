@@ -249,7 +249,7 @@ def read_state(c: apsw.Connection, collection: Collection) -> ScanState:
     scan = duplicates.get_scan(c, collection.label)
     job_id = tasks.find_unfinished(c, collection.name, KIND)
     ready = images.count_by_status(c, collection.name)[Status.READY.value]
-    if scan is None or scan.space != collection.space:
+    if scan is None or collection.space not in (scan.space, None):
         return ScanState(None, 0, ready, job_id)
     waiting = duplicates.count_after(c, collection.label, scan.seq)
     return ScanState(scan.finished_at, ready - waiting, waiting, job_id)

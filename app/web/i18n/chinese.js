@@ -56,6 +56,7 @@ export const CHINESE = {
   server_send: "导入",
   jobs: "导入记录",
   duplicates: "查找重复图片",
+  task_duplicates: "正在查找重复图片",
   duplicates_kind: "哪些重复图片",
   duplicates_near: "几乎相同的图片",
   duplicates_exact: "同一张图片，重新保存或缩放",

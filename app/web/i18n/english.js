@@ -56,6 +56,7 @@ export const ENGLISH = {
   server_send: "Import",
   jobs: "Activity",
   duplicates: "Find duplicates",
+  task_duplicates: "Searching for duplicates",
   duplicates_kind: "Which duplicates",
   duplicates_near: "Nearly the same picture",
   duplicates_exact: "The same picture, saved or resized again",

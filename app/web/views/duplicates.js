@@ -65,7 +65,7 @@ async function load(cursor = null) {
     showGroups();
     if (page.scan.job_id) follow(await getJob(page.scan.job_id));
   } catch (problem) {
-    if (current === opened) showProblem(problem, load);
+    if (current === opened) showProblem(problem, () => load());
   }
 }
 
@@ -74,7 +74,7 @@ async function startScan() {
   try {
     follow(await findDuplicates());
   } catch (problem) {
-    showProblem(problem, load);
+    showProblem(problem, () => load());
   }
   byId("duplicates-scan").disabled = false;
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from itertools import batched
 from typing import Any
 
 import click
@@ -15,6 +14,7 @@ from app.cli.client import Client, ServerError
 from app.cli.output import print_rows, short_id
 
 LOOK_SECONDS = 0.5  # between two looks at the job
+MOST = 1_000  # ids of a filter
 UNFINISHED = ("queued", "running", "paused")
 Group = dict[str, Any]
 
@@ -73,7 +73,8 @@ def delete_others(client: Client, groups: Sequence[Group]) -> int:
         if merged := merge_attributes(group):
             client.update_image(group["images"][0]["id"], merged)
     others = [one["id"] for group in groups for one in group["images"][1:]]
-    return sum(client.delete({"has_id": list(ids)}, dry_run=False)["deleted"] for ids in batched(others, 1000))
+    parts = (others[start : start + MOST] for start in range(0, len(others), MOST))
+    return sum(client.delete({"has_id": ids}, dry_run=False)["deleted"] for ids in parts)
 
 
 def confirm_deletion(groups: Sequence[Group], *, yes: bool, is_interactive: bool) -> None:

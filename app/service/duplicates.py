@@ -35,6 +35,7 @@ from app.search.duplicates import (
 from app.search.index_manager import IndexManager
 from app.service.search_service import SearchService
 from app.service.tasks import TaskContext
+from app.storage.filters.sql import change_position
 from app.storage.jobs import JobService
 from app.storage.library import Library
 from app.storage.tables import collections, duplicates, embeddings, images, tasks
@@ -102,6 +103,7 @@ class DuplicateService:
         self._jobs = jobs
         self._pool = pool
         self._search = search
+        self._grouped: tuple[Any, Any, list[Group]] | None = None  # what was asked for last, when, and the answer
 
     def start(self, collection: str) -> Job:
         """Queue a search of the collection. Raises NotFound, and Validation while one has not ended."""
@@ -118,7 +120,7 @@ class DuplicateService:
         def work(c: apsw.Connection) -> DuplicatePage:
             asked = collections.require(c, collection)
             state = read_state(c, asked)
-            groups = read_groups(c, asked.label, kind, threshold) if state.compared else []
+            groups = self._read_groups(c, asked.label, kind, threshold) if state.compared else []
             found = [group for group in groups if before is None or group.best < before]
             page = found[:limit]
             keys = [key for one in page for key in (one.best, *(other for other, _ in one.others[: most - 1]))]
@@ -132,6 +134,15 @@ class DuplicateService:
             )
 
         return self._database.read(work)
+
+    def _read_groups(self, c: apsw.Connection, label: str, kind: DuplicateKind, threshold: float) -> list[Group]:
+        """`read_groups`, or what it returned for the last page if nothing has changed since."""
+        asked = (label, kind, threshold)
+        mark = (change_position(c, "images"), duplicates.count_pairs(c, label), duplicates.get_scan(c, label))
+        known = self._grouped
+        if known is None or known[:2] != (asked, mark):
+            known = self._grouped = (asked, mark, read_groups(c, label, kind, threshold))
+        return known[2]
 
     def scan(self, context: TaskContext) -> dict[str, Any]:
         """Compare the pictures that no search has compared yet with all others; the handler of the task.

@@ -74,6 +74,10 @@ def list_pairs(c: apsw.Connection, label: str, kind: str, threshold: float) -> l
     return [(a, b, float(distance)) for a, b, distance in fetch_all(c, sql, (label, threshold))]
 
 
+def count_pairs(c: apsw.Connection, label: str) -> int:
+    return fetch_number(c, "SELECT count(*) FROM duplicate_pairs WHERE collection = ?", (label,))
+
+
 def sort_by_quality(c: apsw.Connection, keys: Iterable[int]) -> list[int]:
     """The ready ones of these pictures, the one to keep first: most pixels, then most bytes, then oldest."""
     sql = (

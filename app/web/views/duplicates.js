@@ -11,9 +11,9 @@ import { currentCollection } from "../state/collection_context.js";
 import { deleteWithUndo, isDeleted } from "../state/deletions.js";
 import { makeHref } from "../state/url_state.js";
 
-const KINDS = ["near", "exact"];
+const KINDS = { near: "duplicates_near", exact: "duplicates_exact" }; // with their names
 let opened = null; // an AbortController while the view is open
-let kind = KINDS[0];
+let kind = "near";
 let groups = []; // {images: [{id, distance, image}], kept: Set of ids}, as far as they are loaded
 let answer = null; // the last page
 let stopFollowing = () => {};
@@ -22,7 +22,7 @@ export function openDuplicates() {
   if (opened) return;
   opened = new AbortController();
   byId("duplicates").hidden = false;
-  byId("duplicate-kinds").replaceChildren(...KINDS.map(makeKind));
+  byId("duplicate-kinds").replaceChildren(...Object.keys(KINDS).map(makeKind));
   byId("duplicates-scan").onclick = startScan;
   byId("duplicates-all").onclick = () => deleteOthers(groups);
   load();
@@ -41,7 +41,7 @@ export function closeDuplicates() {
 /** Draw everything again, after a change of the language or of what is deleted. */
 export function redrawDuplicates() {
   if (!opened) return;
-  byId("duplicate-kinds").replaceChildren(...KINDS.map(makeKind));
+  byId("duplicate-kinds").replaceChildren(...Object.keys(KINDS).map(makeKind));
   if (answer) showGroups();
 }
 
@@ -51,7 +51,7 @@ function makeKind(name) {
     kind = name;
     load();
   });
-  return make("label", {}, field, make("span", {}, translate(`duplicates_${name}`)));
+  return make("label", {}, field, make("span", {}, translate(KINDS[name])));
 }
 
 async function load(cursor = null) {

@@ -75,7 +75,7 @@ def test_duplicates_are_found_and_all_but_the_best_are_deleted(browser: Browser,
 
 def test_exact_duplicates_and_chinese(browser: Browser, twins: RunningServer) -> None:
     twins.wait_job(twins.http.post("/v1/duplicates?collection=twins").json()["id"])
-    watched = Watched(browser, twins.url, locale="zh-CN")
+    watched = Watched(browser, twins.url, locale="zh-CN", viewport={"width": 390, "height": 800})
     page = watched.open("/?collection=twins&view=duplicates")
     expect(page.locator("#duplicates h2")).to_have_text("查找重复图片")
     expect(page.locator(".duplicate-group")).to_have_count(2)

@@ -44,7 +44,7 @@ def add_copies(server: RunningServer, where: dict[str, str], seed: int, name: st
     original = draw(seed)
     add(server, where, f"{name}-best", original)
     add(server, where, f"{name}-small", original.resize((100, 75)), "jpeg")
-    add(server, where, f"{name}-pale", ImageEnhance.Color(original).enhance(0.8))
+    add(server, where, f"{name}-pale", ImageEnhance.Color(original).enhance(0.8), "jpeg")
 
 
 def scan(server: RunningServer, where: dict[str, str]) -> dict[str, Any]:
@@ -101,14 +101,12 @@ def test_pages_are_disjoint_and_belong_to_their_query(server: RunningServer, twi
     for n, name in enumerate("abc"):
         add_copies(server, twins, n, name)
     scan(server, twins)
-    pages, cursor = [], None
-    while cursor is not None or not pages:
-        page = ask(server, twins, limit=1, **({"cursor": cursor} if cursor else {}))
-        pages += ids_of(page)
-        cursor = page["next_cursor"] or ""
-        if not cursor:
-            break
+    page = ask(server, twins, limit=1)
+    pages = ids_of(page)
+    while cursor := page["next_cursor"]:
         last = cursor
+        page = ask(server, twins, limit=1, cursor=cursor)
+        pages += ids_of(page)
     assert [group[0] for group in pages] == ["c-best", "b-best", "a-best"]
     for other in ({"kind": "exact"}, {"threshold": 0.1}, {"collection": "default"}):
         refused = server.http.get("/v1/duplicates", params={**twins, "cursor": last, **other})

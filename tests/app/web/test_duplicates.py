@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.app.api.routes.test_duplicates import draw
+from tests.app.web.test_access import faults
 from tests.app.web.watched import Watched, choose
 from tests.support.sample_pictures import encode_image
 from tests.support.servers import RunningServer, wait_until
@@ -75,12 +76,13 @@ def test_duplicates_are_found_and_all_but_the_best_are_deleted(browser: Browser,
 
 def test_exact_duplicates_and_chinese(browser: Browser, twins: RunningServer) -> None:
     twins.wait_job(twins.http.post("/v1/duplicates?collection=twins").json()["id"])
-    watched = Watched(browser, twins.url, locale="zh-CN", viewport={"width": 390, "height": 800})
+    watched = Watched(browser, twins.url, locale="zh-CN", viewport={"width": 390, "height": 800}, bypass_csp=True)
     page = watched.open("/?collection=twins&view=duplicates")
     expect(page.locator("#duplicates h2")).to_have_text("查找重复图片")
     expect(page.locator(".duplicate-group")).to_have_count(2)
     page.get_by_label("同一张图片，重新保存或缩放").check()
     expect(page.locator(".member").nth(1)).to_contain_text(re.compile("64 位中有 [0-9]+ 位不同"))
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert faults(page) == []
     watched.context.close()
     assert watched.faults == []

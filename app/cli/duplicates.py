@@ -10,7 +10,8 @@ import click
 from rich.console import Console
 from rich.table import Column
 
-from app.cli.client import Client, ServerError
+from app.cli import ServerError
+from app.cli.client import Client
 from app.cli.output import print_rows, short_id
 
 LOOK_SECONDS = 0.5  # between two looks at the job
@@ -30,7 +31,7 @@ def run_scan(client: Client) -> None:
             shown.update(f"comparing the pictures: {job['done']} of {job['total']}")
     if job["state"] != "succeeded":
         reason = (job.get("error") or {}).get("detail") or f"it is {job['state']}"
-        raise ServerError(f"the search for duplicates did not end: {reason}", answered=True)
+        raise ServerError(f"the search for duplicates did not end: {reason}")
 
 
 def show_groups(groups: Sequence[Group], console: Console) -> None:

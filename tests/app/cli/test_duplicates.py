@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -14,7 +15,7 @@ from tests.app.api.routes.test_duplicates import draw
 from tests.support.sample_pictures import encode_image
 from tests.support.servers import RunningServer
 
-WHERE = {"collection": "typed-twins"}
+WHERE: dict[str, Any] = {"collection": "typed-twins"}
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from app.core.types import Job, JobState, NewImage
 from app.decode.perceptual_hash import compute_perceptual_hash
 from app.service import duplicates as module
 from app.service.service import Service, open_service
-from app.storage.tables import collections, embeddings, images, work_queue
+from app.storage.tables import collections, duplicates, embeddings, images, work_queue
 from tests.support.sample_pictures import encode_image
 from tests.support.servers import wait_until
 
@@ -145,7 +145,8 @@ def test_a_collection_that_goes_takes_its_pairs_along(service: Service) -> None:
     add(service, 1, 1)
     scan(service)
     database = service.library.database
-    database.write(lambda c: [images.delete(c, image.key) for image in images.list_page(c, "default", 10, None)])
+    for id in ("p0", "p1"):
+        service.library.delete("default", id)
     assert database.read(lambda c: list(c.execute("SELECT * FROM duplicate_pairs"))) == []
     service.library.create_collection("gone", "")
     label = database.read(lambda c: collections.require(c, "gone").label)
@@ -157,7 +158,7 @@ def test_a_collection_that_goes_takes_its_pairs_along(service: Service) -> None:
 def test_a_search_whose_collection_goes_meanwhile_ends(service: Service) -> None:
     add(service, 0, 1)
     database = service.library.database
-    recorded = database.write(lambda c: module.duplicates.record_pairs(c, "default", "none", 1, []))
+    recorded = database.write(lambda c: duplicates.record_pairs(c, "default", "none", 1, []))
     assert recorded is False
     with pytest.raises(NotFound):
         service.duplicates.start("none")

@@ -19,7 +19,7 @@ from tests.support.servers import RunningServer, wait_until
 @pytest.fixture
 def twins(empty: RunningServer) -> Iterator[RunningServer]:
     """A server with the collection `twins`: two pictures with copies, one without."""
-    where = {"collection": "twins"}
+    where: dict[str, Any] = {"collection": "twins"}
     assert empty.http.post("/v1/collections", json={"name": "twins"}).status_code == 201
     for name, seed in (("hill", 5), ("lake", 6), ("alone", 7)):
         image = draw(seed)

@@ -24,7 +24,7 @@ def draw(seed: int, size: tuple[int, int] = (200, 150)) -> Image.Image:
 
 
 @pytest.fixture
-def twins(server: RunningServer) -> Iterator[dict[str, str]]:
+def twins(server: RunningServer) -> Iterator[dict[str, Any]]:
     """The parameter that names a new collection."""
     name = f"twins{next(_names)}"
     assert server.http.post("/v1/collections", json={"name": name}).status_code == 201
@@ -33,13 +33,13 @@ def twins(server: RunningServer) -> Iterator[dict[str, str]]:
 
 
 def add(
-    server: RunningServer, where: dict[str, str], id: str, image: Image.Image, kind: str = "png", **said: Any
+    server: RunningServer, where: dict[str, Any], id: str, image: Image.Image, kind: str = "png", **said: Any
 ) -> None:
     response = server.upload(encode_image(image, kind), id=id, **where, **said)
     assert (response.status_code, response.json()["status"]) == (200, "ready"), response.text
 
 
-def add_copies(server: RunningServer, where: dict[str, str], seed: int, name: str) -> None:
+def add_copies(server: RunningServer, where: dict[str, Any], seed: int, name: str) -> None:
     """A picture, and two copies of it: a small JPEG and a recoloured one."""
     original = draw(seed)
     add(server, where, f"{name}-best", original)
@@ -47,7 +47,7 @@ def add_copies(server: RunningServer, where: dict[str, str], seed: int, name: st
     add(server, where, f"{name}-pale", ImageEnhance.Color(original).enhance(0.8), "jpeg")
 
 
-def scan(server: RunningServer, where: dict[str, str]) -> dict[str, Any]:
+def scan(server: RunningServer, where: dict[str, Any]) -> dict[str, Any]:
     """Search for duplicates; returns the job when it has ended."""
     begun = server.http.post("/v1/duplicates", params=where)
     assert begun.status_code == 202, begun.text
@@ -56,7 +56,7 @@ def scan(server: RunningServer, where: dict[str, str]) -> dict[str, Any]:
     return job
 
 
-def ask(server: RunningServer, where: dict[str, str], **asked: Any) -> dict[str, Any]:
+def ask(server: RunningServer, where: dict[str, Any], **asked: Any) -> dict[str, Any]:
     response = server.http.get("/v1/duplicates", params={**where, **asked})
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.json()
@@ -67,7 +67,7 @@ def ids_of(answer: dict[str, Any]) -> list[list[str]]:
     return [[one["id"] for one in group["images"]] for group in answer["groups"]]
 
 
-def test_nothing_is_listed_before_a_search(server: RunningServer, twins: dict[str, str]) -> None:
+def test_nothing_is_listed_before_a_search(server: RunningServer, twins: dict[str, Any]) -> None:
     add_copies(server, twins, 1, "a")
     before = ask(server, twins)
     assert (before["groups"], before["total"], before["extra"]) == ([], 0, 0)
@@ -76,7 +76,7 @@ def test_nothing_is_listed_before_a_search(server: RunningServer, twins: dict[st
     assert (warning["code"], "POST /v1/duplicates" in warning["detail"]) == ("not_scanned", True)
 
 
-def test_copies_are_found_and_the_best_comes_first(server: RunningServer, twins: dict[str, str]) -> None:
+def test_copies_are_found_and_the_best_comes_first(server: RunningServer, twins: dict[str, Any]) -> None:
     for n, name in enumerate("abc"):
         add_copies(server, twins, n, name)
     add(server, twins, "alone", draw(50))
@@ -97,7 +97,7 @@ def test_copies_are_found_and_the_best_comes_first(server: RunningServer, twins:
     assert ask(server, twins, threshold=0)["total"] < 3
 
 
-def test_pages_are_disjoint_and_belong_to_their_query(server: RunningServer, twins: dict[str, str]) -> None:
+def test_pages_are_disjoint_and_belong_to_their_query(server: RunningServer, twins: dict[str, Any]) -> None:
     for n, name in enumerate("abc"):
         add_copies(server, twins, n, name)
     scan(server, twins)
@@ -115,7 +115,7 @@ def test_pages_are_disjoint_and_belong_to_their_query(server: RunningServer, twi
         check_refusal(server.http.get("/v1/duplicates", params={**twins, "cursor": broken}), 400, "bad_request")
 
 
-def test_groups_stay_fresh_when_pictures_go_and_come(server: RunningServer, twins: dict[str, str]) -> None:
+def test_groups_stay_fresh_when_pictures_go_and_come(server: RunningServer, twins: dict[str, Any]) -> None:
     add_copies(server, twins, 1, "a")
     scan(server, twins)
     assert server.http.delete("/v1/images/a-best", params=twins).status_code == 204
@@ -132,7 +132,7 @@ def test_groups_stay_fresh_when_pictures_go_and_come(server: RunningServer, twin
     assert scan(server, twins)["result"]["compared"] == 0
 
 
-def test_an_empty_collection_is_searched_too(server: RunningServer, twins: dict[str, str]) -> None:
+def test_an_empty_collection_is_searched_too(server: RunningServer, twins: dict[str, Any]) -> None:
     assert scan(server, twins)["result"] == {
         "pictures": 0,
         "compared": 0,

@@ -272,7 +272,8 @@ def _read_picture(fields: dict[str, Any], block: bytes, task: _Task) -> DecodedP
         raise task.refusal(_UNREADABLE)
     if min(side, width, height) < 1 or max(width, height) > MAX_SIDE or len(block) != side * side * 3:
         raise task.refusal(_UNREADABLE)
-    if (hashed := fields.get("perceptual_hash")) is not None and not HASH.fullmatch(str(hashed)):
+    hashed = fields.get("perceptual_hash")
+    if hashed is not None and not (isinstance(hashed, str) and HASH.fullmatch(hashed)):
         raise task.refusal(_UNREADABLE)
     pixels = np.frombuffer(block, np.uint8).reshape(side, side, 3)
     perceptual_hash = None if hashed is None else bytes.fromhex(hashed)

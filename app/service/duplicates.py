@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from app.core.errors import SightlineError, map_os_errors
 from app.core.types import Image, Job, Status
-from app.decode.perceptual_hash import PLAIN
+from app.decode.perceptual_hash import HASH_BYTES, PLAIN
 from app.decode.picture import hash_picture
 from app.decode.pool import DecodePool
 from app.search.duplicates import (
@@ -282,11 +282,14 @@ def make_group(group: Group, rows: Mapping[int, Image], most: int) -> DuplicateG
 def read_hash(hashing: Future[str]) -> bytes:
     """The hash, or that of a plain picture where the file cannot be read: no search shall try it again and again.
 
-    Raises SightlineError where the machine is at fault.
+    A child that was taken over may say anything. Raises SightlineError where the machine is at fault.
     """
     try:
-        return bytes.fromhex(hashing.result())
+        hashed = bytes.fromhex(str(hashing.result()))
+    except ValueError:
+        return PLAIN
     except SightlineError as error:
         if error.retryable:
             raise
         return PLAIN
+    return hashed if len(hashed) == HASH_BYTES else PLAIN

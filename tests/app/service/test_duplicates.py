@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from concurrent.futures import Future
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.core.errors import NotFound, Validation
+from app.core.errors import ImageCorrupt, NotFound, Overloaded, Validation
 from app.core.settings import Settings
 from app.core.types import Job, JobState, NewImage
 from app.decode.perceptual_hash import compute_perceptual_hash
@@ -171,3 +172,18 @@ def test_one_search_of_a_collection_runs_at_a_time(service: Service) -> None:
         service.duplicates.start("default")
     page = service.duplicates.list_groups("default", "near", 0.2, 10, None, 10)
     assert page.scan.job_id == job.id
+
+
+@pytest.mark.parametrize("answer", ["", "00", "no hash", None, 5])
+def test_what_a_child_says_is_no_hash_unless_it_has_its_form(answer: Any) -> None:
+    said: Future[str] = Future()
+    said.set_result(answer)
+    assert module.read_hash(said) == b""
+
+
+def test_a_fault_of_the_machine_leaves_a_picture_without_a_hash() -> None:
+    for error, is_raised in ((Overloaded("no decoder"), True), (ImageCorrupt("damaged"), False)):
+        failed: Future[str] = Future()
+        failed.set_exception(error)
+        with pytest.raises(Overloaded) if is_raised else nullcontext():
+            assert module.read_hash(failed) == b""

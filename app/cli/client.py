@@ -202,17 +202,27 @@ class Client:
             params["cursor"] = page["next_cursor"]
 
     def search(
-        self, words: str, k: int, target: str = "images", filter: Any = None, mode: str | None = None
+        self,
+        words: str,
+        k: int,
+        target: str = "images",
+        filter: Any = None,
+        mode: str | None = None,
+        threshold: float | None = None,
     ) -> dict[str, Any]:
         """Search by words."""
         options = {} if filter is None else {"filter": json.dumps(filter)}
         options |= {} if mode is None else {"mode": mode}
+        options |= {} if threshold is None else {"score_threshold": str(threshold)}
         params = {"q": words, "k": k, "target": target, **options, **self._collection}
         return self._call("GET", "/v1/search", answers.Found, params=params)
 
-    def search_picture(self, path: Path, k: int, target: str = "images", filter: Any = None) -> dict[str, Any]:
+    def search_picture(
+        self, path: Path, k: int, target: str = "images", filter: Any = None, threshold: float | None = None
+    ) -> dict[str, Any]:
         """Search by a picture."""
         options = {} if filter is None else {"filter": json.dumps(filter)}
+        options |= {} if threshold is None else {"score_threshold": str(threshold)}
         data = {"k": str(k), "target": target, **options, **self._collection}
         try:
             with open(path, "rb") as file:
@@ -246,6 +256,30 @@ class Client:
             params=self._collection,
             timeout=UPLOAD_TIMEOUT,
         )
+
+    def update_image(self, id: str, change: dict[str, Any]) -> dict[str, Any]:
+        """Change caption, tags or metadata of a picture; returns it."""
+        path = f"/v1/images/{quote(id, safe='')}"
+        return self._call("PATCH", path, answers.Picture, json=change, params=self._collection)
+
+    def find_duplicates(self) -> dict[str, Any]:
+        """Begin a search for duplicates; returns its job."""
+        return self._call("POST", "/v1/duplicates", answers.Job, params=self._collection)
+
+    def duplicates(self, kind: str, threshold: float | None, limit: int = 100, cursor: str = "") -> dict[str, Any]:
+        """A page of the groups of duplicates."""
+        options: dict[str, Any] = {} if threshold is None else {"threshold": threshold}
+        options |= {"cursor": cursor} if cursor else {}
+        params = {"kind": kind, "limit": limit, **options, **self._collection}
+        return self._call("GET", "/v1/duplicates", answers.Duplicates, params=params, timeout=UPLOAD_TIMEOUT)
+
+    def all_duplicates(self, kind: str, threshold: float | None) -> dict[str, Any]:
+        """All groups of duplicates, as one page."""
+        whole = page = self.duplicates(kind, threshold)
+        while page["next_cursor"] is not None:
+            page = self.duplicates(kind, threshold, cursor=page["next_cursor"])
+            whole["groups"] += page["groups"]
+        return {**whole, "next_cursor": None}
 
     def stats(self) -> dict[str, Any]:
         return self._call("GET", "/v1/stats", answers.Stats, params=self._collection)

@@ -26,7 +26,7 @@ NAMES = ("file", "file_name", "filename", "image")  # of the column that names t
 
 
 def normalise_name(name: str) -> str:
-    """The name of a member for comparisons: forward slashes, no empty and no `.` parts, the last MAX_STEPS of the others.
+    """The name of a member for comparisons: forward slashes, no empty and no `.` parts, the last MAX_STEPS of others.
 
     It is never used as a path.
     """

@@ -34,7 +34,7 @@ from app.storage.library import Library
 
 router = new_router("/v1/texts", "texts")
 
-FEW_TEXTS = 4  # of a call that does not wait for others of its caller
+FEW_TEXTS = 8  # of a call that does not wait for others of its caller
 
 
 class TextPage(BaseModel):

@@ -7,7 +7,6 @@ interpreter lock the encoder's threads share, each picture would wait a dozen ti
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import subprocess
 import sys
@@ -224,7 +223,7 @@ class _Broker:
                 [sys.executable, "-m", "app.decode.broker"],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
-                env=clean_environment() | {name: os.environ[name] for name in MEASURED if name in os.environ},
+                env=clean_environment(keep=MEASURED),
                 start_new_session=True,
             )
         self._connection = Connection(ours.detach())

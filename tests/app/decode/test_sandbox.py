@@ -149,7 +149,7 @@ def test_a_thumbnail_of_a_task_that_fails_is_removed(pool: DecodePool, tmp_path:
 def test_a_child_writes_no_file_without_end(pool: DecodePool, tmp_path: Path) -> None:
     for seconds in (None, 10.0):
         most = ChildLimits().file_bytes if seconds is None else MAX_LIST
-        assert pool.submit(intruders.find_file_limit, seconds=seconds).result(60) == [most, most]
+        assert list(pool.submit(intruders.find_file_limit, seconds=seconds).result(60)) == [most, most]
 
 
 def test_a_thumbnail_past_the_limit_fails_its_own_picture(tmp_path: Path) -> None:

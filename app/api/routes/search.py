@@ -72,8 +72,9 @@ from app.core.settings import Settings
 from app.decode.headers import read_header
 from app.decode.limits import JPEG_FACTOR, PictureLimits
 from app.search.fusion import Weights
+from app.search.query_encoder import QueryPart, result_or_error
 from app.search.query_syntax import parse_weighted_query
-from app.search.searcher import QueryPart, SearchQuery, SearchResult, result_or_error
+from app.search.searcher import SearchQuery, SearchResult
 from app.search.templates import PLAIN, fill
 from app.service.search_service import SearchService
 from app.storage.filters.parser import parse_filter

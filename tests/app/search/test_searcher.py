@@ -18,7 +18,8 @@ from app.encoder.dummy import DummyEncoder
 from app.encoder.protocol import Embeddings
 from app.search.collection_profile import Profile
 from app.search.hubs import HubBiases
-from app.search.searcher import EXTRA_HITS, QueryPart, Searcher, SearchQuery, SearchResult
+from app.search.query_encoder import QueryPart
+from app.search.searcher import EXTRA_HITS, Searcher, SearchQuery, SearchResult
 from app.search.templates import PLAIN
 from app.storage.database import Database
 from app.storage.filters.model import Filter

@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,10 @@ class World:
             (lease,) = claim(self.database)
             finish(self.database, lease, vectors[n])
         self.index.add(np.array(keys, np.int64), vectors)
+
+    def replace_vector(self, key: int, vector: Embeddings) -> None:
+        packed = vector.astype("<f4").tobytes()
+        self.database.write(lambda c: embeddings.add(c, "default", SPACE.fingerprint, "images", key, packed))
 
     def profiles(self, encode: Callable[[Sequence[str]], Sequence[Embeddings]] = encode) -> CollectionProfiles:
         return CollectionProfiles(self.database, SmallEncoder(), encode, lambda *_: nullcontext(self.index))
@@ -137,14 +142,13 @@ def test_hubs_are_ranked_down_where_that_helps(world: World) -> None:
     middle = normalise(WORDS[:200].mean(axis=0)[None])[0]
     keys = world.database.read(lambda c: images.list_ready_keys(c, "default"))
     for key in keys[:40]:  # pictures of nothing, near to every text
-        world.database.write(
-            lambda c, k=key: embeddings.add(
-                c, "default", SPACE.fingerprint, "images", k, (middle * 1).astype("<f4").tobytes()
-            )
-        )
-        world.database.write(lambda c, k=key: c.execute("UPDATE images SET caption = NULL WHERE key = ?", (k,)))
-    near = lambda texts: [normalise((WORDS[number(text)] + 2.2 * middle)[None])[0] for text in texts]  # noqa: E731
-    found = world.profiles(near).measure("default").hubs
+        world.replace_vector(key, middle)
+        world.database.write(partial(images.update, key=key, caption=None, tags=[], metadata={}))
+
+    def encode_near(texts: Sequence[str]) -> Embeddings:
+        return normalise(np.stack(encode(texts)) + 2.2 * middle)
+
+    found = world.profiles(encode_near).measure("default").hubs
     assert found is not None
     assert set(found.biases[:40] > found.biases[40:].max()) == {True}
 

@@ -28,7 +28,16 @@ from app.encoder.protocol import Embeddings, Encoder, check_vectors
 from app.search import hubs
 from app.search.collection_profile import UNKNOWN, CollectionProfiles, Profile
 from app.search.filter_cache import FilterCache
-from app.search.fusion import DEPTH, EQUAL_WEIGHTS, Described, FusedHit, Weights, find_highlights, fuse, rate_matches
+from app.search.fusion import (
+    DEPTH,
+    EQUAL_WEIGHTS,
+    Described,
+    FusedHit,
+    Weights,
+    find_highlights,
+    fuse,
+    rate_matches,
+)
 from app.search.query_encoder import EncodedParts, QueryEncoder, QueryPart, result_or_error
 from app.search.templates import PLAIN, is_short
 from app.search.verdict import Verdict, judge, judge_words, measure_deviations, sigmoid
@@ -202,10 +211,9 @@ class Searcher:
 
     def _search_all(self, queries: Sequence[SearchQuery]) -> list[SearchResult | SightlineError]:
         began = time.perf_counter()
-        queries = [self._fill_templates(query) for query in queries]
-        searches = [_Search.begin(query) for query in queries]
+        searches = [_Search.begin(self._fill_templates(query)) for query in queries]
         with span("encode", {"questions": len(queries)}):
-            finish_encoding = self._query_encoder.begin([part for query in queries for part in query.parts])
+            finish_encoding = self._query_encoder.begin([part for search in searches for part in search.query.parts])
             prepare_began = time.perf_counter()
             attempt(searches, self._prepare)
             prepared = time.perf_counter() - prepare_began
@@ -278,7 +286,7 @@ class Searcher:
                     self._record_query(key, index, search.vector, search.params, search.query.k + EXTRA_HITS)
 
     def _use_profile(self, search: _Search, size: int) -> None:
-        """Take what is known of the collection, for a search by words."""
+        """Take what is known of the collection, which has `size` pictures, for a search by words."""
         query = search.query
         if not (search.word_keys or query.is_calibrated):
             return
@@ -490,8 +498,8 @@ def make_hits(
     """The hits of a search whose rows exist, best first; `vectors` are those of keys that only the words found."""
     scores = dict(zip(search.keys.tolist(), search.scores.tolist(), strict=True))
     scores |= {key: float(np.frombuffer(vector, "<f4") @ search.vector) for key, vector in vectors.items()}
-    least = -np.inf if search.query.score_threshold is None else search.query.score_threshold
     is_images = search.query.target == "images"
+    least = -np.inf if search.query.score_threshold is None else search.query.score_threshold
     for place in search.places:
         if place.key not in rows or place.key not in scores or place.key not in passed:
             continue

@@ -139,6 +139,8 @@ class CollectionProfiles:
                 continue
             with self._lock:
                 self._measured[collection] = found
+                if self._waiting.get(collection, 0) < 2 * found.size:  # asked for meanwhile
+                    self._waiting.pop(collection, None)
                 while len(self._measured) > MAX_PROFILES:
                     self._measured.popitem(last=False)
 

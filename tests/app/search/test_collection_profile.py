@@ -147,8 +147,8 @@ def test_hubs_are_ranked_down_where_that_helps(world: World) -> None:
         world.replace_vector(key, middle)
         world.database.write(partial(images.update, key=key, caption=None, tags=[], metadata={}))
 
-    def encode_near(texts: Sequence[str]) -> Embeddings:
-        return normalise(np.stack(encode(texts)) + 2.2 * middle)
+    def encode_near(texts: Sequence[str]) -> list[Embeddings]:
+        return list(normalise(np.stack(encode(texts)) + 2.2 * middle))
 
     found = world.profiles(encode_near).measure("default").hubs
     assert found is not None

@@ -15,6 +15,7 @@ from tests.reliability.proofs.roles import fill_path
 from tests.reliability.watched import port_of
 
 OPEN_ROUTES = [line for line, scope in ROUTE_SCOPES.items() if scope is KeyScope.OPEN]
+TRIES = 3  # of what costs too much: the machine may be busy with something else
 CALLS = 10
 ROUNDS = 6  # the least counts: other processes of the machine only add
 # A call that is refused for want of a key takes 0.4 ms of a processor of a busy machine. What may be called costs 1.3
@@ -62,10 +63,12 @@ def test_what_strangers_may_call_costs_as_little_as_a_refusal(line: str, guarded
         "names": (path, NAMES, JSON),
         "a wrong key": (path, WORDS, JSON),
     }
-    refusal = measure_cost(guarded, "GET", "/v1/stats")
-    costs = {
-        name: measure_cost(guarded, method, to, body, **headers) / refusal for name, (to, body, headers) in sent.items()
-    }
+    costs = dict.fromkeys(sent, float("inf"))
+    for _ in range(TRIES):
+        refusal = measure_cost(guarded, "GET", "/v1/stats")
+        for name in [name for name, cost in costs.items() if cost > MOST]:
+            to, body, headers = sent[name]
+            costs[name] = measure_cost(guarded, method, to, body, **headers) / refusal
     assert max(costs.values()) <= MOST, {name: round(cost, 1) for name, cost in costs.items()}
 
 

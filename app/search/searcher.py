@@ -101,7 +101,7 @@ class SearchQuery:
 class SearchResult:
     """The answer: hits, best first; milliseconds by stage; how many vectors were compared; what is odd in the query.
 
-    `trust` is that of the model if words were ranked beside the vectors.
+    `trust` is that of the model if words were ranked beside the vectors; `model` the one that answered.
     """
 
     hits: list[Hit]
@@ -110,6 +110,7 @@ class SearchResult:
     mode: Mode
     trust: float | None = None
     warnings: list[AnswerWarning] = field(default_factory=list)
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +225,8 @@ class Searcher:
 
     def _make_result(self, search: _Search, took_ms: dict[str, float]) -> SearchResult:
         mode, warnings = search.query.applied_mode, self._warn(search)
-        return SearchResult(search.hits, took_ms, search.searched, mode, search.trust, warnings)
+        model = self._encoder.space.model
+        return SearchResult(search.hits, took_ms, search.searched, mode, search.trust, warnings, model)
 
     def _warn(self, search: _Search) -> list[AnswerWarning]:
         """What is odd about the texts of a query, once each, and about its filter where that left too few hits."""
@@ -380,11 +382,11 @@ class Searcher:
     def _read_vector(self, collection: str, part: QueryPart) -> Embeddings:
         """The vector of a stored picture or text."""
         target: Target = "images" if part.image_id is not None else "texts"
-        id = part.image_id or part.text_id or ""
+        id, space = part.image_id or part.text_id or "", self._encoder.space.fingerprint
 
         def work(c: apsw.Connection) -> tuple[bool, bytes | None]:
             row = images.get(c, collection, id) if target == "images" else texts.get(c, collection, id)
-            return row is not None, embeddings.get_vectors(c, target, [row.key]).get(row.key) if row else None
+            return row is not None, embeddings.get_vectors(c, target, [row.key], space).get(row.key) if row else None
 
         there, vector = self._database.read(work)
         if not there:
@@ -407,7 +409,8 @@ class Searcher:
             rows: Mapping[int, Image | Text]
             rows = images.get_by_keys(c, wanted) if target == "images" else texts.get_by_keys(c, wanted)
             unscored = {place.key for search in searches for place in search.places if "vector" not in place.ranks}
-            vectors = embeddings.get_vectors(c, target, unscored) if unscored else {}
+            space = self._encoder.space.fingerprint
+            vectors = embeddings.get_vectors(c, target, unscored, space) if unscored else {}
             return rows, [filter_rows(c, search, rows) for search in searches], vectors
 
         rows, passed, vectors = self._database.read(work)

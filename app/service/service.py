@@ -105,6 +105,7 @@ class Service:
             "index": self.search.describe_indexes(collection),
             "open_indexes": self.search.measure_memory(),
             "model": self.search.describe_model(),
+            "spaces": self.search.describe_spaces(),
         }
 
     def _recover_leases(self) -> None:
@@ -138,7 +139,7 @@ def open_service(settings: Settings) -> Service:
             api_keys=ApiKeyService(library.database),
             idempotency=IdempotencyStore(library.database),
             image_waiter=ImageWaiter(library.database),
-            deleter=CollectionDeleter(library, snapshots, search.close_collection),
+            deleter=CollectionDeleter(library, snapshots, search.close_collection, lambda: search.is_retiring),
             maintenance=MaintenanceLoop(library, jobs, settings.job_days),
             worker_metrics=MergedMetricsCollector(settings.data_dir / "workers", metrics),
         )

@@ -22,7 +22,8 @@ from typing import IO, Any
 
 import apsw
 
-from app.core.errors import InProgress, ModelUnavailable, Overloaded, StartupError, StorageFull, Validation
+from app.core.errors import ModelUnavailable, Overloaded, StartupError, StorageFull, Validation
+from app.core.locks import StopRequested
 from app.core.process import spawn
 from app.core.settings import Settings
 from app.encoder.catalogue import CATALOGUE, resolve_alias
@@ -33,9 +34,9 @@ from app.encoder.memory_check import ModelProcesses, available_memory
 from app.encoder.weights import LocatedModel, count_parameters
 from app.service.health import MIN_FREE_BYTES
 from app.service.search_service import LoadedModel, SearchService
-from app.service.tasks import TaskContext
+from app.service.tasks import TaskContext, TaskStopped
 from app.storage.library import Library
-from app.storage.tables import next_space, texts
+from app.storage.tables import next_space, tasks, texts
 
 log = logging.getLogger(__name__)
 
@@ -143,12 +144,6 @@ class ModelChanger:
             free_memory_bytes=available_memory(),
         )
 
-    def require_idle(self) -> None:
-        """Raise InProgress while a job changes the model."""
-        row = self._database.read(next_space.get)
-        if row is not None:
-            raise InProgress(f"the job {row.job_id} changes the model already; cancel it, or wait for its end")
-
     def _estimate_memory(self, located: LocatedModel, precision: str | None) -> int:
         processes = ModelProcesses(servers=1, workers=1)
         options = EncoderOptions(
@@ -159,13 +154,11 @@ class ModelChanger:
     def run(self, context: TaskContext) -> Mapping[str, Any]:
         """The work of a job."""
         asked = context.parameters
-        while self._search.loaded is None:  # after a restart
-            context.check()
-            time.sleep(POLL_SECONDS)
         self._database.write(lambda c: next_space.hold_workers(c, context.job_id, held=False))
         order = FillOrder(context.job_id, asked["model"], asked.get("precision"), asked.get("dry_run", False))
         plan = self.plan(order.model, order.precision)
         context.result.update(asdict(plan))
+        context.tell()
         plan.check(self._settings)
         try:
             with run_child(order, self._settings) as child:
@@ -175,6 +168,7 @@ class ModelChanger:
                 if order.dry_run:
                     context.result["minutes"] = estimate_minutes(plan, ready["rate"])
                     return context.result
+                context.tell()
                 plan.check(self._settings)
                 self._wait_until_filled(context, child)
                 self._finish(context, order, child)
@@ -203,9 +197,13 @@ class ModelChanger:
             model = self._search.load_beside(order.model, order.precision)
         except StartupError as error:
             raise ModelUnavailable(error.detail) from None
+        except (Overloaded, StopRequested):
+            if self._search.is_stopping:
+                raise TaskStopped from None
+            raise
         try:
             self._database.write(lambda c: next_space.hold_workers(c, context.job_id, held=True))
-            context.result["queued_again"] = self._change_places(context, child, model)
+            self._change_places(context, child, model)
         except BaseException:
             self._search.discard_model(model)
             self._database.write(lambda c: next_space.hold_workers(c, context.job_id, held=False))
@@ -214,29 +212,29 @@ class ModelChanger:
         model.indexes.catch_up(CATCH_UP_SECONDS)
         self._search.change_model(model)
 
-    def _change_places(self, context: TaskContext, child: FillingChild, model: LoadedModel) -> int:
-        """Change places as soon as nothing is left to do; returns how many pictures wait for a worker again."""
+    def _change_places(self, context: TaskContext, child: FillingChild, model: LoadedModel) -> None:
+        """Change places as soon as nothing is left to do; the job has succeeded then, whatever happens afterwards."""
         golden = encode_golden(model.encoder).astype("<f4").tobytes()
         present, named = self._search.model.encoder.space.model, self._settings.model
         names = {named.lower(), resolve_alias(named), present}
 
-        def work(c: apsw.Connection) -> int | None:
+        def work(c: apsw.Connection) -> bool:
             def encode(keys: Sequence[int]) -> list[bytes]:
                 found = texts.get_by_keys(c, keys)
                 return model.searcher.reader.encode([found[key].text for key in keys])
 
             queued = next_space.change_places(c, context.job_id, golden, names, encode, LATE_TEXTS)
             if queued is not None:
-                context.succeed(c)
-            return queued
+                context.result["queued_again"] = queued
+                tasks.finish(c, context.job_id, context.result, None)
+            return queued is not None
 
         while True:
             row = self._require_row(context)
             context.report(row.done + row.failed, row.total)
             model.indexes.catch_up(CATCH_UP_SECONDS)
-            queued = self._database.write(work)
-            if queued is not None:
-                return queued
+            if self._database.write(work):
+                return
             child.require_alive()
             context.check()
             time.sleep(POLL_SECONDS)

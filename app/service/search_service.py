@@ -279,6 +279,11 @@ class SearchService:
         remove_snapshots(model.folder)
 
     @property
+    def is_stopping(self) -> bool:
+        """Whether the server is being closed."""
+        return self._closing.is_set()
+
+    @property
     def is_retiring(self) -> bool:
         """Whether searches in the space of a former model may still be under way."""
         return self._is_retiring.is_set()

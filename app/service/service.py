@@ -23,6 +23,7 @@ from app.service.factory import check_source_settings, open_pool, open_source_po
 from app.service.health import HealthCheck, check_ingest
 from app.service.image_waiter import ImageWaiter
 from app.service.maintenance import CollectionDeleter, MaintenanceLoop
+from app.service.reembed import KIND, ModelChanger
 from app.service.search_service import SearchService
 from app.service.tasks import TaskRunner
 from app.sources.base import SourcePolicy
@@ -45,6 +46,8 @@ class Service:
     pool: DecodePool
     jobs: JobService
     tasks: TaskRunner
+    changer: ModelChanger
+    model_tasks: TaskRunner  # of its own: it may take hours, and the others go on
     search: SearchService
     source_policy: SourcePolicy
     api_keys: ApiKeyService
@@ -65,6 +68,7 @@ class Service:
         self.search.start()
         self.maintenance.start()
         self.tasks.start()
+        self.model_tasks.start()
 
     def close(self, *, refused: bool = False) -> None:
         """Close everything. What the server has acknowledged is on the disk long before.
@@ -73,6 +77,7 @@ class Service:
         """
         self.search.stop_loading()
         self.tasks.close()
+        self.model_tasks.close()
         self.maintenance.close()
         self.image_waiter.close()
         self.deleter.close()
@@ -93,6 +98,7 @@ class Service:
     def faults(self) -> list[str]:
         """What fails in the background while searches are answered; each is tried again by itself."""
         found = [*self.maintenance.faults(), self.deleter.fault, self.image_waiter.fault, self.tasks.fault]
+        found.append(self.model_tasks.fault)
         return [fault for fault in found if fault] + self.search.faults()
 
     def read_job(self, id: str) -> Job:
@@ -131,6 +137,10 @@ def open_service(settings: Settings) -> Service:
         jobs = JobService(library)
         search = SearchService(settings, library.database, pool, metrics)
         snapshots = settings.data_dir / "snapshots"
+        deleter = CollectionDeleter(library, snapshots, search.close_collection, lambda: search.is_retiring)
+        changer = ModelChanger(settings, library, search, deleter.wake)
+        model_tasks = TaskRunner(library.database, lambda: search.loaded is not None)
+        model_tasks.register(KIND, changer.run)
         service = Service(
             settings=settings,
             metrics=metrics,
@@ -139,12 +149,14 @@ def open_service(settings: Settings) -> Service:
             pool=pool,
             jobs=jobs,
             tasks=TaskRunner(library.database, lambda: search.loaded is not None),
+            changer=changer,
+            model_tasks=model_tasks,
             search=search,
             source_policy=source_policy,
             api_keys=ApiKeyService(library.database),
             idempotency=IdempotencyStore(library.database),
             image_waiter=ImageWaiter(library.database),
-            deleter=CollectionDeleter(library, snapshots, search.close_collection, lambda: search.is_retiring),
+            deleter=deleter,
             maintenance=MaintenanceLoop(library, jobs, settings.job_days),
             worker_metrics=MergedMetricsCollector(settings.data_dir / "workers", metrics),
         )

@@ -25,10 +25,9 @@ async def reembed(service: ServiceDep, threads: ThreadsDep, body: ReembedIn) -> 
 
 
 def begin_job(service: Service, body: ReembedIn) -> Job:
-    """Raises Validation for a model that there is not, StorageFull and Overloaded where it does not fit, InProgress."""
+    """Raises Validation for no model and while a job changes it, StorageFull and Overloaded where it does not fit."""
     plan = service.changer.plan(body.model, body.precision)
     if not body.dry_run:
         plan.check(service.settings)
-        service.changer.require_idle()
     asked: dict[str, Any] = {"model": plan.model, "precision": body.precision, "dry_run": body.dry_run}
     return service.jobs.add_task(DEFAULT_COLLECTION, KIND, asked)

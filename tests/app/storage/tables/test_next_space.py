@@ -143,13 +143,13 @@ def test_late_texts_are_encoded_by_the_change_and_late_pictures_wait_for_it(fill
 
 def test_a_picture_of_which_no_vector_can_be_made_waits_for_a_worker(filled: Library) -> None:
     database = filled.database
-    key = image_of(database, "one").key
+    key = image_of(database, "two").key
     job = begin(database)
     fill(database, job, failed=[key])
     assert row(database).failed == 1
     assert change(database, job) == 1
-    assert image_of(database, "one").status is Status.QUEUED
-    assert image_of(database, "two").status is Status.READY
+    assert image_of(database, "two").status is Status.QUEUED
+    assert image_of(database, "one").status is Status.READY
 
 
 def test_while_workers_are_held_the_row_says_so(filled: Library) -> None:

@@ -65,7 +65,10 @@ class PresentEntry:
 def get(c: apsw.Connection) -> NextSpace | None:
     """The row, if a space fills or its job has just ended."""
     row = fetch_one(c, "SELECT job_id, space, total, done, failed, seq, held FROM next_space")
-    return NextSpace(*row[:-1], bool(row[-1])) if row else None
+    if row is None:
+        return None
+    job_id, space, total, done, failed, seq, held = row
+    return NextSpace(job_id, space, total, done, failed, seq, bool(held))
 
 
 def begin(c: apsw.Connection, job_id: str, space: EmbeddingSpace, precision: str | None) -> None:

@@ -93,6 +93,7 @@ def server(tmp_path: Path) -> Iterator[RunningServer]:
         yield server
 
 
+@pytest.mark.slow
 def test_a_server_changes_its_model_while_it_is_searched_and_loaded(server: RunningServer, small: str) -> None:
     plan = server.wait_job(begin(server, small, dry_run=True), SECONDS)
     assert plan["state"] == "succeeded", plan
@@ -125,6 +126,7 @@ def test_a_server_changes_its_model_while_it_is_searched_and_loaded(server: Runn
     assert server.http.get("/v1/search", params={"q": "red", "k": 3, "target": "texts"}).json()["hits"]
 
 
+@pytest.mark.slow
 def test_after_the_change_the_old_name_means_the_new_model(server: RunningServer, small: str) -> None:
     assert server.wait_job(begin(server, small), SECONDS)["state"] == "succeeded"
     server.stop()
@@ -134,6 +136,7 @@ def test_after_the_change_the_old_name_means_the_new_model(server: RunningServer
         assert again.upload(picture("green", seed=77)).json()["status"] == "ready"
 
 
+@pytest.mark.slow
 def test_a_cancelled_change_leaves_nothing(server: RunningServer, small: str) -> None:
     job = begin(server, small)
     wait_until(lambda: len(stats(server)["spaces"]) == 2 or None, SECONDS, server.output)

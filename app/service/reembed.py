@@ -40,7 +40,6 @@ from app.storage.tables import next_space, tasks, texts
 
 log = logging.getLogger(__name__)
 
-KIND = "reembed"
 POLL_SECONDS = 0.2
 CATCH_UP_SECONDS = 5.0  # for the indexes of the new space to take in the last vectors
 LATE_TEXTS = 32  # texts that the change itself may encode: nothing else is written meanwhile
@@ -122,6 +121,7 @@ class ModelChanger:
         try:
             check_model_name(name, settings.models)
             located = find_files(name, settings)
+            memory = self._estimate_memory(located, precision) if located else None
         except StartupError as error:
             raise Validation(error.detail) from None
         if name == present.model and (is_on_hub(name) or ":" not in name):  # a file may have other weights now
@@ -129,7 +129,6 @@ class ModelChanger:
         counted, precomputed = self._database.read(lambda c: (next_space.count_work(c), next_space.count_given(c)))
         entry = next((one for one in CATALOGUE if one.name == name), None)
         d = d or (read_width(located) if located else None) or (entry.d if entry else present.d)
-        memory = self._estimate_memory(located, precision) if located else None
         return ReembedPlan(
             model=name,
             present_model=present.model,

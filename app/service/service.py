@@ -23,7 +23,7 @@ from app.service.factory import check_source_settings, open_pool, open_source_po
 from app.service.health import HealthCheck, check_ingest
 from app.service.image_waiter import ImageWaiter
 from app.service.maintenance import CollectionDeleter, MaintenanceLoop
-from app.service.reembed import KIND, ModelChanger
+from app.service.reembed import ModelChanger
 from app.service.search_service import SearchService
 from app.service.tasks import TaskRunner
 from app.sources.base import SourcePolicy
@@ -31,6 +31,7 @@ from app.storage.idempotency import IdempotencyStore
 from app.storage.jobs import JobService
 from app.storage.library import Library
 from app.storage.tables import work_queue
+from app.storage.tables.tasks import REEMBED
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class Service:
     jobs: JobService
     tasks: TaskRunner
     changer: ModelChanger
-    model_tasks: TaskRunner  # of its own: it may take hours, and the others go on
+    long_tasks: TaskRunner
     search: SearchService
     source_policy: SourcePolicy
     api_keys: ApiKeyService
@@ -68,7 +69,7 @@ class Service:
         self.search.start()
         self.maintenance.start()
         self.tasks.start()
-        self.model_tasks.start()
+        self.long_tasks.start()
 
     def close(self, *, refused: bool = False) -> None:
         """Close everything. What the server has acknowledged is on the disk long before.
@@ -77,7 +78,7 @@ class Service:
         """
         self.search.stop_loading()
         self.tasks.close()
-        self.model_tasks.close()
+        self.long_tasks.close()
         self.maintenance.close()
         self.image_waiter.close()
         self.deleter.close()
@@ -98,7 +99,7 @@ class Service:
     def faults(self) -> list[str]:
         """What fails in the background while searches are answered; each is tried again by itself."""
         found = [*self.maintenance.faults(), self.deleter.fault, self.image_waiter.fault, self.tasks.fault]
-        found.append(self.model_tasks.fault)
+        found.append(self.long_tasks.fault)
         return [fault for fault in found if fault] + self.search.faults()
 
     def read_job(self, id: str) -> Job:
@@ -139,8 +140,8 @@ def open_service(settings: Settings) -> Service:
         snapshots = settings.data_dir / "snapshots"
         deleter = CollectionDeleter(library, snapshots, search.close_collection, lambda: search.is_retiring)
         changer = ModelChanger(settings, library, search, deleter.wake)
-        model_tasks = TaskRunner(library.database, lambda: search.loaded is not None)
-        model_tasks.register(KIND, changer.run)
+        long_tasks = TaskRunner(library.database, lambda: search.loaded is not None, long=True)
+        long_tasks.register(REEMBED, changer.run)
         service = Service(
             settings=settings,
             metrics=metrics,
@@ -150,7 +151,7 @@ def open_service(settings: Settings) -> Service:
             jobs=jobs,
             tasks=TaskRunner(library.database, lambda: search.loaded is not None),
             changer=changer,
-            model_tasks=model_tasks,
+            long_tasks=long_tasks,
             search=search,
             source_policy=source_policy,
             api_keys=ApiKeyService(library.database),

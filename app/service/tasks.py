@@ -1,4 +1,4 @@
-"""Tasks: jobs that are no imports. A thread of the server does those of its kinds, the oldest first."""
+"""Tasks: jobs that are no imports. A thread of the server does them, the oldest first, and another the long ones."""
 
 from __future__ import annotations
 
@@ -69,9 +69,10 @@ After a kill it begins anew: what it stores must allow that."""
 
 
 class TaskRunner(BackgroundLoop):
-    """Runs the tasks of the kinds that are registered once `is_ready` (the model is loaded)."""
+    """Runs the tasks of one server once `is_ready` (the model is loaded): the `long` ones, or the others."""
 
-    def __init__(self, database: Database, is_ready: Callable[[], bool]) -> None:
+    def __init__(self, database: Database, is_ready: Callable[[], bool], *, long: bool = False) -> None:
+        self._long = long
         super().__init__("tasks", self._run_next, "a task cannot be run")
         self._database = database
         self._is_ready = is_ready
@@ -86,12 +87,12 @@ class TaskRunner(BackgroundLoop):
 
     def _run_next(self) -> float:
         if not self._is_recovered:
-            self._database.write(lambda c: tasks.release_all(c, self._handlers))
+            self._database.write(lambda c: tasks.release_all(c, long=self._long))
             self._is_recovered = True
         commit = self._count_commits()
         if commit == self._idle_at or not self._is_ready():
             return POLL_SECONDS
-        claimed = self._database.write(lambda c: tasks.claim(c, self._handlers))
+        claimed = self._database.write(lambda c: tasks.claim(c, long=self._long))
         if claimed is None:
             self._idle_at = commit
             return POLL_SECONDS

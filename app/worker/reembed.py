@@ -157,7 +157,10 @@ class SpaceFiller:
 
     def _finish_decoding(self, entry: PresentEntry, decoding: Future[DecodedPicture] | None) -> DecodedPicture | None:
         """The pixels; None if the picture is gone or cannot be decoded. A fault of the machine is waited out."""
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                time.sleep(self._backoff.next())
+                (decoding,) = self._start_decoding([entry])
             if decoding is None:
                 return None
             try:
@@ -166,8 +169,6 @@ class SpaceFiller:
                 log.warning("a picture cannot be decoded: %s", describe_error(error))
                 if not (isinstance(error, SightlineError) and error.retryable):
                     return None
-            time.sleep(self._backoff.next())
-            (decoding,) = self._start_decoding([entry])
         return None
 
     def _encode(self, pixels: Sequence[Pixels]) -> list[bytes | None]:

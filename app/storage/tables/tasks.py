@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import apsw
@@ -14,10 +14,11 @@ from app.storage.sql import fetch_one
 from app.storage.tables import jobs
 from app.storage.tables.collections import LABEL_OF_NAME
 
-OF_KINDS = "kind IN (SELECT value FROM json_each(?))"
+REEMBED = "reembed"  # the kind of the tasks that may take hours
+IS_LONG = f"(kind = '{REEMBED}') = ?"
 NEXT = (
     "SELECT id, parameters FROM jobs INDEXED BY jobs_tasks"
-    " WHERE parameters IS NOT NULL AND state = 'queued' AND paused = 0 AND " + OF_KINDS + " ORDER BY rowid LIMIT 1"
+    " WHERE parameters IS NOT NULL AND state = 'queued' AND paused = 0 AND " + IS_LONG + " ORDER BY rowid LIMIT 1"
 )
 BEGIN_ANEW = (
     "UPDATE jobs SET state = 'queued', started_at = NULL, finished_at = NULL, result = NULL, error = NULL,"
@@ -43,9 +44,9 @@ def find_unfinished(c: apsw.Connection, collection: str, kind: str) -> str | Non
     return str(row[0]) if row else None
 
 
-def claim(c: apsw.Connection, kinds: Iterable[str]) -> tuple[str, dict[str, Any]] | None:
-    """Begin the oldest task of these kinds that waits; returns its id and parameters."""
-    row = fetch_one(c, NEXT, (json.dumps(list(kinds)),))
+def claim(c: apsw.Connection, *, long: bool) -> tuple[str, dict[str, Any]] | None:
+    """Begin the oldest task that waits, among the long ones or among the others; returns its id and parameters."""
+    row = fetch_one(c, NEXT, (long,))
     if row is None:
         return None
     jobs.mark_running(c, [row[0]])
@@ -83,6 +84,6 @@ def retry(c: apsw.Connection, id: str) -> None:
     c.execute(BEGIN_ANEW + " AND id = ? AND state IN ('failed', 'cancelled')", (id,))
 
 
-def release_all(c: apsw.Connection, kinds: Iterable[str]) -> None:
-    """Let the tasks of these kinds wait again that ran when the server ended."""
-    c.execute(BEGIN_ANEW + " AND state = 'running' AND " + OF_KINDS, (json.dumps(list(kinds)),))
+def release_all(c: apsw.Connection, *, long: bool) -> None:
+    """Let the tasks wait again that ran when the server ended, the long ones or the others."""
+    c.execute(BEGIN_ANEW + " AND state = 'running' AND " + IS_LONG, (long,))

@@ -14,9 +14,10 @@ from app.core.settings import Settings
 from app.core.types import Job, JobState
 from app.search.searcher import QueryPart, SearchQuery
 from app.service import reembed
-from app.service.reembed import KIND, FillingChild, FillOrder, estimate_minutes, estimate_vector_bytes
+from app.service.reembed import FillingChild, FillOrder, estimate_minutes, estimate_vector_bytes
 from app.service.service import Service, open_service
 from app.storage.tables import embeddings, next_space, work_queue
+from app.storage.tables.tasks import REEMBED
 from tests.app.encoder.small import make_model
 from tests.support.makers import add, claim
 from tests.support.pictures import picture
@@ -56,7 +57,7 @@ def start(settings: Settings) -> Service:
 
 
 def begin(service: Service, model: str = "colours", **said: Any) -> Job:
-    return service.jobs.add_task("default", KIND, {"model": model, **said})
+    return service.jobs.add_task("default", REEMBED, {"model": model, **said})
 
 
 def wait_for_end(service: Service, job: Job) -> Job:
@@ -124,14 +125,16 @@ def wait_for_ever(context: Any) -> None:
         context.check()
 
 
-def test_a_model_whose_files_are_damaged_fails_the_job(service: Service, small: str, tmp_path: Path) -> None:
+def test_a_model_whose_weights_are_damaged_is_refused(service: Service, small: str, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(small.removeprefix("local-dir:"), broken)
-    (broken / "open_clip_config.json").write_text("{}")
+    (broken / "open_clip_model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(Validation, match="is no safetensors file"):
+        service.changer.plan(f"local-dir:{broken}")
     ended = wait_for_end(service, begin(service, f"local-dir:{broken}"))
     assert ended.state is JobState.FAILED
     assert ended.error is not None
-    assert ended.error.code == "model_unavailable"
+    assert ended.error.code == "validation"
     assert search(service).startswith(small)
 
 

@@ -15,14 +15,14 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from tempfile import TemporaryFile
 from typing import IO, Any
 
 import apsw
 
-from app.core.errors import ModelUnavailable, Overloaded, StartupError, StorageFull, Validation
+from app.core.errors import ModelUnavailable, Overloaded, SightlineError, StartupError, StorageFull, Validation
 from app.core.locks import StopRequested
 from app.core.process import spawn
 from app.core.settings import Settings
@@ -202,13 +202,16 @@ class ModelChanger:
             raise
         try:
             self._database.write(lambda c: next_space.hold_workers(c, context.job_id, held=True))
+            self._search.is_changing = True
             self._change_places(context, child, model)
         except BaseException:
+            self._search.is_changing = False
             self._search.discard_model(model)
             self._database.write(lambda c: next_space.hold_workers(c, context.job_id, held=False))
             raise
         child.kill()
-        model.indexes.catch_up(CATCH_UP_SECONDS)
+        with suppress(SightlineError):
+            model.indexes.catch_up(CATCH_UP_SECONDS)
         self._search.change_model(model)
 
     def _change_places(self, context: TaskContext, child: FillingChild, model: LoadedModel) -> None:

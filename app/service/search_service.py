@@ -41,6 +41,7 @@ from app.storage.model_check import (
     tell_change,
 )
 from app.storage.tables import collections, embeddings, next_space
+from app.storage.tables.tasks import REEMBED
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class SearchService:
         self._milvus = open_milvus_client(settings.index, settings.index_token)
         self._milvus_fault: str | None = None  # while the indexes wait for it
         self._managers: list[IndexManager] = []  # also of a model that is not `loaded` yet, or no longer
+        self.is_changing = False  # whether a job has changed the model, which searches do not have yet
         self._is_retiring = threading.Event()
         self._progress = LoadProgress(before_fetch=lambda: check_name(database, settings.model))
         self._is_locating = False  # it may be waiting for the model hub
@@ -173,7 +175,9 @@ class SearchService:
         return self.confirm_images([image])[0]
 
     def confirm_job(self, job: Job) -> Job:
-        """The job; a succeeded one is still `running` as long as a search would not find all of its pictures."""
+        """The job; a succeeded one is still `running` as long as a search does not see what it has done."""
+        if job.state is JobState.SUCCEEDED and job.kind == REEMBED and self.is_changing:
+            return replace(job, state=JobState.RUNNING, finished_at=None)
         if job.state is not JobState.SUCCEEDED or self.wait_until_applied(job.collection, "images", job.last_seq):
             return job
         return replace(job, state=JobState.RUNNING, finished_at=None)
@@ -252,6 +256,7 @@ class SearchService:
     def change_model(self, new: LoadedModel) -> None:
         """Answer every search that begins from now on with `new`, and forget the other model when its searches end."""
         old, self.loaded = self.model, new
+        self.is_changing = False
         self.sampler.use_store(SearchEffortStore(new.folder, new.encoder.space.fingerprint))
         log.info("searches are answered by the model %s now", new.encoder.space.model)
         self._is_retiring.set()
@@ -259,8 +264,6 @@ class SearchService:
         while not self._closing.wait(POLL_SECONDS) and (time.monotonic() < until or old.searcher.running):
             pass
         self.discard_model(old)
-        for collection in self._database.read(collections.list_all):
-            old.indexes.drop_remote(collection.label)
         self._is_retiring.clear()
 
     def wait_for_other_model(self, than: LoadedModel) -> None:
@@ -272,11 +275,13 @@ class SearchService:
             time.sleep(POLL_SECONDS)
 
     def discard_model(self, model: LoadedModel) -> None:
-        """Close a model that serves nobody, and delete the snapshots of its indexes."""
+        """Close a model that serves nobody, and delete what is kept of its indexes."""
         close_model(model)
         model.indexes.close()
         self._managers.remove(model.indexes)
         remove_snapshots(model.folder)
+        for collection in self._database.read(collections.list_all):
+            model.indexes.drop_remote(collection.label)
 
     @property
     def is_stopping(self) -> bool:

@@ -19,20 +19,20 @@ GIB = 1 << 30
 def reembed_live(client: Client, model: str, precision: str | None, console: Console, *, dry_run: bool) -> None:
     """Follow the job to its end. Raises ServerError when it fails or is cancelled."""
     job = client.reembed(model, precision, dry_run=dry_run)
-    console.print(f"job {job['id']}", markup=False)
-    told = False
+    console.print(f"job {job['id']}", markup=False, soft_wrap=True)
+    has_plan = False
     with Progress(console=console, transient=True) as bar:
         encoding = bar.add_task("encoding", total=None)
         while job["state"] in ("queued", "running", "paused"):
             time.sleep(POLL_SECONDS)
             job = client.job(job["id"])
-            if not told and (told := "vector_bytes" in (job.get("result") or {})):
-                console.print(describe_plan(job["result"]), markup=False)
+            if not has_plan and (has_plan := "vector_bytes" in (job.get("result") or {})):
+                console.print(describe_plan(job["result"]), markup=False, soft_wrap=True)
             bar.update(encoding, total=job["total"] or None, completed=job["done"])
     if job["state"] != "succeeded":
         reason = (job.get("error") or {}).get("detail") or job["state"]
         raise ServerError(f"the model was not changed: {reason}")
-    console.print(describe_end(job["result"], dry_run=dry_run), markup=False)
+    console.print(describe_end(job["result"], dry_run=dry_run), markup=False, soft_wrap=True)
 
 
 def describe_plan(plan: Mapping[str, Any]) -> str:

@@ -40,6 +40,8 @@ from app.storage.tables import next_space, tasks, texts
 
 log = logging.getLogger(__name__)
 
+KIND = tasks.REEMBED
+
 POLL_SECONDS = 0.2
 CATCH_UP_SECONDS = 5.0  # for the indexes of the new space to take in the last vectors
 LATE_TEXTS = 32  # texts that the change itself may encode: nothing else is written meanwhile
@@ -172,6 +174,8 @@ class ModelChanger:
                 self._wait_until_filled(context, child)
                 self._finish(context, order, child)
             return context.result
+        except next_space.Superseded:
+            raise TaskStopped from None
         finally:
             self._clean()
 

@@ -8,8 +8,8 @@ from app.api.dependencies import ServiceDep, ThreadsDep
 from app.api.schemas import JobOut, ReembedIn
 from app.api.strict_route import new_router
 from app.core.types import DEFAULT_COLLECTION, Job
+from app.service.reembed import KIND
 from app.service.service import Service
-from app.storage.tables.tasks import REEMBED
 
 router = new_router("/v1/reembed", "system")
 
@@ -30,4 +30,4 @@ def begin_job(service: Service, body: ReembedIn) -> Job:
     if not body.dry_run:
         plan.check(service.settings)
     asked: dict[str, Any] = {"model": plan.model, "precision": body.precision, "dry_run": body.dry_run}
-    return service.jobs.add_task(DEFAULT_COLLECTION, REEMBED, asked)
+    return service.jobs.add_task(DEFAULT_COLLECTION, KIND, asked)

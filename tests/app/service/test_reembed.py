@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from app.core.errors import ModelUnavailable, Overloaded, StorageFull, Validation
 from app.core.settings import Settings
-from app.core.types import Job, JobState
+from app.core.types import Job, JobState, Lease
 from app.search.searcher import QueryPart, SearchQuery
 from app.service import reembed
 from app.service.reembed import FillingChild, FillOrder, estimate_minutes, estimate_vector_bytes
@@ -41,12 +42,14 @@ def service(tmp_path: Path, small: str) -> Iterator[Service]:
     for colour in ("red", "blue", "green"):
         add(service.library, picture(colour), id=colour)
     for lease in claim(service.library.database):
-        service.library.database.write(
-            lambda c, lease=lease: work_queue.finish_image(c, lease, space, vector, 64, 48, False)
-        )
+        service.library.database.write(partial(finish_image, lease=lease, space=space, vector=vector))
     service.library.put_texts("default", space, [("t", "something blue", {})], [vector])
     yield service
     service.close()
+
+
+def finish_image(c: Any, lease: Lease, space: str, vector: bytes) -> None:
+    work_queue.finish_image(c, lease, space, vector, 64, 48, False)
 
 
 def start(settings: Settings) -> Service:
@@ -88,7 +91,8 @@ def test_searches_change_to_the_new_model_and_a_restart_keeps_it(
     database = service.library.database
     wait_until(lambda: not database.read(next_space.has_unused), WAIT)
     assert service.search.wait_until_applied("default", "images", 1 << 40)  # a number of the former log
-    again = start(service.settings) if (service.close() is None) else service
+    service.close()
+    again = start(service.settings)
     try:
         assert search(again) == "colours red"
     finally:

@@ -31,7 +31,6 @@ from tests.support.servers import wait_until
 
 NEW = DummyEncoder().space
 RED = [names[0] for names in PALETTE].index("red")
-SETTINGS = {"model": "small", "decoders": 1}
 
 
 @pytest.fixture
@@ -154,7 +153,7 @@ def test_it_follows_what_comes_in_until_its_job_ends(filled: Library, filler: Sp
 
 
 def settings_of(library: Library) -> Settings:
-    return Settings(data_dir=library.database.path.parent, **SETTINGS)
+    return Settings(data_dir=library.database.path.parent, model="small", decoders=1)
 
 
 def test_a_dry_run_measures_and_writes_nothing(filled: Library) -> None:
@@ -177,7 +176,7 @@ def test_the_model_that_serves_is_refused(filled: Library) -> None:
 def test_the_process_says_why_it_ends(filled: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in settings_of(filled).environment().items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(reembed.os, "nice", lambda _: 0)
+    monkeypatch.setattr("os.nice", lambda _: 0)
     monkeypatch.setattr(reembed, "die_with_parent", lambda _: None)
     monkeypatch.setattr(reembed, "configure", lambda *_, **__: None)
     out = io.StringIO()

@@ -136,7 +136,7 @@ class Index(Answer):
     lag: int
 
 
-class Space(Answer):
+class ServedSpace(Answer):
     model: str
     state: str
     job: str = ""
@@ -149,7 +149,7 @@ class Stats(Answer):
     images: Counts
     texts: int
     model: Model | None
-    spaces: list[Space] = []
+    spaces: list[ServedSpace] = []
     index: dict[str, Index] | None
 
 

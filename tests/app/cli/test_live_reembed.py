@@ -40,6 +40,7 @@ def run(server: RunningServer, *words: str) -> Result:
     return CliRunner().invoke(main, ["reembed", *words, "--server", server.url])
 
 
+@pytest.mark.slow
 def test_a_running_server_is_asked_what_it_costs_and_then_changed(server: RunningServer, tmp_path: Path) -> None:
     told = run(server, "--live", "--model", "colours", "--dry-run")
     assert told.exit_code == 0, told.output

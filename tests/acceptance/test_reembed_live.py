@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.storage.database import Database
-from app.storage.tables import embeddings
+from app.storage.database import Database, connect_readonly
 from tests.app.encoder.small import make_model
 from tests.support.pictures import COLOURS, picture
 from tests.support.servers import RunningServer, wait_until
@@ -144,8 +143,19 @@ def test_a_cancelled_change_leaves_nothing(server: RunningServer, small: str) ->
     job_state = server.http.get(f"/v1/jobs/{job}").json()["state"]
     expected = {"cancelled": "colours", "succeeded": small}[job_state]
     wait_until(lambda: count_vectors(server.data_dir) == {expected: PICTURES + 1}, 60, server.output)
-    assert [one["state"] for one in stats(server)["spaces"]] == ["serving"]
+    wait_until(lambda: [one["state"] for one in stats(server)["spaces"]] == ["serving"], 20, server.output)
     assert server.upload(picture("green", seed=77)).json()["status"] == "ready"
+
+
+HELD = "SELECT 1 FROM next_space WHERE held = 1"
+CHANGED = "SELECT 1 FROM jobs WHERE kind = 'reembed' AND state = 'succeeded'"
+
+
+def kill_when(server: RunningServer, sql: str) -> None:
+    """Kill the server as soon as the database says so."""
+    with closing(connect_readonly(server.data_dir / "sightline.db")) as connection:
+        wait_until(lambda: connection.execute(sql).fetchall(), SECONDS, server.output)
+        server.kill()
 
 
 @pytest.mark.slow
@@ -154,23 +164,24 @@ def test_killed_at_any_point_the_server_goes_on(tmp_path: Path, small: str) -> N
         load(server)
         job = begin(server, small)
         data = server.data_dir
-        time.sleep(0.3)
-        server.kill()
-    pauses = (0.5, 1.0, 2.0, 4.0)
+        kill_when(server, "SELECT 1 FROM next_space")
+    pauses = (0.5, 1.5, 3.0)
     for pause in pauses:
         with RunningServer(data, workers=1) as server:
             server.upload(picture("blue", seed=int(pause * 1000)), wait=0)
-            time.sleep(pause)
             assert len(server.http.get("/v1/search", params={"q": "red", "k": 5, "mode": "vector"}).json()["hits"]) == 5
+            time.sleep(pause)
             server.kill()
-    with RunningServer(data, workers=1) as server:
+    for sql in (HELD, CHANGED):
+        with RunningServer(data, workers=1) as server:
+            kill_when(server, sql)
+    with RunningServer(data, workers=1) as server:  # still with colours
+        assert stats(server)["model"]["name"] == small
         assert server.wait_job(job, SECONDS)["state"] == "succeeded"
         total = PICTURES + 1 + len(pauses)
         wait_until(lambda: count_vectors(data) == {small: total}, 60, server.output)
-        assert stats(server)["model"]["name"] == small
         assert stats(server)["images"]["ready"] == total - 1
-    with closing(Database(data / "sightline.db")) as database:
-        assert database.read(lambda c: embeddings.get_last_seq_of_all(c)) > 0
+        assert server.upload(picture("green", seed=77)).json()["status"] == "ready"
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ POLL_SECONDS = 0.2
 CATCH_UP_SECONDS = 5.0  # for the indexes of the new space to take in the last vectors
 LATE_TEXTS = 32  # texts that the change itself may encode: nothing else is written meanwhile
 PAGE_BYTES, PAGE_ROOM = 4096, 4061  # of SQLite: a row that fits into a page is not split
-ROW_BYTES = 80  # of a vector's row besides the vector, and of its entries in two indexes
+ROW_BYTES, ENTRY_BYTES = 40, 76  # of a vector's row besides the vector, and of its entries in two indexes of SQLite
 INDEX_SHARE = 1.0  # of the bytes of the vectors, for the snapshots of their indexes
 MAX_DEATHS = 3  # of the child
 MAX_SAID = 1 << 20  # bytes that a child may say
@@ -330,8 +330,8 @@ def converted_bytes(located: LocatedModel) -> int:
 def estimate_vector_bytes(count: int, d: int) -> int:
     """About what so many vectors take in the log and in the snapshots of their indexes."""
     row = 4 * d + ROW_BYTES
-    pages = -(-row // PAGE_BYTES) if row > PAGE_ROOM else 1 / (PAGE_ROOM // row)
-    return int(count * (pages * PAGE_BYTES + INDEX_SHARE * 4 * d))
+    stored = row if row > PAGE_ROOM else PAGE_BYTES / (PAGE_ROOM // row)
+    return int(count * (stored + ENTRY_BYTES + INDEX_SHARE * 4 * d))
 
 
 def estimate_minutes(plan: ReembedPlan, rate: float | None) -> float | None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,12 @@ import pytest
 
 from app.core.errors import ModelUnavailable, Overloaded, StorageFull, Validation
 from app.core.settings import Settings
-from app.core.types import Job, JobState, Lease
+from app.core.types import EmbeddingSpace, Job, JobState, Lease
 from app.search.searcher import QueryPart, SearchQuery
 from app.service import reembed
 from app.service.reembed import FillingChild, FillOrder, estimate_minutes, estimate_vector_bytes
 from app.service.service import Service, open_service
+from app.storage.database import Database
 from app.storage.tables import embeddings, next_space, work_queue
 from app.storage.tables.tasks import REEMBED
 from tests.app.encoder.small import make_model
@@ -160,10 +162,26 @@ def test_a_plan_is_refused_where_disk_or_memory_does_not_suffice(service: Servic
         service.changer.plan("nothing like it")
 
 
-def test_estimates() -> None:
-    assert estimate_vector_bytes(1000, 512) == 1000 * (4096 + 2048)  # one row in a page
-    assert estimate_vector_bytes(1000, 60) == pytest.approx(1000 * (4096 / 12 + 240), rel=0.01)
-    assert estimate_vector_bytes(1, 1152) == 2 * 4096 + 4608
+@pytest.mark.parametrize("d", [60, 512, 1152])
+def test_the_log_grows_by_about_what_is_estimated(tmp_path: Path, d: int) -> None:
+    space, count = EmbeddingSpace("model", "0" * 64, d, "1" * 64), 500
+    vector = bytes(4 * d)
+
+    def work(c: Any) -> None:
+        embeddings.save_space(c, space)
+        for key in range(count):
+            embeddings.add(c, "default", space.fingerprint, "images", key, vector)
+
+    sizes = []
+    for change in (lambda _: None, work):
+        with closing(Database(tmp_path / "sightline.db")) as database:
+            database.write(change)
+        sizes.append((tmp_path / "sightline.db").stat().st_size)
+    indexes = 4 * d * count
+    assert sizes[1] - sizes[0] == pytest.approx(estimate_vector_bytes(count, d) - indexes, rel=0.1)
+
+
+def test_minutes_are_known_where_a_rate_was_measured() -> None:
     plan = SimpleNamespace(pictures=1200)
     assert estimate_minutes(plan, 10.0) == 2.0  # type: ignore[arg-type]
     assert estimate_minutes(plan, None) is None  # type: ignore[arg-type]

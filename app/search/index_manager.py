@@ -168,8 +168,6 @@ class IndexManager:
             handle = self._open.get(key)
         if handle is None:
             return True
-        if handle.follower.applied_seq < seq:  # the number may be of the space before this one
-            seq = min(seq, handle.log.last_seq())
         if isinstance(handle.index, RemoteIndex) and handle.index.fault is not None:
             return False
         if handle.follower.wait_until_applied(seq, began + timeout - time.monotonic()):

@@ -190,6 +190,7 @@ def _requeue_lacking(c: apsw.Connection, space: str) -> int:
     )
     for (key,) in rows:
         images.requeue(c, key, None)
+    c.execute("UPDATE jobs SET last_seq = 0")  # of a log that may be longer than the new one
     return len(rows)
 
 

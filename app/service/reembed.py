@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from tempfile import TemporaryFile
 from typing import IO, Any
 
@@ -44,6 +45,7 @@ KIND = tasks.REEMBED
 
 POLL_SECONDS = 0.2
 CATCH_UP_SECONDS = 5.0  # for the indexes of the new space to take in the last vectors
+TEXTS_AT_ONCE = 500  # that are looked at, and changed by one commit
 LATE_TEXTS = 32  # texts that the change itself may encode: nothing else is written meanwhile
 PAGE_BYTES, PAGE_ROOM = 4096, 4061  # of SQLite: a row that fits into a page is not split
 ROW_BYTES, ENTRY_BYTES = 40, 76  # of a vector's row besides the vector, and of its entries in two indexes of SQLite
@@ -217,6 +219,20 @@ class ModelChanger:
         with suppress(SightlineError):
             model.indexes.catch_up(CATCH_UP_SECONDS)
         self._search.change_model(model)
+        self._mark_truncated(model)
+
+    def _mark_truncated(self, model: LoadedModel) -> None:
+        """Say of each text whether the new model reads only its beginning."""
+        last = 0
+        while not self._search.is_stopping:
+            found = self._database.read(partial(texts.list_after, key=last, limit=TEXTS_AT_ONCE))
+            if not found:
+                return
+            last = found[-1].key
+            cuts = {text.key: model.searcher.reader.is_truncated(text.text) for text in found}
+            changed = {text.key: cuts[text.key] for text in found if text.truncated != cuts[text.key]}
+            if changed:
+                self._database.write(partial(set_truncated, cuts=changed))
 
     def _change_places(self, context: TaskContext, child: FillingChild, model: LoadedModel) -> None:
         """Change places as soon as nothing is left to do; the job has succeeded then, whatever happens afterwards."""
@@ -244,6 +260,11 @@ class ModelChanger:
             child.require_alive()
             context.check()
             time.sleep(POLL_SECONDS)
+
+
+def set_truncated(c: apsw.Connection, cuts: Mapping[int, bool]) -> None:
+    for key, cut in cuts.items():
+        texts.set_truncated(c, key, cut)
 
 
 class FillingChild:

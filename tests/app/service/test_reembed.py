@@ -45,7 +45,7 @@ def service(tmp_path: Path, small: str) -> Iterator[Service]:
         add(service.library, picture(colour), id=colour)
     for lease in claim(service.library.database):
         service.library.database.write(partial(finish_image, lease=lease, space=space, vector=vector))
-    service.library.put_texts("default", space, [("t", "something blue", {})], [vector])
+    service.library.put_texts("default", space, [("t", "something blue", {})], [vector], truncated=[True])
     yield service
     service.close()
 
@@ -92,6 +92,7 @@ def test_searches_change_to_the_new_model_and_a_restart_keeps_it(
     assert [one["model"] for one in service.search.describe_spaces()] == ["colours"]
     database = service.library.database
     wait_until(lambda: not database.read(next_space.has_unused), WAIT)
+    wait_until(lambda: service.library.get_text("default", "t").truncated is False, WAIT)
     service.close()
     again = start(service.settings)
     try:

@@ -16,7 +16,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -90,12 +90,19 @@ class ReembedPlan:
 
     def check(self, settings: Settings) -> None:
         """Raise StorageFull or Overloaded where disk or memory does not suffice."""
-        need = self.vector_bytes + self.model_bytes
+        self.check_disk()
+        self.check_memory(settings)
+
+    def check_disk(self, share: float = 1.0) -> None:
+        """Raise StorageFull where the disk has no room for this share of the vectors, and the model."""
+        need = int(self.vector_bytes * share) + self.model_bytes
         if need + MIN_FREE_BYTES > self.free_bytes:
             raise StorageFull(
                 f"the vectors and files of {self.model} need about {format_size(need)} beside those of"
                 f" {self.present_model}, and {format_size(self.free_bytes)} of the disk are free"
             )
+
+    def check_memory(self, settings: Settings) -> None:
         need, have = self.memory_bytes or 0, self.free_memory_bytes
         if have is not None and need > have and not settings.ignore_memory:
             raise Overloaded(
@@ -115,8 +122,8 @@ class ModelChanger:
         self._search = search
         self._clean = clean
 
-    def plan(self, model: str, precision: str | None = None, d: int | None = None) -> ReembedPlan:
-        """What a change to `model` costs; `d` if its width is known better.
+    def plan(self, model: str, precision: str | None = None) -> ReembedPlan:
+        """What a change to `model` costs.
 
         Raises Validation for a name of no model and for the present model, ModelUnavailable while that is loading.
         """
@@ -132,7 +139,7 @@ class ModelChanger:
             raise Validation(f"the data directory belongs to the model {name} already")
         counted, precomputed = self._database.read(lambda c: (next_space.count_work(c), next_space.count_given(c)))
         entry = next((one for one in CATALOGUE if one.name == name), None)
-        d = d or (read_width(located) if located else None) or (entry.d if entry else present.d)
+        d = (read_width(located) if located else None) or (entry.d if entry else present.d)
         return ReembedPlan(
             model=name,
             present_model=present.model,
@@ -162,17 +169,20 @@ class ModelChanger:
         plan = self.plan(order.model, order.precision)
         context.result.update(asdict(plan))
         context.tell()
-        plan.check(self._settings)
+        if not order.dry_run:
+            plan.check_disk(self._share_left(context))
+            plan.check_memory(self._settings)
         try:
             with run_child(order, self._settings) as child:
                 ready = child.wait_ready(context.check)
-                plan = self.plan(order.model, order.precision, ready["d"])
+                width = ready["d"]
+                plan = replace(plan, d=width, vector_bytes=estimate_vector_bytes(plan.pictures + plan.texts, width))
                 context.result.update(asdict(plan), space=ready["space"], pictures_per_second=ready["rate"])
                 if order.dry_run:
                     context.result["minutes"] = estimate_minutes(plan, ready["rate"])
                     return context.result
                 context.tell()
-                plan.check(self._settings)
+                plan.check_disk(self._share_left(context))
                 self._wait_until_filled(context, child)
                 self._finish(context, order, child)
             return context.result
@@ -180,6 +190,11 @@ class ModelChanger:
             raise TaskStopped from None
         finally:
             self._clean()
+
+    def _share_left(self, context: TaskContext) -> float:
+        """The share of the vectors that the job has still to make: less than 1 after a restart."""
+        row = self._database.read(next_space.get)
+        return 1 - row.done / row.total if row and row.job_id == context.job_id and row.total else 1.0
 
     def _wait_until_filled(self, context: TaskContext, child: FillingChild) -> None:
         """Wait until everything was tried once."""

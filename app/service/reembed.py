@@ -36,7 +36,7 @@ from app.encoder.weights import LocatedModel, count_parameters
 from app.service.health import MIN_FREE_BYTES
 from app.service.search_service import LoadedModel, SearchService
 from app.service.tasks import TaskContext, TaskStopped
-from app.storage.library import Library
+from app.storage.database import Database
 from app.storage.tables import next_space, tasks, texts
 
 log = logging.getLogger(__name__)
@@ -115,10 +115,11 @@ class ReembedPlan:
 class ModelChanger:
     """Plans and does the change of the model of a data directory. `clean` removes what a job has left behind."""
 
-    def __init__(self, settings: Settings, library: Library, search: SearchService, clean: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, search: SearchService, clean: Callable[[], None]
+    ) -> None:
         self._settings = settings
-        self._library = library
-        self._database = library.database
+        self._database = database
         self._search = search
         self._clean = clean
 

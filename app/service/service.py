@@ -139,7 +139,7 @@ def open_service(settings: Settings) -> Service:
         search = SearchService(settings, library.database, pool, metrics)
         snapshots = settings.data_dir / "snapshots"
         deleter = CollectionDeleter(library, snapshots, search.close_collection, lambda: search.is_retiring)
-        changer = ModelChanger(settings, library, search, deleter.wake)
+        changer = ModelChanger(settings, library.database, search, deleter.wake)
         long_tasks = TaskRunner(library.database, lambda: search.loaded is not None, long=True)
         long_tasks.register(REEMBED, changer.run)
         service = Service(

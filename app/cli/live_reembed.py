@@ -60,7 +60,8 @@ def describe_end(result: Mapping[str, Any], *, dry_run: bool) -> str:
         return f"searches are answered by {result['model']} now{more}; set --model {result['model']} for the next start"
     rate, minutes = result.get("pictures_per_second"), result.get("minutes")
     if rate is None:
-        return "time: unknown, as there is no picture to measure it by"
+        why = "the model is not downloaded yet" if result["pictures"] else "there is no picture to measure it by"
+        return f"time: unknown, as {why}; nothing was changed"
     return f"time: about {minutes:g} minutes, at {rate:.1f} pictures a second; nothing was changed"
 
 

@@ -173,6 +173,8 @@ class ModelChanger:
         if not order.dry_run:
             plan.check_disk(self._share_left(context))
             plan.check_memory(self._settings)
+        elif find_files(order.model, self._settings) is None:  # a dry run downloads nothing
+            return {"pictures_per_second": None, "minutes": None}
         try:
             with run_child(order, self._settings) as child:
                 ready = child.wait_ready(context.check)

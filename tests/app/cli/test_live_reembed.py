@@ -85,4 +85,6 @@ def test_what_came_of_it_is_told_in_words() -> None:
     assert (
         describe_end(measured, dry_run=True) == "time: about 2 minutes, at 10.0 pictures a second; nothing was changed"
     )
+    unknown = {**PLAN, "pictures_per_second": None, "minutes": None}
+    assert "is not downloaded yet" in describe_end(unknown, dry_run=True)
     assert "2 pictures could not be encoded" in describe_end({**PLAN, "queued_again": 2}, dry_run=False)

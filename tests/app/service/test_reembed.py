@@ -112,6 +112,13 @@ def test_a_dry_run_tells_what_it_costs(service: Service, small: str) -> None:
     assert service.library.database.read(next_space.get) is None
 
 
+def test_a_dry_run_downloads_nothing(service: Service) -> None:
+    ended = wait_for_end(service, begin(service, "hf-hub:nobody/nothing", dry_run=True))
+    assert ended.state is JobState.SUCCEEDED
+    assert ended.result is not None
+    assert (ended.result["pictures"], ended.result["minutes"]) == (3, None)
+
+
 def test_a_job_that_is_cancelled_leaves_the_former_space(
     service: Service, small: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -229,6 +229,8 @@ class SearchService:
         for indexes in list(self._managers):
             indexes.drop(label)
         self.sampler.forget_collection(collections.name_from_label(label))
+        if self.loaded is not None:
+            self.loaded.searcher.profiles.forget(collections.name_from_label(label))
 
     def load_beside(self, model: str, precision: str | None) -> LoadedModel:
         """Load another model beside the one that serves, and open its indexes for what is searched now.
@@ -375,7 +377,7 @@ class SearchService:
         indexes = IndexManager(database, encoder.space, folder, self._milvus, memory=memory, metrics=metrics)
         self._managers.append(indexes)
         searcher = Searcher(database, encoder, batcher, self._pool, indexes.use, metrics, self.sampler.record_query)
-        searcher.trust.start()
+        searcher.profiles.start()
         return LoadedModel(encoder, batcher, searcher, indexes, folder)
 
     def _open_default_collection(self, indexes: IndexManager) -> None:
@@ -405,7 +407,7 @@ def describe_filling(c: apsw.Connection) -> list[dict[str, Any]]:
 def close_model(model: LoadedModel) -> None:
     """End its threads, except those of its indexes."""
     model.batcher.close()  # ends a measurement that waits for it
-    model.searcher.trust.close()
+    model.searcher.profiles.close()
 
 
 def as_unconfirmed(image: Image) -> Image:

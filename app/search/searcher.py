@@ -107,7 +107,7 @@ class SearchQuery:
 class SearchResult:
     """The answer: hits, best first; milliseconds by stage; how many vectors were compared; what is odd in the query.
 
-    `trust` is that of the model if words were ranked beside the vectors.
+    `trust` is that of the model if words were ranked beside the vectors; `model` is the one that answered.
     """
 
     hits: list[Hit]

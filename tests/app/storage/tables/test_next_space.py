@@ -7,10 +7,11 @@ import apsw
 import numpy as np
 import pytest
 
+from app.core.settings import Settings
 from app.core.types import EmbeddingSpace, Status, Target
 from app.storage.database import Database
 from app.storage.library import Library
-from app.storage.model_check import find_model_name, tell_change
+from app.storage.model_check import find_model_name, find_precision, tell_change
 from app.storage.tables import collections, embeddings, images, jobs, next_space, precomputed_vectors
 from app.storage.tables.next_space import Superseded
 from tests.support.makers import FINGERPRINT, SPACE, VECTOR, add, claim, finish, image_of, insert
@@ -204,6 +205,9 @@ def test_a_name_of_the_old_model_means_the_new_one(filled: Library) -> None:
     assert find_model_name(database, "small") == find_model_name(database, "PHOTOS") == "other"
     assert find_model_name(database, "other") == "other"
     assert find_model_name(database, "third") == "third"
+    assert find_precision(database, Settings(), "other") == "fp32"  # that of the job
+    assert find_precision(database, Settings(precision="bf16"), "other") == "bf16"
+    assert find_precision(database, Settings(), "small") == "auto"
     assert "has belonged to other since" in (tell_change(database, "small") or "")
     database.write(embeddings.delete_all)
     assert find_model_name(database, "small") == "small"

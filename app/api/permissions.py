@@ -63,9 +63,10 @@ ROUTE_SCOPES = {
     "GET /v1/collections/{name}": SEARCH,
     "PATCH /v1/collections/{name}": ADMIN,
     "DELETE /v1/collections/{name}": ADMIN,
+    "POST /v1/reembed": ADMIN,
 }
 # They concern all collections: not for a key that is bound to some.
-ALL_COLLECTIONS_ROUTES = {"GET /metrics", "POST /v1/collections"}
+ALL_COLLECTIONS_ROUTES = {"GET /metrics", "POST /v1/collections", "POST /v1/reembed"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,7 @@ class SearchQuery:
 class SearchResult:
     """The answer: hits, best first; milliseconds by stage; how many vectors were compared; what is odd in the query.
 
-    `trust` is that of the model if words were ranked beside the vectors.
+    `trust` is that of the model if words were ranked beside the vectors; `model` is the one that answered.
     """
 
     hits: list[Hit]
@@ -119,6 +119,7 @@ class SearchResult:
     is_normalised: bool = False
     verdict: Verdict | None = None
     warnings: list[AnswerWarning] = field(default_factory=list)
+    model: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -311,7 +312,8 @@ class Searcher:
             wanted = {place.key for search in searches for place in search.places}
             rows = images.get_rows(c, wanted) if target == "images" else texts.get_rows(c, wanted)
             unscored = {place.key for search in searches for place in search.places if "vector" not in place.ranks}
-            vectors = embeddings.get_vectors(c, target, unscored) if unscored else {}
+            space = self._encoder.space.fingerprint
+            vectors = embeddings.get_vectors(c, target, unscored, space) if unscored else {}
             return rows, [filter_rows(c, search, rows) for search in searches], vectors
 
         rows, passed, vectors = self._database.read(work)
@@ -333,6 +335,7 @@ class Searcher:
             is_normalised,
             judge_search(search),
             warnings,
+            self._encoder.space.model,
         )
 
     def _warn(self, search: _Search) -> list[AnswerWarning]:

@@ -43,8 +43,9 @@ def test_a_value_is_said_as_json_and_a_picture_as_a_block() -> None:
     assert say(lambda: [1, Path("a")]) == {"value": [1, "a"]}
     pixels = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     fields = {"side": 2, "width": 9, "height": 8, "format": "png", "animated": False}
-    said = say(lambda: DecodedPicture(pixels, 9, 8, "png", False))
-    assert said == {"picture": fields, "block": bytes(range(12))}
+    for digest, text in ((None, None), (b"\x01\xff", "01ff")):
+        said = say(lambda digest=digest: DecodedPicture(pixels, 9, 8, "png", False, digest))
+        assert said == {"picture": {**fields, "perceptual_hash": text}, "block": bytes(range(12))}
 
 
 @pytest.mark.parametrize(

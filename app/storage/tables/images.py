@@ -113,6 +113,29 @@ def list_ready_keys(c: apsw.Connection, collection: str) -> list[int]:
     return [key for (key,) in fetch_all(c, sql, (collection,))]
 
 
+def list_captioned_keys(c: apsw.Connection, collection: str) -> list[int]:
+    """The keys of the ready pictures that have a caption, in their order."""
+    sql = "SELECT key FROM images WHERE status = 'ready' AND caption > '' AND " + IN_COLLECTION + " ORDER BY key"
+    return [key for (key,) in fetch_all(c, sql, (collection,))]
+
+
+def find_by_names(c: apsw.Connection, collection: str, names: Sequence[str]) -> dict[str, tuple[int, str]]:
+    """The key and id of the ready pictures that have one of these as id or SHA-256, by that name."""
+    found: dict[str, tuple[int, str]] = {}
+    for column in ("sha256", "id"):  # an id is what a caller chose
+        sql = f"SELECT {column}, key, id FROM images WHERE status = 'ready' AND " + IN_COLLECTION
+        sql += f" AND {column} IN (SELECT value FROM json_each(?))"
+        found |= {name: (key, id) for name, key, id in fetch_all(c, sql, (collection, json.dumps(list(names))))}
+    return found
+
+
+def list_sources(c: apsw.Connection, collection: str, after: int, limit: int) -> list[tuple[int, str, str]]:
+    """Key, id and source of up to `limit` ready pictures with keys past `after`, in order of the keys."""
+    sql = "SELECT key, id, source FROM images WHERE status = 'ready' AND source IS NOT NULL AND " + IN_COLLECTION
+    rows = fetch_all(c, sql + " AND key > ? ORDER BY key LIMIT ?", (collection, after, limit))
+    return [(key, id, source) for key, id, source in rows]
+
+
 def list_page(c: apsw.Connection, collection: str, limit: int, before: int | None) -> list[Image]:
     """Up to `limit` pictures, newest first, with keys below `before`."""
     highest = before if before is not None else 1 << 62

@@ -249,7 +249,7 @@ def search_patiently(
 def choose_texts(pairs: PairSet) -> list[int]:
     """The numbers of up to SEARCHED_TEXTS texts, always the same ones of a set."""
     count = len(pairs.texts)
-    return np.sort(np.random.default_rng(0).permutation(count)[:SEARCHED_TEXTS]).tolist()
+    return sorted(map(int, np.random.default_rng(0).permutation(count)[:SEARCHED_TEXTS]))
 
 
 def validate_ks(ks: Sequence[int] | None) -> list[int]:

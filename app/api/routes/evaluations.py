@@ -30,10 +30,9 @@ from app.api.schemas import CollectionName, JobOut, RequestModel, ShortText, exa
 from app.api.strict_route import new_router
 from app.core.errors import Validation
 from app.core.types import Job
-from app.decode.pool import DecodePool
 from app.service.evaluation import EVALUATE, pack_parameters, validate_ks
 from app.sources.base import SourcePolicy
-from app.sources.pairs import CAPTIONS, PAIRS_PREFIX, PairSet, read_pairs
+from app.sources.pairs import CAPTIONS, PAIRS_PREFIX, read_pairs
 
 MAX_SET_BYTES = 256 << 20
 SET = BodyLimit(lambda settings: settings.max_json_bytes, lambda settings: MAX_SET_BYTES)
@@ -97,6 +96,7 @@ async def evaluate_search(
     of Karpathy's splits of COCO or Flickr30k. The pictures of a set are those stored, or in a folder of the server.
     """
     async with open_incoming_folder(library, threads) as folder:
+        asked: EvaluationIn | EvaluationForm
         if is_json_type(content_type(request)):
             asked = await receive_json(request, EvaluationIn)
             content = partial(str.encode, asked.model_dump_json())
@@ -104,7 +104,8 @@ async def evaluate_search(
         else:
             asked, form = await receive_form(request, folder, EvaluationForm, 1)
             content = partial(hash_form, form)
-            pairs = await threads.writes.run(read_set, pool, asked)
+            suffix = Path(asked.file.filename).suffix
+            pairs = await threads.writes.run(read_pairs, pool, asked.file.path, suffix, asked.split)
             said = await threads.reads.run(pack_parameters, pairs)
         asked = merge_query(asked, collection=collection)
         collection = validate_collection(asked.collection)
@@ -128,7 +129,3 @@ def resolve_source(asked: EvaluationIn, policy: SourcePolicy) -> dict[str, Any]:
         raise Validation(f"source must be {CAPTIONS} or {PAIRS_PREFIX}PATH")
     path = policy.folders.resolve_file(asked.source.removeprefix(PAIRS_PREFIX))
     return {"source": f"{PAIRS_PREFIX}{path}"}
-
-
-def read_set(pool: DecodePool, asked: EvaluationForm) -> PairSet:
-    return read_pairs(pool, asked.file.path, Path(asked.file.filename).suffix, asked.split)

@@ -53,7 +53,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer
     with RunningServer(folder / "data", folders=album) as server:
         assert server.http.post("/v1/collections", json={"name": "bare"}).status_code == 201
         for first, second in PAIRS:
-            said = {"id": f"{first}-{second}", "caption": f"{first} beside {second}"}
+            said: dict[str, Any] = {"id": f"{first}-{second}", "caption": f"{first} beside {second}"}
             assert server.upload(halves(first, second), f"in/{first}_{second}.png", **said).status_code == 200
         server.upload(picture("red", seed=3), "in/alone.png", id="alone")
         server.upload(picture("red", seed=4), "bare.png", id="bare", collection="bare")

@@ -11,16 +11,18 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from app.core.errors import Busy, Overloaded, SightlineError, Validation
 from app.core.types import AnswerWarning
-from app.decode.picture import decode_picture
-from app.decode.pool import DecodePool
+from app.decode.picture import DecodedPicture, decode_picture
+from app.decode.pool import CLOSED, NO_CHILD, DecodePool
 from app.encoder.protocol import Embeddings, Encoder, Pixels, check_vectors
 from app.encoder.reading import TextReader, guess_language
 from app.search.evaluation import DEFAULT_K, MIN_QUERIES, Evaluation, Miss, Ranks, evaluate
@@ -41,6 +43,8 @@ from app.sources.pairs import (
 )
 from app.storage.database import Database
 from app.storage.tables import embeddings
+
+T = TypeVar("T")
 
 EVALUATE = "evaluate"  # the kind of its jobs
 PICTURES_AT_ONCE = 8  # decoded and encoded, so that searches get their turn in between
@@ -88,20 +92,24 @@ class PairEncoder:
         for start in range(0, len(numbers), PICTURES_AT_ONCE):
             some = numbers[start : start + PICTURES_AT_ONCE]
             args = (self.encoder.preprocessing, self.pool.picture_limits)
-            waiting = [self.pool.submit(decode_picture, paths[n], *args) for n in some]
-            pixels = {}
-            for n, decoded in zip(some, waiting, strict=True):
-                try:
-                    pixels[n] = decoded.result().pixels
-                except Busy:
-                    raise
-                except SightlineError:
-                    continue
+            tasks = [self.pool.submit(decode_picture, paths[n], *args) for n in some]
+            decoded = [result_or_none(task) for task in tasks]
+            pixels = {n: one.pixels for n, one in zip(some, decoded, strict=True) if one is not None}
             if pixels:
                 rows = check_vectors(self.encode_images(np.stack(list(pixels.values()))))
                 vectors |= dict(zip(pixels, rows, strict=True))
             advance(len(some))
         return vectors, [n for n in numbers if n not in vectors]
+
+
+def result_or_none(task: Future[DecodedPicture]) -> DecodedPicture | None:
+    """The picture; None if its file cannot be read. Raises Overloaded if no decoder runs."""
+    try:
+        return task.result()
+    except SightlineError as error:
+        if isinstance(error, Overloaded) and error.detail in (CLOSED, NO_CHILD):
+            raise
+        return None
 
 
 @dataclass(slots=True)
@@ -219,7 +227,7 @@ def search_texts(
             queries = [
                 SearchQuery([QueryPart(text=pairs.texts[n])], k=k, collection=collection, **options) for n in some
             ]
-            answers = search_patiently(searcher, queries, advance)
+            answers = retry_while_busy(partial(searcher.search_all, queries), advance)
             for place, (n, answer) in enumerate(zip(some, answers, strict=True), start):
                 if isinstance(answer, SearchResult):
                     own = prepared.ids[pairs.owners[n]]
@@ -233,17 +241,15 @@ def search_texts(
     return lines
 
 
-def search_patiently(
-    searcher: Searcher, queries: Sequence[SearchQuery], advance: Advance
-) -> list[SearchResult | SightlineError]:
-    """The answers, once the server is not busy. Raises Busy if it stays so."""
+def retry_while_busy(call: Callable[[], T], advance: Advance) -> T:
+    """What `call` returns, once the server is not busy. Raises Busy if it stays so."""
     for _ in range(BUSY_TRIES):
         try:
-            return searcher.search_all(queries)
+            return call()
         except Busy:
             advance(0)
             time.sleep(BUSY_SECONDS)
-    return searcher.search_all(queries)
+    return call()
 
 
 def choose_texts(pairs: PairSet) -> list[int]:

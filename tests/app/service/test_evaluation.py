@@ -13,7 +13,7 @@ from app.encoder.dummy import DummyEncoder
 from app.service import evaluation
 from app.service.evaluation import PairEncoder, choose_texts, prepare_files, retry_while_busy, validate_ks
 from app.service.service import Service, open_service
-from app.sources.pairs import LeftOutNames, PairSet
+from app.sources.pairs import LeftOutNames, PairSet, read_captions, read_pairs
 from app.storage.tables import embeddings
 from tests.support.makers import SPACE, claim, finish, insert
 from tests.support.pictures import picture
@@ -99,7 +99,7 @@ def test_pictures_without_vectors_are_left_out(service: Service) -> None:
         finish(database, lease)
     database.write(lambda c: embeddings.remove(c, "images", 1))
     task = evaluation.EvaluationTask(database, service.pool, service.search, service.source_policy)
-    stored = evaluation.read_captions(database, "default")
+    stored = read_captions(database, "default")
     prepared = task._with_vectors(stored)
     assert (prepared.ids, prepared.unknown.names) == (["p1", "p2"], ["p0"])
     assert prepared.images.shape == (2, SPACE.d)
@@ -109,7 +109,7 @@ def test_a_cancelled_evaluation_ends(service: Service, tmp_path: Path, monkeypat
     (tmp_path / "set.csv").write_text("id,text\np1,red\n")
     said = {"source": f"pairs:{tmp_path / 'set.csv'}", "split": "test", "k": [1]}
     job = service.jobs.add_task("default", evaluation.EVALUATE, said)
-    read = evaluation.read_pairs
+    read = read_pairs
 
     def cancel_and_read(*args: object) -> PairSet:
         service.jobs.cancel(job.id)

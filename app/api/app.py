@@ -27,6 +27,7 @@ from app.api.routes import (
     collections,
     demo,
     duplicates,
+    evaluations,
     images,
     ingest,
     jobs,
@@ -102,7 +103,7 @@ def add_routes(app: FastAPI) -> None:
         app.include_router(router)
     for router in (search.pictures, search.queries, ingest.sources):
         app.include_router(router)
-    for module in (images, jobs, demo, duplicates, texts, collections, reembed, session):
+    for module in (images, jobs, evaluations, demo, duplicates, texts, collections, reembed, session):
         app.include_router(module.router)
 
 

@@ -29,6 +29,7 @@ from app.search.index_manager import TARGETS, IndexManager, open_milvus_client
 from app.search.recall import RecallSampler, SearchEffortStore
 from app.search.searcher import Searcher
 from app.service.health import HealthCheck, check_model
+from app.service.photograph_watch import PhotographWatch
 from app.service.snapshots import remove_other_snapshots, remove_snapshots, snapshot_folder
 from app.sources.clip_retrieval import wrong_space_detail
 from app.storage.database import Database
@@ -72,6 +73,7 @@ class SearchService:
         self.loaded: LoadedModel | None = None  # while the model is loading
         self.is_prepared = False  # whether workers can open the model's files, too
         self.sampler = RecallSampler(settings.recall_target, self._is_busy)
+        self._photographs = PhotographWatch(database, settings.data_dir)
         self._settings = settings
         self._database = database
         self._pool = pool
@@ -105,6 +107,7 @@ class SearchService:
 
     def close(self) -> None:
         self.stop_loading()
+        self._photographs.close()
         self.sampler.close()
         if self.loaded is not None:
             close_model(self.loaded)
@@ -195,6 +198,7 @@ class SearchService:
             "languages": list(facts.languages),
             "max_tokens": encoder.max_tokens,
             "hint": facts.hint,
+            "photographs": None if facts.hint is None else self._photographs.found,
             "d": space.d,
             "space": space.fingerprint,
             "weights": space.weights,
@@ -330,6 +334,7 @@ class SearchService:
             self._check_model(encoder)
             self.loaded = self._open_indexes(encoder)
             space = encoder.space
+            self._photographs.start(space.model)
             log.info("ready: model %s on %s, %s, d %d", space.model, encoder.device, encoder.runtime, space.d)
         except StartupError as error:
             self.fatal = error

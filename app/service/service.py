@@ -21,6 +21,7 @@ from app.service.auth import ApiKeyService
 from app.service.data_dir import lock_data_dir, open_library
 from app.service.duplicates import KIND as DUPLICATES
 from app.service.duplicates import DuplicateService
+from app.service.evaluation import EVALUATE, EvaluationTask
 from app.service.factory import check_source_settings, open_pool, open_source_policy
 from app.service.health import HealthCheck, check_ingest
 from app.service.image_waiter import ImageWaiter
@@ -168,5 +169,6 @@ def open_service(settings: Settings) -> Service:
             maintenance=MaintenanceLoop(library, jobs, settings.job_days),
             worker_metrics=MergedMetricsCollector(settings.data_dir / "workers", metrics),
         )
+        service.tasks.register(EVALUATE, EvaluationTask(library.database, pool, search, source_policy).run)
         opened.pop_all()
     return service

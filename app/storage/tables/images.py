@@ -113,6 +113,12 @@ def list_ready_keys(c: apsw.Connection, collection: str) -> list[int]:
     return [key for (key,) in fetch_all(c, sql, (collection,))]
 
 
+def list_unready_keys(c: apsw.Connection, label: str) -> list[int]:
+    """The keys of all pictures that no search finds (yet)."""
+    sql = "SELECT key FROM images WHERE status IN ('queued', 'processing', 'failed') AND collection = ?"
+    return [key for (key,) in fetch_all(c, sql, (label,))]
+
+
 def list_page(c: apsw.Connection, collection: str, limit: int, before: int | None) -> list[Image]:
     """Up to `limit` pictures, newest first, with keys below `before`."""
     highest = before if before is not None else 1 << 62

@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from app.api.arrangement import FACETS_FIELD, FacetsOut, is_none
 from app.api.errors import MAX_NAME_CHARS, UNKNOWN_FIELD
 from app.api.multipart import MAX_FIELDS, File, FormModel
 from app.api.openapi import COLLECTION_PATTERN, CollectionText, describe_field
@@ -209,9 +210,12 @@ class ImageOut(BaseModel):
     created_at: str
     job_id: str | None
     duplicate: bool = False
+    vector: list[float] | None = Field(
+        None, exclude_if=is_none, description="Its vector, where a list was asked for vectors and it has one."
+    )
 
     @classmethod
-    def of(cls, image: Image, *, duplicate: bool = False) -> ImageOut:
+    def of(cls, image: Image, *, duplicate: bool = False, vector: list[float] | None = None) -> ImageOut:
         return cls(
             id=image.id,
             collection=image.collection,
@@ -230,6 +234,7 @@ class ImageOut(BaseModel):
             created_at=image.created_at,
             job_id=image.job_id,
             duplicate=duplicate,
+            vector=vector,
         )
 
 
@@ -276,12 +281,23 @@ FILTER_WARNINGS_FIELD: Any = Field([], exclude_if=operator.not_, description="Wh
 
 
 class ImagePage(BaseModel):
-    """Pictures, newest first."""
+    """Pictures, newest first or in the order asked for."""
 
     images: list[ImageOut]
     next_cursor: str | None
     total: int | None = Field(description="How many pictures the whole listing has; null unless asked for.")
+    facets: FacetsOut | None = FACETS_FIELD
     warnings: list[WarningOut] = FILTER_WARNINGS_FIELD
+
+
+class VectorOut(BaseModel):
+    """The stored vector of a picture, float32, of length 1, and the embedding space that it belongs to."""
+
+    id: str
+    vector: list[float]
+    d: int
+    space: str = Field(description="The fingerprint of the space: vectors of two spaces are never compared.")
+    model: str
 
 
 class DeleteIn(RequestModel):

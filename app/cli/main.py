@@ -423,6 +423,27 @@ def restore(folder: Path, **given: Any) -> None:
 
 
 @main.command(
+    short_help="Write the vectors of a collection to a file.",
+    epilog=examples("sightline export --vectors photos.parquet --data-dir photos"),
+)
+@click.option(
+    "--vectors",
+    "out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="Write a Parquet file with a row for each picture: what is known of it, and its vector.",
+)
+@setting_options("data_dir", "collection")
+def export(out: Path, **given: Any) -> None:
+    """Write the pictures of a collection with their vectors to a file, while a server runs or not."""
+    from app.cli.export import export_vectors
+
+    settings = load_settings(given)
+    count, space = export_vectors(settings.data_dir, settings.collection, out)
+    new_console().print(f"{count} pictures are in {out}, with vectors of {space.d} numbers of {space.model}")
+
+
+@main.command(
     short_help="Change the model of a data directory.",
     epilog=examples("sightline reembed --data-dir photos --model ViT-B-32/openai"),
 )

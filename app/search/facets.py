@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from app.core.types import Target
-from app.search.filter_cache import MAX_CHANGES
+from app.search.filter_cache import MAX_CHANGES, FilterCache
 from app.storage.database import Database
 from app.storage.filters import sql
-from app.storage.filters.model import Field
+from app.storage.filters.model import Field, Filter
 from app.storage.filters.values import Value, field_name, rank_value, select_values
 from app.storage.tables import collections, images
 from index.idset import IdSet
@@ -80,6 +80,7 @@ class FacetCounter:
     """Counts facets; it keeps the values of the fields that were asked for last, in about `max_bytes` of memory."""
 
     def __init__(self, database: Database, max_bytes: int = MAX_BYTES) -> None:
+        self.filters = FilterCache(database)
         self._database = database
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
@@ -92,14 +93,18 @@ class FacetCounter:
         target: Target,
         fields: Sequence[Field],
         size: int,
-        among: Sequence[IdSet],
+        filter: Filter | None = None,
+        matching: IdSet | None = None,
         *,
         is_search: bool = True,
     ) -> dict[str, Counts]:
-        """The most frequent values of each field, of the rows that are in every set of `among`, with their counts.
+        """The `size` most frequent values of each field, with their counts.
 
-        A search finds ready pictures alone. Raises NotFound, Timeout.
+        They are those of the rows that `filter` lets through, and that are in `matching` if it is given; a search finds
+        ready pictures alone. Raises NotFound, Timeout.
         """
+        allowed = None if filter is None else self.filters.allowed_ids(collection, filter)
+        among = [ids for ids in (allowed, matching) if ids is not None]
 
         def look(c: apsw.Connection) -> tuple[str, list[int]]:
             label = collections.require(c, collection).label

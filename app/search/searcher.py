@@ -29,7 +29,7 @@ from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
 from app.encoder.protocol import Embeddings, Encoder, check_vectors
 from app.encoder.reading import TextReader
-from app.search.filter_cache import FilterCache
+from app.search.facets import FacetCounter
 from app.search.fusion import DEPTH, EQUAL_WEIGHTS, FusedHit, Weights, find_highlights, fuse
 from app.search.model_trust import ModelTrust
 from app.storage import keywords
@@ -163,6 +163,7 @@ class Searcher:
         use: Callable[[str, Target], AbstractContextManager[VectorIndex]],
         metrics: ProcessMetrics | None = None,
         record_query: RecordQuery | None = None,
+        facets: FacetCounter | None = None,
     ) -> None:
         """`record_query` gets each search of an index, after its answer (see `RecallSampler.record_query`)."""
         self._database = database
@@ -173,7 +174,8 @@ class Searcher:
         self._use = use
         self._metrics = metrics or ProcessMetrics()
         self._record_query = record_query
-        self._filter_cache = FilterCache(database)
+        self._facets = facets or FacetCounter(database)
+        self._filter_cache = self._facets.filters
         self.trust = ModelTrust(database, self._encode_texts)
         self.running = 0  # calls that are being answered right now
         self._lock = threading.Lock()  # of `running`

@@ -49,7 +49,7 @@ THESE = "row.collection = ? AND row.key IN (SELECT value FROM json_each(?))"
 EACH_TAG = Clause(", json_each(row.tags) AS each")
 YEAR, FORMAT, TAG = Clause("CAST(substr(row.created_at, 1, 4) AS INTEGER)"), Clause("row.format"), Clause("each.atom")
 COUNTED = {"year": YEAR, "format": FORMAT, "tags": TAG}
-FLAGS = {"true": True, "false": False}
+FLAGS: Mapping[str, Value] = {"true": True, "false": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,8 @@ def parse_field(text: str, target: Target, use: Use) -> Field:
 
 def parse_order(text: str, target: Target) -> Order:
     """An order of a request, `-` for descending. Raises Validation."""
+    if text == "-score":
+        raise Validation("order_by: score is the order of the ranking, best first; it takes no minus")
     return Order(parse_field(text.removeprefix("-"), target, "order_by"), text.startswith("-"))
 
 

@@ -15,7 +15,6 @@ from app.core.errors import NotFound
 from app.core.types import Image, Text
 from app.search import facets
 from app.search.facets import FacetCounter
-from app.search.filter_cache import FilterCache
 from app.storage.database import Database
 from app.storage.filters.parser import parse_filter
 from app.storage.filters.values import MAX_CHARS, parse_field, rank_value
@@ -86,7 +85,7 @@ def test_counts_are_those_of_the_rows_as_they_are(folder: Path, steps: list[Any]
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         database = Database(Path(scratch) / "sightline.db")
         database.write(lambda c: c.execute("INSERT INTO collections VALUES ('other', '', NULL, '', 'other', 0)"))
-        counter, filters = FacetCounter(database), FilterCache(database)
+        counter = FacetCounter(database)
         red = parse_filter({"key": "tags", "match": {"value": "red"}}, "images")
         for step in [*steps, ("ask", 0, (), None)]:
             apply_step(database, step)
@@ -95,13 +94,12 @@ def test_counts_are_those_of_the_rows_as_they_are(folder: Path, steps: list[Any]
             rows = database.read(lambda c: images.list_page(c, "default", 1000, None))
             ready = [row for row in rows if row.status == "ready"]
             reds = [row for row in rows if "red" in row.tags]
-            allowed = filters.allowed_ids("default", red)
             labels = [row for row in database.read(texts.list_all) if isinstance(row, Text)]
-            for kept, among, is_search in ((rows, [], False), (ready, [], True), (reds, [allowed], False)):
-                found = counter.count("default", "images", FIELDS, 1000, among, is_search=is_search)
+            for kept, filter, is_search in ((rows, None, False), (ready, None, True), (reds, red, False)):
+                found = counter.count("default", "images", FIELDS, 1000, filter, is_search=is_search)
                 counts = [Counter({rank_value(value): n for value, n in one}) for one in found.values()]
                 assert counts == count_slowly(kept)
-            of_texts = counter.count("default", "texts", FIELDS[2:], 1000, [])
+            of_texts = counter.count("default", "texts", FIELDS[2:], 1000)
             assert [Counter({rank_value(value): n for value, n in one}) for one in of_texts.values()] == count_slowly(
                 labels
             )[2:]
@@ -112,26 +110,26 @@ def test_the_most_frequent_come_first_and_equal_counts_by_value(database: Databa
     for n, tags in enumerate([("b", "c"), ("a", "c"), ("c",), ("d", "b")]):
         insert(database, n, tags=tags, metadata={"n": n})
     counter = FacetCounter(database)
-    found = counter.count("default", "images", [FIELDS[0], FIELDS[3]], 3, [], is_search=False)
+    found = counter.count("default", "images", [FIELDS[0], FIELDS[3]], 3, is_search=False)
     assert found == {"tags": [("c", 3), ("b", 2), ("a", 1)], "metadata.n": [(0, 1), (1, 1), (2, 1)]}
     insert(database, 9, tags=("0",))
-    found = counter.count("default", "images", FIELDS[:1], 10, [], is_search=False)
+    found = counter.count("default", "images", FIELDS[:1], 10, is_search=False)
     assert [value for value, _ in found["tags"]] == ["c", "b", "0", "a", "d"]
-    assert counter.count("default", "images", FIELDS[:1], 10, [IdSet.of(np.array([10**6]))], is_search=False) == {
-        "tags": []
-    }
+    assert counter.count(
+        "default", "images", FIELDS[:1], 10, matching=IdSet.of(np.array([10**6])), is_search=False
+    ) == {"tags": []}
 
 
 def test_a_collection_of_the_same_name_counts_anew(database: Database) -> None:
     database.write(lambda c: collections.create(c, "trip", ""))
     database.write(lambda c: images.add(c, "trip", new(1, tags=("old",)), None, False))
     counter = FacetCounter(database)
-    assert counter.count("trip", "images", FIELDS[:1], 10, [], is_search=False) == {"tags": [("old", 1)]}
+    assert counter.count("trip", "images", FIELDS[:1], 10, is_search=False) == {"tags": [("old", 1)]}
     database.write(lambda c: c.execute("UPDATE collections SET name = NULL WHERE name = 'trip'"))
     with pytest.raises(NotFound):
-        counter.count("trip", "images", FIELDS[:1], 10, [])
+        counter.count("trip", "images", FIELDS[:1], 10)
     database.write(lambda c: collections.create(c, "trip", ""))
-    assert counter.count("trip", "images", FIELDS[:1], 10, [], is_search=False) == {"tags": []}
+    assert counter.count("trip", "images", FIELDS[:1], 10, is_search=False) == {"tags": []}
 
 
 def test_the_columns_used_least_recently_leave(database: Database) -> None:
@@ -139,16 +137,16 @@ def test_the_columns_used_least_recently_leave(database: Database) -> None:
         insert(database, n, tags=(f"tag {n}",))
     counter = FacetCounter(database, max_bytes=4_000)
     for field in FIELDS:
-        counter.count("default", "images", [field], 10, [])
+        counter.count("default", "images", [field], 10)
         assert counter.nbytes <= 4_000
-    assert counter.count("default", "images", FIELDS[:1], 1, [], is_search=False) == {"tags": [("tag 0", 1)]}
+    assert counter.count("default", "images", FIELDS[:1], 1, is_search=False) == {"tags": [("tag 0", 1)]}
 
 
 def test_after_many_changes_every_row_is_read_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(facets, "MAX_CHANGES", 2)
     found = [insert(database, n, tags=("a",)) for n in range(4)]
     counter = FacetCounter(database)
-    counter.count("default", "images", FIELDS[:1], 10, [])
+    counter.count("default", "images", FIELDS[:1], 10)
     for image in found:
         database.write(lambda c, key=image.key: images.update(c, key, None, ["b"], {}))  # type: ignore[misc]
-    assert counter.count("default", "images", FIELDS[:1], 10, [], is_search=False) == {"tags": [("b", 4)]}
+    assert counter.count("default", "images", FIELDS[:1], 10, is_search=False) == {"tags": [("b", 4)]}

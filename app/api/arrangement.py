@@ -1,0 +1,96 @@
+"""How hits and lists are arranged: the fields and parameters that several calls share, checked, and their answers."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from fastapi import Query
+from pydantic import BaseModel, Field
+
+from app.core.errors import BadRequest, Validation
+from app.core.types import Target
+from app.search.facets import Counts
+from app.storage.filters.model import Field as ValueField
+from app.storage.filters.parser import MAX_CHARS
+from app.storage.filters.values import NO_VALUE, Order, Place, parse_field, parse_order
+
+MAX_FACETS = 10
+MAX_FACET_SIZE = 100
+MAX_GROUP_SIZE = 100
+COMMAS = re.compile(r'(?:"[^"]*"|[^,"])+')  # between the fields of a parameter; a quoted name may have one
+
+ORDER = "The order: score (the ranking), created_at, width, bytes or metadata.KEY; a leading - descends."
+GROUP = "At most group_size hits of each job_id, day, month or metadata.KEY."
+FACETS = "Count the values of these fields: tags, format, year, metadata.KEY."
+
+FieldText = Annotated[str, Field(max_length=MAX_CHARS)]
+FacetSize = Annotated[int, Field(ge=1, le=MAX_FACET_SIZE)]
+OrderQuery = Annotated[FieldText | None, Query(description=ORDER, examples=["-created_at"])]
+FacetsQuery = Annotated[
+    FieldText | None, Query(description=f"{FACETS[:-1]}; with commas between them.", examples=["tags,format"])
+]
+FacetSizeQuery = Annotated[FacetSize, Query(description="How many values of each facet, the most frequent.")]
+
+
+class FacetOut(BaseModel):
+    """A value, and how many records have it."""
+
+    value: str | int | float | bool
+    count: int
+
+
+def is_none(value: Any) -> bool:
+    """Whether a field of an answer is left out."""
+    return value is None
+
+
+FacetsOut = dict[str, list[FacetOut]]
+FACETS_FIELD: Any = Field(None, exclude_if=is_none, description="The most frequent values of the facets asked for.")
+
+
+def split_fields(text: str | None) -> list[str]:
+    """The fields of a parameter that has commas between them."""
+    return [] if text is None else [name.strip() for name in COMMAS.findall(text)]
+
+
+def parse_facets(names: Sequence[str], target: Target) -> tuple[ValueField, ...]:
+    """The fields of facets, each once. Raises Validation."""
+    if len(names) > MAX_FACETS:
+        raise Validation(f"facets: a call counts {MAX_FACETS} fields at most, these are {len(names)}")
+    return tuple(dict.fromkeys(parse_field(name, target, "facets") for name in names))
+
+
+def parse_list_order(text: str | None) -> Order | None:
+    """The order of a list of pictures, which have no scores. Raises Validation."""
+    order = None if text is None else parse_order(text, "images")
+    if order is not None and order.field.name == "score":
+        raise Validation("order_by: only hits of a search have a score")
+    return order
+
+
+def facets_out(counted: Mapping[str, Counts]) -> FacetsOut:
+    return {name: [FacetOut(value=value, count=count) for value, count in found] for name, found in counted.items()}
+
+
+def encode_place(order: Order, place: Place) -> str:
+    """The cursor of an ordered list."""
+    text = json.dumps([order.text, place.rank, place.value, place.key], ensure_ascii=False, separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def decode_place(order: Order, cursor: str | None) -> Place | None:
+    """Raises BadRequest for a cursor that no list in this order has given."""
+    if cursor is None:
+        return None
+    try:
+        text, rank, value, key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        is_sound = text == order.text and type(rank) is int and 0 <= rank <= NO_VALUE and type(key) is int
+        if is_sound and 0 <= key < 1 << 63 and (value is None or type(value) in (str, int, float)):
+            return Place(rank, value, key)
+    except (ValueError, TypeError):
+        pass
+    raise BadRequest("the cursor is not one that a listing in this order has given")

@@ -314,7 +314,7 @@ def jobs(as_json: bool, **given: Any) -> None:
 @setting_options(*CLIENT_OPTIONS)
 def job(id: str, failed: bool, report: Any, as_json: bool, **given: Any) -> None:
     """Show a job of a running server; or pause, resume, cancel or retry it."""
-    from app.cli.output import show_failed, show_jobs
+    from app.cli.output import show_failed, show_jobs, show_result
 
     actions = [name for name in ACTIONS if given[name]]
     if len(actions) > 1:
@@ -333,6 +333,7 @@ def job(id: str, failed: bool, report: Any, as_json: bool, **given: Any) -> None
             print_json(shown)
         else:
             show_jobs([shown], new_console())
+            show_result(shown, new_console())
             if failed:
                 show_failed(client.items(id, status="failed"), shown["failed"], new_console())
 

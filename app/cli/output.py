@@ -124,7 +124,7 @@ def show_matches(matches: dict[str, Any], console: Console) -> None:
 def show_jobs(found: list[dict[str, Any]], console: Console) -> None:
     rows = []
     for job in found:
-        done = f"{job['done'] + job['duplicates']} of {job['total']}"
+        done = f"{job['done'] + job['duplicates']} of {job['total']}" if job["total"] or not job.get("result") else ""
         failed = f", {job['failed']} failed" if job["failed"] else ""
         begun = job["created_at"][5:16].replace("T", " ")
         name = job.get("name") or job["kind"]
@@ -141,6 +141,14 @@ def show_jobs(found: list[dict[str, Any]], console: Console) -> None:
     )
     header = (Column("name", overflow="fold"), "state", "done", "begun", Column("job", no_wrap=True))
     print_rows(console, header, rows, piped)
+
+
+def show_result(job: dict[str, Any], console: Console) -> None:
+    """What came of a task, and why it failed; nothing for an import."""
+    if error := job.get("error"):
+        console.print(f"failed  {error['detail']}", highlight=False, soft_wrap=True, markup=False)
+    if job.get("result"):
+        console.print_json(data=job["result"])
 
 
 def show_failed_jobs(newest: Sequence[dict[str, Any]], console: Console) -> None:

@@ -8,11 +8,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from fastapi import Query
-from pydantic import BaseModel, Field
+from fastapi import Depends, Query
+from pydantic import BaseModel, Field, FiniteFloat
 
+from app.api.openapi import describe_field
 from app.core.errors import BadRequest, Validation
 from app.core.types import Target
+from app.search.arrange import MAX_PLACES, Arrangement
 from app.search.facets import Counts
 from app.storage.filters.model import Field as ValueField
 from app.storage.filters.parser import MAX_CHARS
@@ -27,6 +29,10 @@ ORDER = "The order: score (the ranking), created_at, width, bytes or metadata.KE
 GROUP = "At most group_size hits of each job_id, day, month or metadata.KEY."
 FACETS = "Count the values of these fields: tags, format, year, metadata.KEY."
 
+COLLAPSE = "Of near-duplicates among the hits show the best alone; the others are its duplicates."
+DIVERSITY = "From 0 (off) to 1: how unlike each other the first hits are (maximal marginal relevance)."
+OFFSET = "Skip so many hits of the ranking; offset + k is 10,000 at most."
+
 FieldText = Annotated[str, Field(max_length=MAX_CHARS)]
 FacetSize = Annotated[int, Field(ge=1, le=MAX_FACET_SIZE)]
 OrderQuery = Annotated[FieldText | None, Query(description=ORDER, examples=["-created_at"])]
@@ -34,6 +40,62 @@ FacetsQuery = Annotated[
     FieldText | None, Query(description=f"{FACETS[:-1]}; with commas between them.", examples=["tags,format"])
 ]
 FacetSizeQuery = Annotated[FacetSize, Query(description="How many values of each facet, the most frequent.")]
+
+
+class ArrangementIn(BaseModel):
+    """How the hits of a search are arranged."""
+
+    offset: Annotated[int, Field(ge=0, lt=MAX_PLACES, description=OFFSET)] = 0
+    order_by: Annotated[FieldText | None, Field(description=ORDER, examples=["-created_at"])] = None
+    group_by: Annotated[FieldText | None, Field(description=GROUP, examples=["day"])] = None
+    group_size: Annotated[int, Field(ge=1, le=MAX_GROUP_SIZE)] = 1
+    collapse: Annotated[bool, Field(description=COLLAPSE)] = False
+    diversity: Annotated[FiniteFloat, Field(ge=0, le=1, description=DIVERSITY)] = 0.0
+    facets: Annotated[list[FieldText], Field(max_length=1000), describe_field(maxItems=MAX_FACETS)] = Field(
+        default_factory=list, description=FACETS
+    )
+    facet_size: FacetSize = 10
+
+    def parse(self, k: int, target: Target) -> Arrangement:
+        """Raises Validation."""
+        if self.offset + k > MAX_PLACES:
+            raise Validation(f"offset + k must be {MAX_PLACES} at most, got {self.offset} + {k}")
+        return Arrangement(
+            offset=self.offset,
+            order=None if self.order_by is None else parse_order(self.order_by, target),
+            group=None if self.group_by is None else parse_field(self.group_by, target, "group_by"),
+            group_size=self.group_size,
+            diversity=self.diversity,
+            collapse=self.collapse,
+            facets=parse_facets(self.facets, target),
+            facet_size=self.facet_size,
+        )
+
+
+async def get_arrangement(
+    offset: Annotated[int, Query(ge=0, lt=MAX_PLACES, description=OFFSET)] = 0,
+    order_by: OrderQuery = None,
+    group_by: Annotated[FieldText | None, Query(description=GROUP, examples=["day"])] = None,
+    group_size: Annotated[int, Query(ge=1, le=MAX_GROUP_SIZE, description="How many hits of each group.")] = 1,
+    collapse: Annotated[bool, Query(description=COLLAPSE)] = False,
+    diversity: Annotated[FiniteFloat, Query(ge=0, le=1, description=DIVERSITY)] = 0.0,
+    facets: FacetsQuery = None,
+    facet_size: FacetSizeQuery = 10,
+) -> ArrangementIn:
+    """The arrangement in an address."""
+    return ArrangementIn(
+        offset=offset,
+        order_by=order_by,
+        group_by=group_by,
+        group_size=group_size,
+        collapse=collapse,
+        diversity=diversity,
+        facets=split_fields(facets),
+        facet_size=facet_size,
+    )
+
+
+ArrangementDep = Annotated[ArrangementIn, Depends(get_arrangement)]
 
 
 class FacetOut(BaseModel):

@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from app.api.arrangement import FACETS_FIELD, FacetsOut, is_none
+from app.api.arrangement import FACETS_FIELD, ArrangementIn, FacetsOut, is_none
 from app.api.errors import MAX_NAME_CHARS, UNKNOWN_FIELD
 from app.api.multipart import MAX_FIELDS, File, FormModel
 from app.api.openapi import COLLECTION_PATTERN, CollectionText, describe_field
@@ -499,6 +499,14 @@ class RanksOut(BaseModel):
     keyword: int | None = None
 
 
+class DuplicateOut(BaseModel):
+    """A hit that is nearly the same as a better one, with its cosine to that."""
+
+    id: str
+    score: float
+    similarity: float
+
+
 class HitOut(BaseModel):
     """A hit: `score` is the cosine, higher is nearer; either `image` or `text` is set."""
 
@@ -513,6 +521,9 @@ class HitOut(BaseModel):
     highlights: dict[str, list[str]] = Field(
         default_factory=dict, description="These words by their place, as they are written there."
     )
+    duplicates: list[DuplicateOut] = Field(
+        [], exclude_if=operator.not_, description="With collapse: hits that are nearly the same picture, best first."
+    )
 
     @classmethod
     def of(cls, hit: Hit) -> HitOut:
@@ -524,6 +535,10 @@ class HitOut(BaseModel):
             ranks=RanksOut(**hit.ranks),
             matched=list(hit.highlights),
             highlights={column: list(words) for column, words in hit.highlights.items()},
+            duplicates=[
+                DuplicateOut(id=one.id, score=round(one.score, 6), similarity=round(one.similarity, 6))
+                for one in hit.duplicates
+            ],
         )
 
 
@@ -535,6 +550,12 @@ class AppliedOut(BaseModel):
         description="How much the vectors counted beside the words: the share of captions and names of the collection"
         " by which the model finds their pictures. Null if the vectors were ranked alone."
     )
+    order_by: str | None = Field(None, exclude_if=is_none, description="The order of these hits, if not the ranking.")
+    group_by: str | None = Field(None, exclude_if=is_none, description="Of which each value has group_size hits.")
+    diversity: float | None = Field(None, exclude_if=is_none, description="As sent, if it is on.")
+    collapse: float | None = Field(None, exclude_if=is_none, description="The cosine from which hits are the same.")
+    like: float | None = Field(None, exclude_if=is_none, description="The weight of the mean of liked pictures.")
+    unlike: float | None = Field(None, exclude_if=is_none, description="The weight of the mean of unliked pictures.")
 
 
 WARNINGS_FIELD = Field(description="What is odd about the texts and the filter that were sent; empty for most.")
@@ -558,6 +579,7 @@ class SearchOut(BaseModel):
     target: Target
     searched: int
     applied: AppliedOut
+    facets: FacetsOut | None = FACETS_FIELD
     warnings: list[WarningOut] = WARNINGS_FIELD
 
 
@@ -618,7 +640,10 @@ class WeightsIn(RequestModel):
     keyword: FiniteFloat = Field(1.0, ge=0, le=100)
 
 
-class SearchIn(RequestModel):
+Feedback = Annotated[list[Id], Field(max_length=32, fail_fast=True)]
+
+
+class SearchIn(RequestModel, ArrangementIn):
     """A query of weighted parts."""
 
     model_config = ConfigDict(json_schema_extra=example(query=[{"text": "a red car"}], k=10))
@@ -632,9 +657,11 @@ class SearchIn(RequestModel):
     mode: Mode | None = Field(None, description=MODE)
     weights: WeightsIn | None = None
     params: ParamsIn | None = None
+    like: Feedback = Field(default_factory=list, description="Ids of pictures that the query is moved towards.")
+    unlike: Feedback = Field(default_factory=list, description="Ids of pictures that it is moved away from.")
 
 
-class SearchForm(FormModel):
+class SearchForm(FormModel, ArrangementIn):
     """A picture to search by."""
 
     file: File

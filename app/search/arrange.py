@@ -7,18 +7,28 @@ does not depend on how many are asked for.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from app.core.types import AnswerWarning, Duplicate, Hit, Image, Text
 from app.encoder.protocol import Embeddings
 from app.storage.filters.model import Field
-from app.storage.filters.values import Order
+from app.storage.filters.values import (
+    NO_VALUE,
+    Order,
+    Value,
+    field_name,
+    rank_value,
+    read_value,
+    sort_by_value,
+)
 
-SAME_PICTURE = 0.97  # cosine from which two pictures are nearly the same
+SAME_PICTURE = 0.95  # cosine from which two pictures are nearly the same: see decision 54
 WINDOW = 200  # places before a hit among which it may have its near-duplicate
 DIVERSE_DEPTH = 200  # the best hits, among which diversity chooses; the others follow in their order
 MAX_PLACES = 10_000  # of a ranking that a caller may ask for
+MIN_LENGTH = 1e-6  # a shorter query has no direction
 LIKED_SHARE = 0.3  # how much the mean of liked pictures counts beside words, which have length 1
 UNLIKED_SHARE = 0.15
 LIKED_PICTURE_SHARE = 0.75  # beside a picture: their cosines are of the same size
@@ -42,6 +52,93 @@ class Arrangement:
     def is_selective(self) -> bool:
         """Whether hits are left out or moved, so that the ranking is needed from its start."""
         return self.collapse or self.group is not None or self.diversity > 0
+
+    @property
+    def needs_vectors(self) -> bool:
+        return self.collapse or self.diversity > 0
+
+    @property
+    def min_places(self) -> int:
+        """How many places of the ranking are looked at, beside those that are shown."""
+        return max(WINDOW if self.collapse else 0, DIVERSE_DEPTH if self.diversity > 0 else 0)
+
+
+PLAIN = Arrangement()
+
+
+@dataclass(frozen=True, slots=True)
+class Arranged:
+    """The hits from the first place on, and whether more of the ranking would change none that is shown."""
+
+    hits: list[Hit]
+    is_settled: bool
+
+
+def arrange(hits: Sequence[Hit], vectors: Embeddings | None, arrangement: Arrangement, k: int) -> Arranged:
+    """Leave hits out and move them, as `arrangement` wants it.
+
+    `hits` is the ranking from its start; `vectors` are those of the hits, [n, d], where the arrangement needs them.
+    """
+    end = arrangement.offset + k
+    kept: dict[int, list[int]] = {n: [] for n in range(len(hits))}
+    if arrangement.collapse and vectors is not None:
+        kept = collapse(vectors)
+    order = list(kept)
+    if (field := arrangement.group) is not None:
+        groups = [_group(read_value(_record(hits[n]), field)) for n in order]
+        order = [order[n] for n in limit_groups(groups, arrangement.group_size)]
+    is_settled = len(order) >= end
+    if arrangement.diversity > 0 and vectors is not None:
+        head = order[:DIVERSE_DEPTH]
+        is_settled = is_settled and len(head) == DIVERSE_DEPTH
+        order = [*(head[n] for n in diversify(vectors[head], arrangement.diversity)), *order[DIVERSE_DEPTH:]]
+    if arrangement.collapse:
+        is_settled = is_settled and max(order[:end], default=0) + WINDOW < len(hits)
+    shown = [
+        replace(hits[n], duplicates=_make_duplicates(hits, vectors, n, kept[n]))
+        if kept[n] and vectors is not None
+        else hits[n]
+        for n in order[:end]
+    ]
+    return Arranged(shown, is_settled)
+
+
+def _make_duplicates(hits: Sequence[Hit], vectors: Embeddings, n: int, others: Sequence[int]) -> list[Duplicate]:
+    return [Duplicate(hits[one].id, hits[one].score, float(vectors[n] @ vectors[one])) for one in others]
+
+
+def _record(hit: Hit) -> Image | Text:
+    record = hit.image or hit.text
+    assert record is not None
+    return record
+
+
+def _group(value: Value | None) -> Hashable | None:
+    return None if value is None else rank_value(value)
+
+
+def order_hits(hits: Sequence[Hit], order: Order | None) -> list[Hit]:
+    """The hits that are shown, in the order of a field; equal ones stay in that of the ranking."""
+    if order is None or order.field.name == "score":
+        return list(hits)
+    values = [read_value(_record(hit), order.field) for hit in hits]
+    return [hits[n] for n in sort_by_value(values, order.is_descending)]
+
+
+def warn_of_fields(hits: Sequence[Hit], arrangement: Arrangement) -> list[AnswerWarning]:
+    """What is odd about the entries of metadata by which hits are ordered and grouped."""
+    order = arrangement.order.field if arrangement.order else None
+    found = []
+    for use, field in (("order_by", order), ("group_by", arrangement.group)):
+        if field is None or field.name != "metadata" or not hits:
+            continue
+        ranks = {rank_value(read_value(_record(hit), field))[0] for hit in hits} - {NO_VALUE}
+        if not ranks:
+            found.append(AnswerWarning("field_no_value", f"none of the hits has a value of {field_name(field)}", use))
+        elif len(ranks) > 1 and use == "order_by":
+            detail = f"{field_name(field)} has values of several types: numbers come before texts, these before flags"
+            found.append(AnswerWarning("field_other_values", detail, use))
+    return found
 
 
 def collapse(vectors: Embeddings, threshold: float = SAME_PICTURE) -> dict[int, list[int]]:
@@ -100,16 +197,21 @@ def diversify(vectors: Embeddings, diversity: float) -> list[int]:
     return chosen
 
 
+def feedback_shares(*, has_words: bool) -> tuple[float, float]:
+    """How much the means of liked and of unliked pictures count beside a query of length 1."""
+    return (LIKED_SHARE, UNLIKED_SHARE) if has_words else (LIKED_PICTURE_SHARE, UNLIKED_PICTURE_SHARE)
+
+
 def apply_feedback(query: Embeddings, liked: Embeddings, unliked: Embeddings, *, has_words: bool) -> Embeddings:
     """The query moved towards the pictures that the caller likes, and away from others (Rocchio): [d], of length 1.
 
     Pictures count less beside words: their cosines with pictures are several times as large as those of words.
     """
-    towards = LIKED_SHARE if has_words else LIKED_PICTURE_SHARE
-    away = UNLIKED_SHARE if has_words else UNLIKED_PICTURE_SHARE
+    towards, away = feedback_shares(has_words=has_words)
     moved = query.astype(np.float64)
     if len(liked):
         moved = moved + towards * liked.mean(axis=0)
     if len(unliked):
         moved = moved - away * unliked.mean(axis=0)
-    return np.asarray(moved / np.linalg.norm(moved), dtype=np.float32)
+    length = float(np.linalg.norm(moved))
+    return query if length < MIN_LENGTH else np.asarray(moved / length, dtype=np.float32)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import apsw
 import numpy as np
@@ -29,14 +29,27 @@ from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
 from app.encoder.protocol import Embeddings, Encoder, check_vectors
 from app.encoder.reading import TextReader
-from app.search.facets import FacetCounter
+from app.search.arrange import (
+    MAX_PLACES,
+    PLAIN,
+    SAME_PICTURE,
+    Arrangement,
+    apply_feedback,
+    arrange,
+    feedback_shares,
+    order_hits,
+    warn_of_fields,
+)
+from app.search.facets import Counts, FacetCounter
 from app.search.fusion import DEPTH, EQUAL_WEIGHTS, FusedHit, Weights, find_highlights, fuse
 from app.search.model_trust import ModelTrust
 from app.storage import keywords
 from app.storage.database import Database
 from app.storage.filters import sql
 from app.storage.filters.model import Filter
+from app.storage.filters.values import field_name
 from app.storage.tables import embeddings, images, texts
+from index.idset import IdSet
 from index.protocol import SearchParams, VectorIndex
 from index.types import Ids, Scores
 
@@ -71,7 +84,8 @@ class SearchQuery:
     """One search: its parts, what it searches, which rows `filter` allows, and how.
 
     `exact` compares with every vector; `nprobe` and `refine_k` replace what an approximate index was calibrated to.
-    Without `mode`, a search for pictures by words alone is hybrid.
+    Without `mode`, a search for pictures by words alone is hybrid. `like` and `unlike` are ids of pictures; the latter
+    are no hits.
     """
 
     parts: Sequence[QueryPart]
@@ -84,6 +98,14 @@ class SearchQuery:
     refine_k: int | None = None
     mode: Mode | None = None
     weights: Weights = EQUAL_WEIGHTS
+    arrangement: Arrangement = PLAIN
+    like: Sequence[str] = ()
+    unlike: Sequence[str] = ()
+
+    @property
+    def end(self) -> int:
+        """How many places it has, with those that it skips."""
+        return self.arrangement.offset + self.k
 
     @property
     def applied_mode(self) -> Mode:
@@ -101,7 +123,7 @@ class SearchQuery:
 class SearchResult:
     """The answer: hits, best first; milliseconds by stage; how many vectors were compared; what is odd in the query.
 
-    `trust` is that of the model if words were ranked beside the vectors.
+    `trust` is that of the model if words were ranked beside the vectors; `arranged` says how the hits were arranged.
     """
 
     hits: list[Hit]
@@ -109,6 +131,8 @@ class SearchResult:
     searched: int
     mode: Mode
     trust: float | None = None
+    arranged: Mapping[str, Any] = field(default_factory=dict)
+    facets: Mapping[str, Counts] = field(default_factory=dict)
     warnings: list[AnswerWarning] = field(default_factory=list)
 
 
@@ -136,6 +160,8 @@ class _Search:
     trust: float | None = None  # of the model, where words are ranked beside the vectors
     places: Sequence[FusedHit] = ()  # the best so far, whose rows are read
     is_cut: bool = False  # whether there are more places
+    is_settled: bool = False  # whether more places would change nothing
+    facets: Mapping[str, Counts] = field(default_factory=dict)
     hits: list[Hit] = field(default_factory=list)
     orphans: int = 0
     searched: int = 0
@@ -148,7 +174,9 @@ class _Search:
 
     def needs_more(self) -> bool:
         """Whether to take more from the index: rows were deleted or changed, and the index has others."""
-        return len(self.hits) < self.query.k and (self.is_cut or bool(self.keys.size and self.keys[-1] >= 0))
+        if self.query.arrangement.is_selective and self.rows >= MAX_PLACES:
+            return False
+        return not self.is_settled and (self.is_cut or bool(self.keys.size and self.keys[-1] >= 0))
 
 
 class Searcher:
@@ -226,13 +254,17 @@ class Searcher:
 
     def _make_result(self, search: _Search, took_ms: dict[str, float]) -> SearchResult:
         mode, warnings = search.query.applied_mode, self._warn(search)
-        return SearchResult(search.hits, took_ms, search.searched, mode, search.trust, warnings)
+        arranged = describe_arrangement(search.query)
+        return SearchResult(
+            search.hits, took_ms, search.searched, mode, search.trust, arranged, search.facets, warnings
+        )
 
     def _warn(self, search: _Search) -> list[AnswerWarning]:
         """What is odd about the texts of a query, once each, and about its filter where that left too few hits."""
         query = search.query
         texts = [part for part in query.parts if part.text is not None]
         found = list(dict.fromkeys(one for part in texts for one in self.reader.warn(part.text or "", part.field)))
+        found += warn_of_fields(search.hits, query.arrangement)
         if (filter := query.filter) is None or len(search.hits) >= query.k or not filter.compared:
             return found
         return found + self._database.read(lambda c: sql.explain_filter(c, query.collection, filter))
@@ -241,7 +273,16 @@ class Searcher:
         """The query with its vector. Raises Validation, NotFound, Rejected."""
         params = SearchParams(exact=query.exact, nprobe=query.nprobe, refine_k=query.refine_k)
         vector = self._sum_parts(query.collection, query.parts, encoded)
-        return _Search(query, params, vector, query.k + EXTRA_HITS, query.k + EXTRA_HITS)
+        if query.like or query.unlike:
+            liked, unliked = (self._read_liked(query.collection, ids) for ids in (query.like, query.unlike))
+            vector = apply_feedback(vector, liked, unliked, has_words=bool(query.words))
+        rows = query.end + query.arrangement.min_places + len(query.unlike) + EXTRA_HITS
+        return _Search(query, params, vector, rows, rows)
+
+    def _read_liked(self, collection: str, ids: Sequence[str]) -> Embeddings:
+        """The vectors of pictures, [n, d]. Raises NotFound, and Validation for a picture without one."""
+        vectors = [self._read_vector(collection, QueryPart(image_id=id)) for id in ids]
+        return np.stack(vectors) if vectors else np.empty((0, self._encoder.space.d), np.float32)
 
     def _prepare(self, search: _Search, took: dict[str, float]) -> None:
         """Find out which rows the filter allows, and which have the words. Raises Timeout."""
@@ -253,7 +294,7 @@ class Searcher:
             search.terms = keywords.split_query(self.reader.replace_emoji(query.words))
             search.word_keys = self._database.read(partial(find_words, search))
         if search.word_keys:  # the order must not depend on k
-            search.limit = max(query.k, DEPTH) + EXTRA_HITS
+            search.limit = max(search.limit, DEPTH + EXTRA_HITS)
         took["search"] += time.perf_counter() - start
 
     def _run(self, searches: Sequence[_Search], took: dict[str, float]) -> None:
@@ -277,11 +318,27 @@ class Searcher:
                 for search in waiting:
                     search.limit *= 4
                     search.rows *= 4
+            start = time.perf_counter()
+            for search in searches:
+                self._count_facets(search)
+            took["fetch"] += time.perf_counter() - start
             for search in searches:
                 self._metrics.ghost_hits.labels(query.target).inc(search.orphans)
                 if self._record_query is not None and search.query.applied_mode != "keyword":
                     key = (query.collection, query.target)
                     self._record_query(key, index, search.vector, search.params, search.query.k + EXTRA_HITS)
+
+    def _count_facets(self, search: _Search) -> None:
+        """Count over what the filter lets through, and in keyword mode over what has the words. Raises Timeout."""
+        query, arrangement = search.query, search.query.arrangement
+        if not arrangement.facets:
+            return
+        matching = None
+        if query.applied_mode == "keyword":
+            found = self._database.read(lambda c: [*keywords.find(c, query.collection, search.terms)])
+            matching = IdSet.of(np.array(found, np.int64))
+        fields, size = arrangement.facets, arrangement.facet_size
+        search.facets = self._facets.count(query.collection, query.target, fields, size, query.filter, matching)
 
     def embed(self, collection: str, parts: Sequence[QueryPart]) -> Embeddings:
         """The weighted sum of the parts' unit vectors, float32 [d], of length 1.
@@ -408,13 +465,18 @@ class Searcher:
             wanted = {place.key for search in searches for place in search.places}
             rows: Mapping[int, Image | Text]
             rows = images.get_by_keys(c, wanted) if target == "images" else texts.get_by_keys(c, wanted)
-            unscored = {place.key for search in searches for place in search.places if "vector" not in place.ranks}
+            unscored = {
+                place.key
+                for search in searches
+                for place in search.places
+                if "vector" not in place.ranks or search.query.arrangement.needs_vectors
+            }
             vectors = embeddings.get_vectors(c, target, unscored) if unscored else {}
             return rows, [filter_rows(c, search, rows) for search in searches], vectors
 
         rows, passed, vectors = self._database.read(work)
         for search, keys in zip(searches, passed, strict=True):
-            search.hits = list(islice(make_hits(search, rows, keys, vectors), search.query.k))
+            arrange_search(search, make_hits(search, rows, keys, vectors), vectors)
             search.orphans = sum(place.key not in rows for place in search.places)
 
 
@@ -452,6 +514,8 @@ def find_words(search: _Search, c: apsw.Connection) -> list[int]:
     found = keywords.find(c, search.query.collection, search.terms)
     allowed = search.params.allowed_ids
     depth = max(DEPTH, search.limit) if search.query.applied_mode == "keyword" else DEPTH
+    if search.query.arrangement.is_selective and search.query.applied_mode == "keyword":
+        depth = MAX_PLACES
     keys: dict[int, None] = {}  # in their order
     for key in found:
         if allowed is None or allowed.contains(np.array([key]))[0]:
@@ -479,6 +543,37 @@ def rank_hits(c: apsw.Connection, search: _Search) -> Iterable[FusedHit]:
     return fuse(search.terms, described, by_vectors, search.word_keys, search.query.weights, search.trust or 0.0)
 
 
+def arrange_search(search: _Search, found: Iterator[Hit], vectors: Mapping[int, bytes]) -> None:
+    """Give a search the hits that it shows; `vectors` has those that the arrangement needs."""
+    query, arrangement = search.query, search.query.arrangement
+    if not arrangement.is_selective:
+        hits = list(islice(found, query.end))
+        search.is_settled = len(hits) == query.end
+    else:
+        hits = list(found)
+        stacked = None
+        if arrangement.needs_vectors:
+            keys = [(hit.image or hit.text).key for hit in hits]  # type: ignore[union-attr]
+            stacked = np.frombuffer(b"".join(vectors[key] for key in keys), "<f4").reshape(len(hits), -1)
+        arranged = arrange(hits, stacked, arrangement, query.k)
+        hits, search.is_settled = arranged.hits, arranged.is_settled
+    search.hits = order_hits(hits[arrangement.offset :], arrangement.order)
+
+
+def describe_arrangement(query: SearchQuery) -> dict[str, Any]:
+    """What of the arrangement and of the feedback of a query was applied."""
+    arrangement, (towards, away) = query.arrangement, feedback_shares(has_words=bool(query.words))
+    applied = {
+        "order_by": arrangement.order.text if arrangement.order else None,
+        "group_by": field_name(arrangement.group) if arrangement.group else None,
+        "diversity": arrangement.diversity or None,
+        "collapse": SAME_PICTURE if arrangement.collapse else None,
+        "like": towards if query.like else None,
+        "unlike": away if query.unlike else None,
+    }
+    return {name: value for name, value in applied.items() if value is not None}
+
+
 def make_hits(
     search: _Search, rows: Mapping[int, Image | Text], passed: Collection[int], vectors: Mapping[int, bytes]
 ) -> Iterator[Hit]:
@@ -489,7 +584,7 @@ def make_hits(
         row = rows.get(place.key)
         if row is None or place.key not in scores or place.key not in passed:
             continue
-        if row.collection != search.query.collection:
+        if row.collection != search.query.collection or (row.id in search.query.unlike and isinstance(row, Image)):
             continue
         if isinstance(row, Text):
             yield Hit(row.id, scores[place.key], text=row, ranks=place.ranks)

@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import Query, Request, Response
 
 from app.api.admission import QUERY, QUERY_PICTURE, content_type, is_json_type
+from app.api.arrangement import MAX_FACETS, ArrangementDep, ArrangementIn, facets_out
 from app.api.dependencies import (
     CollectionDep,
     FilterQuery,
@@ -72,6 +73,7 @@ queries = new_router("/v1", "search", QUERY)
 MAX_LABELS = 1_000
 
 
+NOT_ARRANGED = ArrangementIn()
 SEARCH_FORM = describe_form(SearchForm)
 CLASSIFY_FORM = describe_form(ClassifyForm)
 CLASSIFY_FORM["requestBody"]["content"]["application/json"] = {"schema": ClassifyIn.model_json_schema()}
@@ -100,6 +102,7 @@ async def search_images(
     filter: FilterQuery = None,
     exact: Annotated[bool, Query(description="Compare with every vector, whatever the index could save.")] = False,
     mode: Annotated[Mode | None, Query(description=MODE)] = None,
+    arrangement: ArrangementDep = NOT_ARRANGED,
 ) -> SearchOut:
     """Search pictures, or texts, by words."""
     parsed = parse_filter_parameter(filter, target)
@@ -113,9 +116,10 @@ async def search_images(
         parsed,
         exact,
         mode=validate_mode(mode, target, exact, parts),
+        arrangement=arrangement.parse(k, target),
     )
     found = await threads.queries.run(search.searcher.search, query)
-    return search_response(search, found, target)
+    return search_response(search, found, query)
 
 
 @queries.post("/search")
@@ -141,7 +145,7 @@ async def search_by_parts(
         if has_pictures:
             await threads.writes.run(check_pixels, [query], settings)
         found = await threads.queries.run(searcher.search, query)
-    return search_response(search, found, body.target)
+    return search_response(search, found, query)
 
 
 @pictures.post("/search/image", openapi_extra=SEARCH_FORM)
@@ -166,9 +170,10 @@ async def search_by_image(
         k, target = validate_k(10 if asked.k is None else asked.k, settings), asked.target or "images"
         parsed = None if asked.filter is None else parse_filter(asked.filter, target)
         parts, collection = [QueryPart(picture=asked.file.path)], validate_collection(asked.collection)
-        query = SearchQuery(parts, target, k, collection, parsed, bool(asked.exact))
+        arrangement = asked.parse(k, target)
+        query = SearchQuery(parts, target, k, collection, parsed, bool(asked.exact), arrangement=arrangement)
         found = await threads.queries.run(searcher.search, query)
-    return search_response(search, found, target)
+    return search_response(search, found, query)
 
 
 @pictures.post("/classify", openapi_extra=CLASSIFY_FORM)
@@ -200,15 +205,16 @@ async def classify_image(
     )
 
 
-def search_response(search: SearchService, found: SearchResult, target: Target) -> SearchOut:
+def search_response(search: SearchService, found: SearchResult, query: SearchQuery) -> SearchOut:
     return SearchOut.model_validate(
         {
             "hits": [HitOut.of(hit) for hit in found.hits],
             "took_ms": found.took_ms,
             "model": search.model.encoder.space.model,
-            "target": target,
+            "target": query.target,
             "searched": found.searched,
-            "applied": {"mode": found.mode, "model_trust": found.trust},
+            "applied": {"mode": found.mode, "model_trust": found.trust, **found.arranged},
+            "facets": facets_out(found.facets) if query.arrangement.facets else None,
             "warnings": [WarningOut.of(warning) for warning in found.warnings],
         }
     )
@@ -224,7 +230,12 @@ def parse_search(settings: Settings, body: SearchIn, collection: str | None, fol
     mode = validate_mode(body.mode, body.target, body.exact, parts)
     weights = Weights() if body.weights is None else Weights(body.weights.vector, body.weights.keyword)
     how = (body.exact, params.nprobe, params.refine_k, mode, weights)
-    return SearchQuery(parts, body.target, k, collection, parsed, *how)
+    if both := sorted(set(body.like) & set(body.unlike)):
+        raise Validation(f"{both[0]!r} is in like and in unlike; send it once")
+    if (body.like or body.unlike) and mode == "keyword":
+        raise Validation("like and unlike move the vector of a query, which mode 'keyword' does not compare")
+    feedback = (tuple(dict.fromkeys(body.like)), tuple(dict.fromkeys(body.unlike)))
+    return SearchQuery(parts, body.target, k, collection, parsed, *how, body.parse(k, body.target), *feedback)
 
 
 def parse_parts(settings: Settings, query: Sequence[PartIn], folder: Path | None) -> list[QueryPart]:
@@ -324,8 +335,15 @@ async def search_batch(
 def check_batch_size(body: BatchIn, settings: Settings) -> None:
     """Raise Validation for a batch that asks for too much."""
     most = BATCH_FACTOR * settings.max_k
-    if (hits := sum(search.k for search in body.searches)) > most:
+    if (hits := sum(search.offset + search.k for search in body.searches)) > most:
         raise Validation(f"the searches of one call may ask for {most} hits, these ask for {hits}")
+    arranged = sum(search.collapse or search.group_by is not None or search.diversity > 0 for search in body.searches)
+    if arranged > BATCH_FACTOR:
+        raise Validation(
+            f"of one call {BATCH_FACTOR} searches may have collapse, group_by or diversity, not {arranged}"
+        )
+    if (facets := sum(len(search.facets) for search in body.searches)) > BATCH_FACTOR * MAX_FACETS:
+        raise Validation(f"the searches of one call may count {BATCH_FACTOR * MAX_FACETS} facets, these count {facets}")
     if (parts := sum(len(search.query) for search in body.searches)) > MAX_BATCH_PARTS:
         raise Validation(f"the searches of one call may have {MAX_BATCH_PARTS} parts, these have {parts}")
 
@@ -350,7 +368,7 @@ def run_batch(search: SearchService, batch: list[SearchQuery | SightlineError]) 
     for query in batch:
         outcome = next(found) if isinstance(query, SearchQuery) else query
         if isinstance(query, SearchQuery) and isinstance(outcome, SearchResult):
-            answers.append(search_response(search, outcome, query.target))
+            answers.append(search_response(search, outcome, query))
         elif isinstance(outcome, SightlineError):
             answers.append(RefusedOut(error=ErrorOut(code=outcome.code, detail=outcome.detail)))
     return BatchOut(answers=answers).model_dump_json().encode()

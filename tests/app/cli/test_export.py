@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from app.cli import export
 from app.cli.main import main
+from app.decode import parquet_writer
 from app.storage.database import Database
 from app.storage.tables import collections, images
 from tests.support.makers import SPACE, claim, finish, insert
@@ -88,4 +89,4 @@ def test_the_rows_of_a_table_are_those_of_pictures(data_dir: Path) -> None:
     image = database.read(lambda c: images.get(c, "default", "p1"))
     database.close()
     assert image is not None
-    assert export.make_row(image).keys() == export.COLUMNS.keys()
+    assert export.make_row(image).keys() == parquet_writer.COLUMNS.keys()

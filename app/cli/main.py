@@ -27,6 +27,7 @@ DATA_OPTIONS = ("data_dir", "model", "precision", "runtime", "device", "threads"
 SOURCE_OPTIONS = ("embeddings_of", "pictures", "key_as_id", "columns")  # by their names in a request
 CLIENT_OPTIONS = ("server", "key", "key_file", "ca_file")
 LOG_OPTIONS = ("log_level", "log_format")
+ARRANGED_OPTIONS = ("offset", "order_by", "group_by", "collapse", "like", "unlike")  # as the server calls them
 ACTIONS = ("pause", "resume", "cancel", "retry")
 
 
@@ -179,6 +180,16 @@ def ingest(paths: tuple[str, ...], urls: str | None, exclude: tuple[str, ...], *
     type=click.Choice(["hybrid", "vector", "keyword"]),
     help="Rank by what pictures show (vector), by their captions, tags and names (keyword), or by both (the default).",
 )
+@click.option("--offset", type=click.IntRange(min=0), help="Skip so many hits, to see the next ones.")
+@click.option(
+    "--order-by",
+    metavar="FIELD",
+    help="Show the hits by created_at, width, bytes or metadata.KEY; a leading - descends.",
+)
+@click.option("--group-by", metavar="FIELD", help="Show one hit of each job_id, day, month or metadata.KEY.")
+@click.option("--collapse", is_flag=True, default=None, help="Show one hit of pictures that are nearly the same.")
+@click.option("--like", multiple=True, metavar="ID", help="Search more like this picture, too; may be repeated.")
+@click.option("--unlike", multiple=True, metavar="ID", help="Search less like this picture; may be repeated.")
 @click.option(
     "--batch",
     metavar="FILE",
@@ -217,14 +228,19 @@ def search(
         raise click.UsageError("--paths belongs to pictures, and not to --json or --batch")
     if mode is not None and (image is not None or batch is not None):
         raise click.UsageError("--mode belongs to words")
+    arranged = {name: value for name in ARRANGED_OPTIONS if (value := given.pop(name))}
+    if arranged and batch is not None:
+        raise click.UsageError("--batch takes no offset, order, groups and feedback")
+    image = image or (None if text or batch is not None else find_picture(words))
+    if image is not None and arranged.keys() & {"like", "unlike"}:
+        raise click.UsageError("--like and --unlike belong to words")
     with open_client(given) as client:
         if batch is not None:
             sys.exit(print_answers(client, batch, k, target, filter))
-        image = image or (None if text else find_picture(words))
         if image is not None:
-            answer = client.search_picture(image, k, target, filter)
+            answer = client.search_picture(image, k, target, filter, **arranged)
         else:
-            answer = client.search(" ".join(words), k, target, filter, mode)
+            answer = client.search(" ".join(words), k, target, filter, mode, **arranged)
     output.show_hint(find_facts(str(answer.get("model"))).hint)
     output.show_warnings(answer)
     if as_json:

@@ -29,8 +29,8 @@ WINDOW = 200  # places before a hit among which it may have its near-duplicate
 DIVERSE_DEPTH = 200  # the best hits, among which diversity chooses; the others follow in their order
 MAX_PLACES = 10_000  # of a ranking that a caller may ask for
 MIN_LENGTH = 1e-6  # a shorter query has no direction
-LIKED_SHARE = 0.3  # how much the mean of liked pictures counts beside words, which have length 1
-UNLIKED_SHARE = 0.15
+LIKED_SHARE = 0.2  # how much the mean of liked pictures counts beside words, which have length 1: decision 54
+UNLIKED_SHARE = 0.1
 LIKED_PICTURE_SHARE = 0.75  # beside a picture: their cosines are of the same size
 UNLIKED_PICTURE_SHARE = 0.25
 

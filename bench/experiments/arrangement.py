@@ -1,8 +1,9 @@
 """Print what feedback and the threshold of near-duplicates do to searches of the demo gallery, for decision 54.
 
 `python -m bench.experiments.arrangement [N]`: with the starter model. Feedback: a search for each English tag that 8 to
-80 pictures have likes its first hit that has the tag, and turns from the first that has not; the rest of the ranking is
-rated. Near-duplicates: N pictures (400) are encoded again, resized, cropped and made darker.
+80 pictures have. It likes its first hit with the tag, and turns from the first without; how many of the others with the
+tag are among ten? And it likes each such hit in turn: how many pictures of the same thing (a pizza, of all food)?
+Near-duplicates: N pictures (400) are encoded again, resized, cropped and made darker.
 """
 
 from __future__ import annotations
@@ -27,7 +28,17 @@ from app.encoder.loader import load_encoder
 from app.encoder.protocol import Embeddings, Encoder
 from bench.experiments.scores import GALLERY, encode_pictures
 
-SHARES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0)
+SHARES = (
+    (0.0, 0.0),
+    (0.0, 0.1),
+    (0.1, 0.05),
+    (0.2, 0.0),
+    (0.2, 0.1),
+    (0.3, 0.15),
+    (0.75, 0.0),
+    (0.75, 0.25),
+    (2.0, 0.0),
+)
 THRESHOLDS = (0.90, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99)
 COPIES = ("encoded again", "resized", "cropped by 5 %", "darker")
 LOOKED_AT = 20  # hits in which a person finds what to like and what not
@@ -50,33 +61,47 @@ def main() -> None:
 
 
 def rate_feedback(encoder: Encoder, pictures: Embeddings, tags: list[list[str]]) -> Table:
-    """How many of the next ten hits have the tag, by how much a liked and an unliked picture count."""
+    """How many of what is wanted are among ten hits, by how much a liked and an unliked picture count."""
     counts = Counter(tag for some in tags for tag in set(some) if tag.isascii())
     names = [tag for tag, count in counts.items() if 8 <= count <= 80]
     queries = encoder.encode_texts(names)
     fits = np.array([[tag in some for some in tags] for tag in names])
-    table = Table("liked \\ unliked", *map(str, SHARES[:5]), title=f"of ten hits, {len(names)} tags; MRR in brackets")
-    for liked in SHARES:
-        cells = [rate(pictures, queries, fits, liked, unliked) for unliked in SHARES[:5]]
-        table.add_row(str(liked), *(f"{ten:.3f} ({first:.3f})" for ten, first in cells))
+    things = np.array([some[0] for some in tags])
+    table = Table(
+        "liked", "unliked", "has the tag", "is the same thing", title=f"found among ten; {len(names)} queries"
+    )
+    for liked, unliked in SHARES:
+        found = [rate(pictures, query, fit, things, liked, unliked) for query, fit in zip(queries, fits, strict=True)]
+        means = (np.mean([one for some in column for one in some]) for column in zip(*found, strict=True))
+        table.add_row(str(liked), str(unliked), *(f"{one:.3f}" for one in means))
     return table
 
 
 def rate(
-    pictures: Embeddings, queries: Embeddings, fits: npt.NDArray[np.bool_], liked: float, unliked: float
-) -> tuple[float, float]:
-    """The share of the tag among ten hits, and the mean of 1 / the place of the first that has it."""
-    shares, firsts = [], []
-    for query, fit in zip(queries, fits, strict=True):
-        best = np.argsort(-(pictures @ query))[:LOOKED_AT]
-        if not fit[best].any() or fit[best].all():
-            continue
-        good, bad = best[fit[best]][0], best[~fit[best]][0]
+    pictures: Embeddings,
+    query: Embeddings,
+    fit: npt.NDArray[np.bool_],
+    things: npt.NDArray[np.str_],
+    liked: float,
+    unliked: float,
+) -> tuple[list[float], list[float]]:
+    """Shares found among ten: of what has the tag, and of what is the same thing as a liked hit."""
+    best = np.argsort(-(pictures @ query))[:LOOKED_AT]
+    if not fit[best].any() or fit[best].all():
+        return [], []
+
+    def search(good: int, bad: int, wanted: npt.NDArray[np.bool_]) -> float:
         moved = query + liked * pictures[good] - unliked * pictures[bad]
-        order = [n for n in np.argsort(-(pictures @ moved)) if n not in (good, bad)]
-        shares.append(fit[order[:10]].mean())
-        firsts.append(1 / (1 + int(np.flatnonzero(fit[order])[0])))
-    return float(np.mean(shares)), float(np.mean(firsts))
+        found = [wanted[n] for n in np.argsort(-(pictures @ moved)) if n not in (good, bad)]
+        return float(sum(found[:10])) / min(10, max(1, sum(found)))
+
+    of_tag = [search(best[fit[best]][0], best[~fit[best]][0], fit)]
+    of_thing = []
+    for good in best[fit[best]]:
+        same = things == things[good]
+        if 2 <= same.sum() < fit.sum():
+            of_thing.append(search(good, best[~same[best]][0], same))
+    return of_tag, of_thing
 
 
 def write_copies(folder: Path, name: str) -> Iterator[Path]:

@@ -80,7 +80,7 @@ export async function runConcurrently(items, work) {
 // Images
 
 /** The first page, without a cursor, also counts the whole list. */
-export function listImages(cursor, limit, { filter = null, sort = "" }, signal) {
+export function listImages(cursor, limit, { filter = null, sort = "" } = {}, signal) {
   const first = !cursor && { count: true, facets: FACETS.join(), facet_size: FACET_SIZE };
   const path = makePath("v1/images", { limit, filter: filter && JSON.stringify(filter), cursor, order_by: sort, ...first });
   return request(withCollection(path), { signal });
@@ -181,7 +181,7 @@ export async function search(query, k, signal) {
 }
 
 async function requestSearch(query, k, signal) {
-  const { q, like, file, target, filter, liked, unliked, sort, isGrouped } = query;
+  const { q, like, file, target, filter, liked = [], unliked = [], sort = "", isGrouped = false } = query;
   const { words, without } = parseQuery(q);
   const isJudged = Boolean(liked.length || unliked.length);
   const facets = target === "images" ? { facets: FACETS.join(), facet_size: FACET_SIZE } : {};
@@ -192,7 +192,10 @@ async function requestSearch(query, k, signal) {
   if (file && !like.length && !q && !isJudged) {
     const body = new FormData();
     body.append("file", file);
-    return request(withCollection(makePath("v1/search/image", options)), { method: "POST", body, signal });
+    const { facets: _, ...fields } = options;
+    for (const [name, value] of Object.entries(fields)) if (value) body.append(name, value);
+    for (const field of facets.facets ? FACETS : []) body.append("facets", field);
+    return request(withCollection("v1/search/image"), { method: "POST", body, signal });
   }
   const parts = buildParts(query, file ? await encodeBase64(file) : null);
   const body = { query: parts, target, k, filter, like: liked, unlike: unliked, collapse: isGrouped, order_by: sort || null };

@@ -2,7 +2,6 @@
 // that narrow the results by their most frequent tags, formats and years, and chips that end the feedback on pictures.
 
 import { translate, translateCount } from "../i18n/i18n.js";
-import { hasCondition } from "../state/filter.js";
 import { getQuery, makeHref, SORTS } from "../state/url_state.js";
 import { byId, make } from "./dom.js";
 
@@ -16,6 +15,7 @@ export function watchArrangement({ getState, onChange }) {
     const kind = event.target.closest("button")?.dataset.kind;
     if (!kind) return;
     onChange({ [kind]: [] });
+    showFeedback(getState()); // the results come later
     (byId("feedback").querySelector("button") ?? byId("box")).focus();
   });
 }
@@ -41,31 +41,32 @@ function showFeedback(state) {
   const given = JUDGED.filter((kind) => getQuery(state)[kind].length);
   byId("feedback").hidden = !given.length;
   const chips = given.map((kind) => {
-    const text = translateCount(`${kind}_pictures`, state[kind].length);
+    const text = translateCount(kind === "liked" ? "liked_pictures" : "unliked_pictures", state[kind].length);
     const label = translate("feedback_end", { text });
+    const shown = byId("feedback").querySelector(`[data-kind=${kind}]`);
+    if (shown?.title === label) return shown.parentElement; // keeps the focus
     const chip = make("button", { type: "button", title: label, ariaLabel: label }, `${text} ×`);
     chip.dataset.kind = kind;
     return make("li", {}, chip);
   });
-  byId("feedback").replaceChildren(...chips);
+  const list = byId("feedback");
+  if (chips.length !== list.children.length || chips.some((chip) => chip.parentElement !== list)) list.replaceChildren(...chips);
 }
 
 /** Links to the values that some of the results have, and others have not. */
 function showFacets(results, state, isEmpty) {
   const { facets } = results;
   const isShown = facets && !isEmpty && (results.isSearch || state.conditions.length);
-  const links = isShown ? Object.entries(facets).flatMap(([field, counts]) => makeLinks(field, counts, state)) : [];
+  const total = isShown ? facets.format.reduce((sum, { count }) => sum + count, 0) : 0; // each picture has one format
+  const links = isShown ? Object.entries(facets).flatMap(([field, counts]) => makeLinks(field, counts, state, total)) : [];
   byId("facets").hidden = !links.length;
   byId("facets").replaceChildren(...links.map((link) => make("li", {}, link)));
 }
 
-function makeLinks(field, counts, state) {
-  const choices = counts.map(({ value, count }) => ({ count, conditions: makeConditions(field, value) }));
-  const open = choices.filter(({ conditions }) => !conditions.some((one) => hasCondition(state.conditions, one)));
-  if (field !== "tags" && choices.length < 2) return [];
-  return open.map(({ count, conditions }, n) => {
-    const name = String(counts[choices.indexOf(open[n])].value);
-    const shown = field === "format" ? name.toUpperCase() : name;
+function makeLinks(field, counts, state, total) {
+  return counts.filter(({ count }) => count < total).map(({ value, count }) => {
+    const shown = field === "format" ? value.toUpperCase() : String(value);
+    const conditions = makeConditions(field, value);
     const href = makeHref({ ...state, show: null, conditions: [...state.conditions, ...conditions] });
     const number = make("span", { className: "muted" }, String(count));
     return make("a", { href, ariaLabel: translate("facet", { name: shown, n: count }) }, make("bdi", {}, shown), " ", number);

@@ -26,10 +26,6 @@ function isValid(kind, value) {
   return value.length > 0 && value.length <= 100;
 }
 
-export function hasCondition(conditions, [kind, value]) {
-  return conditions.some((one) => one[0] === kind && one[1] === value);
-}
-
 /** Leave out the conditions that do not apply to the target (`images` or `texts`). */
 export function selectApplicable(conditions, target) {
   return conditions.filter(([kind]) => target === "images" || !PICTURE_KINDS.includes(kind));

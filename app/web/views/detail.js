@@ -251,7 +251,7 @@ async function showSimilar(image) {
   if (strip.hidden) return;
   await new Promise((resolve) => setTimeout(resolve, SIMILAR_PAUSE_MS));
   if (request.signal.aborted) return;
-  const query = { q: "", like: [image.id], file: null, target: "images", weight: EQUAL_WEIGHT, liked: [], unliked: [] };
+  const query = { q: "", like: [image.id], file: null, target: "images", weight: EQUAL_WEIGHT };
   const { hits } = await search(query, SIMILAR + 1, request.signal).catch(() => ({ hits: [] }));
   if (request.signal.aborted) return;
   const others = hits.filter(({ id }) => id !== image.id && !isDeleted(id)).slice(0, SIMILAR);

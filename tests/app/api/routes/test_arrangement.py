@@ -329,7 +329,7 @@ def test_facets_of_texts_count_their_metadata(shop: RunningServer) -> None:
 
 def test_every_kind_of_search_takes_the_fields(shop: RunningServer) -> None:
     wanted = search(shop, k=2, offset=1, collapse=True, facets=["tags", "format"], facet_size=2)
-    params = {
+    params: dict[str, Any] = {
         "q": "red",
         "mode": "vector",
         "k": 2,

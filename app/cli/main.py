@@ -228,12 +228,8 @@ def search(
         raise click.UsageError("--paths belongs to pictures, and not to --json or --batch")
     if mode is not None and (image is not None or batch is not None):
         raise click.UsageError("--mode belongs to words")
-    arranged = {name: value for name in ARRANGED_OPTIONS if (value := given.pop(name))}
-    if arranged and batch is not None:
-        raise click.UsageError("--batch takes no offset, order, groups and feedback")
     image = image or (None if text or batch is not None else find_picture(words))
-    if image is not None and arranged.keys() & {"like", "unlike"}:
-        raise click.UsageError("--like and --unlike belong to words")
+    arranged = pop_arrangement(given, is_batch=batch is not None, is_picture=image is not None)
     with open_client(given) as client:
         if batch is not None:
             sys.exit(print_answers(client, batch, k, target, filter))
@@ -542,6 +538,16 @@ def demo(once: bool, **given: Any) -> None:
     from app.cli.demo import demo as run
 
     run(load_settings(given), new_console(), once=once)
+
+
+def pop_arrangement(given: dict[str, Any], *, is_batch: bool, is_picture: bool) -> dict[str, Any]:
+    """The options that say how hits are arranged, as fields of a search; takes them out of `given`."""
+    arranged = {name: value for name in ARRANGED_OPTIONS if (value := given.pop(name))}
+    if arranged and is_batch:
+        raise click.UsageError("--batch takes no offset, order, groups and feedback")
+    if is_picture and arranged.keys() & {"like", "unlike"}:
+        raise click.UsageError("--like and --unlike belong to words")
+    return arranged
 
 
 def drop_missing(given: dict[str, Any]) -> dict[str, Any]:

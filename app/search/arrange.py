@@ -6,7 +6,7 @@ does not depend on how many are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -74,37 +74,35 @@ class Arranged:
     is_settled: bool
 
 
-def arrange(hits: Sequence[Hit], vectors: Embeddings | None, arrangement: Arrangement, k: int) -> Arranged:
+def arrange(hits: Sequence[Hit], stored: Mapping[int, bytes], arrangement: Arrangement, k: int) -> Arranged:
     """Leave hits out and move them, as `arrangement` wants it.
 
-    `hits` is the ranking from its start; `vectors` are those of the hits, [n, d], where the arrangement needs them.
+    `hits` is the ranking from its start; `stored` has their vectors by key, where the arrangement needs them.
     """
     end = arrangement.offset + k
-    kept: dict[int, list[int]] = {n: [] for n in range(len(hits))}
-    if arrangement.collapse and vectors is not None:
-        kept = collapse(vectors)
+    vectors = np.empty((0, 0), np.float32)
+    if arrangement.needs_vectors and hits:
+        vectors = np.frombuffer(b"".join(stored[_record(hit).key] for hit in hits), "<f4").reshape(len(hits), -1)
+    kept = collapse(vectors) if arrangement.collapse else {n: [] for n in range(len(hits))}
     order = list(kept)
     if (field := arrangement.group) is not None:
         groups = [_group(read_value(_record(hits[n]), field)) for n in order]
         order = [order[n] for n in limit_groups(groups, arrangement.group_size)]
     is_settled = len(order) >= end
-    if arrangement.diversity > 0 and vectors is not None:
+    if arrangement.diversity > 0:
         head = order[:DIVERSE_DEPTH]
         is_settled = is_settled and len(head) == DIVERSE_DEPTH
         order = [*(head[n] for n in diversify(vectors[head], arrangement.diversity)), *order[DIVERSE_DEPTH:]]
     if arrangement.collapse:
         is_settled = is_settled and max(order[:end], default=0) + WINDOW < len(hits)
-    shown = [
-        replace(hits[n], duplicates=_make_duplicates(hits, vectors, n, kept[n]))
-        if kept[n] and vectors is not None
-        else hits[n]
-        for n in order[:end]
-    ]
-    return Arranged(shown, is_settled)
+    return Arranged([_add_duplicates(hits, vectors, n, kept[n]) for n in order[:end]], is_settled)
 
 
-def _make_duplicates(hits: Sequence[Hit], vectors: Embeddings, n: int, others: Sequence[int]) -> list[Duplicate]:
-    return [Duplicate(hits[one].id, hits[one].score, float(vectors[n] @ vectors[one])) for one in others]
+def _add_duplicates(hits: Sequence[Hit], vectors: Embeddings, n: int, others: Sequence[int]) -> Hit:
+    if not others:
+        return hits[n]
+    found = [Duplicate(hits[one].id, hits[one].score, float(vectors[n] @ vectors[one])) for one in others]
+    return replace(hits[n], duplicates=found)
 
 
 def _record(hit: Hit) -> Image | Text:
@@ -115,6 +113,19 @@ def _record(hit: Hit) -> Image | Text:
 
 def _group(value: Value | None) -> Hashable | None:
     return None if value is None else rank_value(value)
+
+
+def describe(arrangement: Arrangement, shares: tuple[float, float]) -> dict[str, str | float]:
+    """What was applied, without what is off; `shares` are those of liked and of unliked pictures, 0 without any."""
+    applied = {
+        "order_by": arrangement.order.text if arrangement.order else "",
+        "group_by": field_name(arrangement.group) if arrangement.group else "",
+        "diversity": arrangement.diversity,
+        "collapse": SAME_PICTURE if arrangement.collapse else 0.0,
+        "like": shares[0],
+        "unlike": shares[1],
+    }
+    return {name: value for name, value in applied.items() if value}
 
 
 def order_hits(hits: Sequence[Hit], order: Order | None) -> list[Hit]:

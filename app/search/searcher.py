@@ -1,6 +1,6 @@
-"""From queries to hits: encode their parts, add them up, search the index, read the rows.
+"""From queries to hits, in stages (see `Searcher.search_all`).
 
-The queries of one call share each step: one pass of the encoder for all their texts, one search of an index for all
+The queries of one call share each stage: one pass of the encoder for all their texts, one search of an index for all
 that search it in the same way, one read of the rows.
 """
 
@@ -14,69 +14,48 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
-from pathlib import Path
-from typing import Any, TypeVar
 
 import apsw
 import numpy as np
 
-from app.core.errors import Busy, NotFound, SightlineError, Validation
+from app.core.errors import SightlineError
 from app.core.metrics import ProcessMetrics
 from app.core.tracing import span
 from app.core.types import DEFAULT_COLLECTION, AnswerWarning, Hit, Image, Mode, Status, Target, Text
-from app.decode.picture import decode_picture
 from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
 from app.encoder.protocol import Embeddings, Encoder, check_vectors
-from app.encoder.reading import TextReader
 from app.search.arrange import (
     MAX_PLACES,
     PLAIN,
-    SAME_PICTURE,
     Arrangement,
     apply_feedback,
     arrange,
+    describe,
     feedback_shares,
     order_hits,
     warn_of_fields,
 )
 from app.search.facets import Counts, FacetCounter
-from app.search.fusion import DEPTH, EQUAL_WEIGHTS, FusedHit, Weights, find_highlights, fuse
+from app.search.fusion import DEPTH, EQUAL_WEIGHTS, Described, FusedHit, Weights, find_highlights, fuse
 from app.search.model_trust import ModelTrust
+from app.search.query_encoder import EncodedParts, QueryEncoder, QueryPart, result_or_error
 from app.storage import keywords
 from app.storage.database import Database
 from app.storage.filters import sql
 from app.storage.filters.model import Filter
-from app.storage.filters.values import field_name
+from app.storage.sql import Row
 from app.storage.tables import embeddings, images, texts
+from app.storage.tables.images import image_from_row
+from app.storage.tables.texts import text_from_row
 from index.idset import IdSet
 from index.protocol import SearchParams, VectorIndex
 from index.types import Ids, Scores
 
-T = TypeVar("T")
 RecordQuery = Callable[[tuple[str, Target], VectorIndex, Embeddings, SearchParams, int], None]
 
 EXTRA_HITS = 16  # asked for beyond k, because rows may be deleted faster than the index follows
 LABEL_PLACEHOLDER = re.compile(r"\{label\}|\{\}")  # where a label goes in a template
-TEXTS_PER_PASS = 32  # texts of one caller in one forward pass
-PICTURES_AT_ONCE = 8  # of one caller decoded at once, likewise
-MIN_LENGTH = 1e-6  # a sum of parts shorter than this has no direction
-
-
-@dataclass(frozen=True, slots=True)
-class QueryPart:
-    """One part of a query: exactly one of the first five fields is set. The weight may be negative.
-
-    `field` is what the client sent the text as, for warnings.
-    """
-
-    text: str | None = None
-    image_id: str | None = None
-    text_id: str | None = None
-    picture: Path | None = None
-    vector: Sequence[float] | None = None
-    weight: float = 1.0
-    field: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +87,12 @@ class SearchQuery:
         return self.arrangement.offset + self.k
 
     @property
+    def arranged(self) -> dict[str, str | float]:
+        """How its hits are arranged, as an answer says it."""
+        like, unlike = feedback_shares(has_words=bool(self.words))
+        return describe(self.arrangement, (like if self.like else 0.0, unlike if self.unlike else 0.0))
+
+    @property
     def applied_mode(self) -> Mode:
         """The mode; without one, that which fits the query."""
         is_words = bool(self.words) and all(part.text is not None for part in self.parts)
@@ -123,7 +108,7 @@ class SearchQuery:
 class SearchResult:
     """The answer: hits, best first; milliseconds by stage; how many vectors were compared; what is odd in the query.
 
-    `trust` is that of the model if words were ranked beside the vectors; `arranged` says how the hits were arranged.
+    `trust` is that of the model if words were ranked beside the vectors.
     """
 
     hits: list[Hit]
@@ -131,17 +116,8 @@ class SearchResult:
     searched: int
     mode: Mode
     trust: float | None = None
-    arranged: Mapping[str, Any] = field(default_factory=dict)
     facets: Mapping[str, Counts] = field(default_factory=dict)
     warnings: list[AnswerWarning] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class _Encoded:
-    """The vectors of texts and pictures; for a picture without one, the error."""
-
-    texts: Mapping[str, Embeddings]
-    pictures: Mapping[Path, Embeddings | SightlineError]
 
 
 @dataclass(slots=True, eq=False)
@@ -150,13 +126,14 @@ class _Search:
 
     query: SearchQuery
     params: SearchParams
-    vector: Embeddings
     limit: int
     rows: int
+    vector: Embeddings = field(default_factory=lambda: np.empty(0, np.float32))
     scores: Scores = field(default_factory=lambda: np.empty(0, np.float32))
     keys: Ids = field(default_factory=lambda: np.empty(0, np.int64))
     terms: Sequence[keywords.Words] = ()
-    word_keys: Sequence[int] = ()
+    word_keys: Sequence[int] = ()  # of what has words of the query, roughly best first
+    described: dict[int, Described] = field(default_factory=dict)  # the words of the candidates of both rankings
     trust: float | None = None  # of the model, where words are ranked beside the vectors
     places: Sequence[FusedHit] = ()  # the best so far, whose rows are read
     is_cut: bool = False  # whether there are more places
@@ -167,6 +144,12 @@ class _Search:
     searched: int = 0
     error: SightlineError | None = None
 
+    @classmethod
+    def begin(cls, query: SearchQuery) -> _Search:
+        params = SearchParams(exact=query.exact, nprobe=query.nprobe, refine_k=query.refine_k)
+        rows = query.end + query.arrangement.min_places + len(query.unlike) + EXTRA_HITS
+        return cls(query, params, rows, rows)
+
     def group_key(self) -> tuple[object, ...]:
         """Equal for those that one search of their index can answer; some then take up to twice as many hits."""
         params = self.params
@@ -174,9 +157,9 @@ class _Search:
 
     def needs_more(self) -> bool:
         """Whether to take more from the index: rows were deleted or changed, and the index has others."""
-        if self.query.arrangement.is_selective and self.rows >= MAX_PLACES:
+        if self.is_settled or (self.query.arrangement.is_selective and self.rows >= MAX_PLACES):
             return False
-        return not self.is_settled and (self.is_cut or bool(self.keys.size and self.keys[-1] >= 0))
+        return self.is_cut or bool(self.keys.size and self.keys[-1] >= 0)
 
 
 class Searcher:
@@ -196,15 +179,14 @@ class Searcher:
         """`record_query` gets each search of an index, after its answer (see `RecallSampler.record_query`)."""
         self._database = database
         self._encoder = encoder
-        self._batcher = batcher
-        self.reader = TextReader(encoder)
-        self._pool = pool
+        self._query_encoder = QueryEncoder(database, encoder, batcher, pool)
+        self.reader = self._query_encoder.reader
         self._use = use
         self._metrics = metrics or ProcessMetrics()
         self._record_query = record_query
         self._facets = facets or FacetCounter(database)
         self._filter_cache = self._facets.filters
-        self.trust = ModelTrust(database, self._encode_texts)
+        self.trust = ModelTrust(database, self._query_encoder.encode_texts)
         self.running = 0  # calls that are being answered right now
         self._lock = threading.Lock()  # of `running`
 
@@ -218,7 +200,9 @@ class Searcher:
     def search_all(self, queries: Sequence[SearchQuery]) -> list[SearchResult | SightlineError]:
         """The answers, in order; for a query without one, its error. The times are those of all together.
 
-        Raises Busy, and then answers none.
+        The stages: encode the parts, and meanwhile prepare (find what the filter allows and what has the words); search
+        the index; fuse its ranking with that of the words; read the rows of the best; make hits of them. The last four
+        are repeated with more while rows are missing. Raises Busy, and then answers none.
         """
         with self._lock:
             self.running += 1
@@ -230,72 +214,46 @@ class Searcher:
 
     def _search_all(self, queries: Sequence[SearchQuery]) -> list[SearchResult | SightlineError]:
         began = time.perf_counter()
+        searches = [_Search.begin(query) for query in queries]
         with span("encode", {"questions": len(queries)}):
-            encoded = self._encode_parts([part for query in queries for part in query.parts])
-        begun = [result_or_error(partial(self._begin, query, encoded)) for query in queries]
-        took = {"encode": time.perf_counter() - began, "search": 0.0, "fetch": 0.0}
+            finish_encoding = self._query_encoder.begin([part for query in queries for part in query.parts])
+            prepare_began = time.perf_counter()
+            attempt(searches, self._prepare)
+            prepared = time.perf_counter() - prepare_began
+            encoded = finish_encoding()
+            attempt(searches, partial(self._add_vector, encoded))
+        took = {"encode": time.perf_counter() - began - prepared, "search": prepared, "fetch": 0.0}
         together: dict[tuple[str, Target], list[_Search]] = {}
-        for search in begun:
-            if isinstance(search, _Search):
-                search.error = result_or_error(partial(self._prepare, search, took))
-                if search.error is None:
-                    together.setdefault((search.query.collection, search.query.target), []).append(search)
-        for searches in together.values():
-            error = result_or_error(partial(self._run, searches, took))
-            for search in searches:
+        for search in searches:
+            if search.error is None:
+                together.setdefault((search.query.collection, search.query.target), []).append(search)
+        for some in together.values():
+            error = result_or_error(partial(self._run, some, took))
+            for search in some:
                 search.error = error
         took["total"] = time.perf_counter() - began
         self._metrics.observe_search(took)
         took_ms = {name: round(seconds * 1000, 2) for name, seconds in took.items()}
-        return [
-            search.error or self._make_result(search, took_ms) if isinstance(search, _Search) else search
-            for search in begun
-        ]
+        return [search.error or self._make_result(search, took_ms) for search in searches]
 
-    def _make_result(self, search: _Search, took_ms: dict[str, float]) -> SearchResult:
-        mode, warnings = search.query.applied_mode, self._warn(search)
-        arranged = describe_arrangement(search.query)
-        return SearchResult(
-            search.hits, took_ms, search.searched, mode, search.trust, arranged, search.facets, warnings
-        )
-
-    def _warn(self, search: _Search) -> list[AnswerWarning]:
-        """What is odd about the texts of a query, once each, and about its filter where that left too few hits."""
-        query = search.query
-        texts = [part for part in query.parts if part.text is not None]
-        found = list(dict.fromkeys(one for part in texts for one in self.reader.warn(part.text or "", part.field)))
-        found += warn_of_fields(search.hits, query.arrangement)
-        if (filter := query.filter) is None or len(search.hits) >= query.k or not filter.compared:
-            return found
-        return found + self._database.read(lambda c: sql.explain_filter(c, query.collection, filter))
-
-    def _begin(self, query: SearchQuery, encoded: _Encoded) -> _Search:
-        """The query with its vector. Raises Validation, NotFound, Rejected."""
-        params = SearchParams(exact=query.exact, nprobe=query.nprobe, refine_k=query.refine_k)
-        vector = self._sum_parts(query.collection, query.parts, encoded)
-        if query.like or query.unlike:
-            liked, unliked = (self._read_liked(query.collection, ids) for ids in (query.like, query.unlike))
-            vector = apply_feedback(vector, liked, unliked, has_words=bool(query.words))
-        rows = query.end + query.arrangement.min_places + len(query.unlike) + EXTRA_HITS
-        return _Search(query, params, vector, rows, rows)
-
-    def _read_liked(self, collection: str, ids: Sequence[str]) -> Embeddings:
-        """The vectors of pictures, [n, d]. Raises NotFound, and Validation for a picture without one."""
-        vectors = [self._read_vector(collection, QueryPart(image_id=id)) for id in ids]
-        return np.stack(vectors) if vectors else np.empty((0, self._encoder.space.d), np.float32)
-
-    def _prepare(self, search: _Search, took: dict[str, float]) -> None:
+    def _prepare(self, search: _Search) -> None:
         """Find out which rows the filter allows, and which have the words. Raises Timeout."""
-        start = time.perf_counter()
         if (query := search.query).filter is not None:
             allowed_ids = self._filter_cache.allowed_ids(query.collection, query.filter)
             search.params = replace(search.params, allowed_ids=allowed_ids)
         if query.applied_mode != "vector":
             search.terms = keywords.split_query(self.reader.replace_emoji(query.words))
-            search.word_keys = self._database.read(partial(find_words, search))
+            self._database.read(partial(find_words, search))
         if search.word_keys:  # the order must not depend on k
             search.limit = max(search.limit, DEPTH + EXTRA_HITS)
-        took["search"] += time.perf_counter() - start
+
+    def _add_vector(self, encoded: EncodedParts, search: _Search) -> None:
+        """Raises Validation, NotFound, Rejected."""
+        query, encoder = search.query, self._query_encoder
+        search.vector = encoder.add_up(query.collection, query.parts, encoded)
+        if query.like or query.unlike:
+            liked, unliked = (encoder.read_pictures(query.collection, ids) for ids in (query.like, query.unlike))
+            search.vector = apply_feedback(search.vector, liked, unliked, has_words=bool(query.words))
 
     def _run(self, searches: Sequence[_Search], took: dict[str, float]) -> None:
         """Do the searches of one index, and add to the seconds. Raises NotFound."""
@@ -328,6 +286,32 @@ class Searcher:
                     key = (query.collection, query.target)
                     self._record_query(key, index, search.vector, search.params, search.query.k + EXTRA_HITS)
 
+    def _fetch(self, target: Target, searches: Sequence[_Search]) -> None:
+        """Give them their hits: the rows that still exist, are ready and match the filter, in the order of the ranking.
+
+        Raises Timeout.
+        """
+
+        def work(c: apsw.Connection) -> tuple[Mapping[int, Row], list[Collection[int]], dict[int, bytes]]:
+            for search in searches:
+                ranked = list(islice(rank_hits(c, search), search.rows + 1))
+                search.places, search.is_cut = ranked[: search.rows], len(ranked) > search.rows
+            wanted = {place.key for search in searches for place in search.places}
+            rows = images.get_rows(c, wanted) if target == "images" else texts.get_rows(c, wanted)
+            unscored = {
+                place.key
+                for search in searches
+                for place in search.places
+                if "vector" not in place.ranks or search.query.arrangement.needs_vectors
+            }
+            vectors = embeddings.get_vectors(c, target, unscored) if unscored else {}
+            return rows, [filter_rows(c, search, rows) for search in searches], vectors
+
+        rows, passed, vectors = self._database.read(work)
+        for search, keys in zip(searches, passed, strict=True):
+            arrange_search(search, make_hits(search, rows, keys, vectors), vectors)
+            search.orphans = sum(place.key not in rows for place in search.places)
+
     def _count_facets(self, search: _Search) -> None:
         """Count over what the filter lets through, and in keyword mode over what has the words. Raises Timeout."""
         query, arrangement = search.query, search.query.arrangement
@@ -340,23 +324,30 @@ class Searcher:
         fields, size = arrangement.facets, arrangement.facet_size
         search.facets = self._facets.count(query.collection, query.target, fields, size, query.filter, matching)
 
+    def _make_result(self, search: _Search, took_ms: dict[str, float]) -> SearchResult:
+        mode, warnings = search.query.applied_mode, self._warn(search)
+        return SearchResult(search.hits, took_ms, search.searched, mode, search.trust, search.facets, warnings)
+
+    def _warn(self, search: _Search) -> list[AnswerWarning]:
+        """What is odd about the texts of a query, once each, and about its filter where that left too few hits."""
+        query = search.query
+        texts = [part for part in query.parts if part.text is not None]
+        found = list(dict.fromkeys(one for part in texts for one in self.reader.warn(part.text or "", part.field)))
+        found += warn_of_fields(search.hits, query.arrangement)
+        if (filter := query.filter) is None or len(search.hits) >= query.k or not filter.compared:
+            return found
+        return found + self._database.read(lambda c: sql.explain_filter(c, query.collection, filter))
+
     def embed(self, collection: str, parts: Sequence[QueryPart]) -> Embeddings:
-        """The weighted sum of the parts' unit vectors, float32 [d], of length 1.
+        """The vector of a query. Raises Validation, NotFound, Rejected, Busy."""
+        return self._query_encoder.embed(collection, parts)
 
-        One pass of the encoder takes the texts of all parts. Raises Validation when the sum is nearly zero.
-        """
-        return self._sum_parts(collection, parts, self._encode_parts(parts))
-
-    def _sum_parts(self, collection: str, parts: Sequence[QueryPart], encoded: _Encoded) -> Embeddings:
-        if not parts:
-            raise Validation("the query is empty")
-        total = np.zeros(self._encoder.space.d, dtype=np.float32)
-        for part in parts:
-            total += np.float32(part.weight) * self._part_vector(collection, part, encoded)
-        length = float(np.linalg.norm(total))
-        if not np.isfinite(length) or length < MIN_LENGTH:
-            raise Validation("the parts of the query cancel each other out")
-        return np.asarray(total / length, dtype=np.float32)
+    def encode_texts(self, sentences: Sequence[str]) -> list[bytes]:
+        """The vectors of texts as the log stores them."""
+        if not sentences:
+            return []
+        vectors = check_vectors(np.stack(self._query_encoder.encode_texts(sentences)))
+        return [vector.astype("<f4").tobytes() for vector in vectors]
 
     def warn_of_labels(self, labels: Sequence[str], template: str) -> list[AnswerWarning]:
         """What is odd about the labels and the template of a classification, and which labels it makes too long."""
@@ -374,110 +365,12 @@ class Searcher:
             pass
         sentences = [fill_template(template, label) for label in labels]
         image = self.embed(collection, [part])
-        vectors = np.stack(self._encode_texts(sentences))
+        vectors = np.stack(self._query_encoder.encode_texts(sentences))
         logits = self._encoder.temperature * (vectors @ image)
         odds = np.exp(logits - logits.max())
         shares = odds / odds.sum()
         order = np.argsort(-shares, kind="stable")
         return [(labels[n], float(shares[n])) for n in order]
-
-    def encode_texts(self, sentences: Sequence[str]) -> list[bytes]:
-        """The vectors of texts as the log stores them."""
-        if not sentences:
-            return []
-        return [vector.astype("<f4").tobytes() for vector in check_vectors(np.stack(self._encode_texts(sentences)))]
-
-    def _encode_texts(self, words: Sequence[str]) -> list[Embeddings]:
-        """A vector for each text. Many are encoded a few at a time, so that other queries get their turn in between."""
-        words = [self.reader.replace_emoji(text) for text in words]
-        vectors: list[Embeddings] = []
-        for start in range(0, len(words), TEXTS_PER_PASS):
-            vectors.extend(self._batcher.submit_texts(words[start : start + TEXTS_PER_PASS]).result())
-        return vectors
-
-    def _encode_parts(self, parts: Sequence[QueryPart]) -> _Encoded:
-        """Everything in `parts` that must go through the encoder. Raises Busy."""
-        words = list(dict.fromkeys(part.text for part in parts if part.text is not None))
-        paths = [part.picture for part in parts if part.picture is not None]
-        return _Encoded(dict(zip(words, self._encode_texts(words), strict=True)), self._encode_pictures(paths))
-
-    def _encode_pictures(self, paths: Sequence[Path]) -> dict[Path, Embeddings | SightlineError]:
-        vectors: dict[Path, Embeddings | SightlineError] = {}
-        for start in range(0, len(paths), PICTURES_AT_ONCE):
-            some = paths[start : start + PICTURES_AT_ONCE]
-            limits, preprocessing = self._pool.picture_limits, self._encoder.preprocessing
-            tasks = [self._pool.submit(decode_picture, path, preprocessing, limits) for path in some]
-            decoded = [result_or_error(task.result) for task in tasks]
-            pixels = [one.pixels for one in decoded if not isinstance(one, SightlineError)]
-            seen = iter(self._batcher.submit_images(np.stack(pixels)).result() if pixels else ())
-            for path, one in zip(some, decoded, strict=True):
-                vectors[path] = one if isinstance(one, SightlineError) else np.asarray(next(seen))
-        return vectors
-
-    def _part_vector(self, collection: str, part: QueryPart, encoded: _Encoded) -> Embeddings:
-        if part.text is not None:
-            return encoded.texts[part.text]
-        if part.picture is not None:
-            vector = encoded.pictures[part.picture]
-            if isinstance(vector, SightlineError):
-                raise vector
-            return vector
-        if part.vector is not None:
-            return self._normalize(part.vector)
-        return self._read_vector(collection, part)
-
-    def _normalize(self, values: Sequence[float]) -> Embeddings:
-        d = self._encoder.space.d
-        if len(values) != d:
-            raise Validation(f"a vector of this model has {d} numbers, not {len(values)}")
-        vector = np.asarray(values, dtype=np.float64)  # float32 cannot hold the squares of large numbers
-        length = float(np.linalg.norm(vector))
-        if not np.isfinite(length) or length < MIN_LENGTH:
-            raise Validation("the vector must be finite and not zero")
-        return np.asarray(vector / length, dtype=np.float32)
-
-    def _read_vector(self, collection: str, part: QueryPart) -> Embeddings:
-        """The vector of a stored picture or text."""
-        target: Target = "images" if part.image_id is not None else "texts"
-        id = part.image_id or part.text_id or ""
-
-        def work(c: apsw.Connection) -> tuple[bool, bytes | None]:
-            row = images.get(c, collection, id) if target == "images" else texts.get(c, collection, id)
-            return row is not None, embeddings.get_vectors(c, target, [row.key]).get(row.key) if row else None
-
-        there, vector = self._database.read(work)
-        if not there:
-            raise NotFound(f"there is no {target[:-1]} {id!r} in {collection!r}")
-        if vector is None:
-            raise Validation(f"{target[:-1]} {id!r} has no vector (yet)")
-        return np.frombuffer(vector, dtype="<f4")
-
-    def _fetch(self, target: Target, searches: Sequence[_Search]) -> None:
-        """Give them their hits: the rows that still exist, are ready and match the filter, in the order of the scores.
-
-        Raises Timeout.
-        """
-
-        def work(c: apsw.Connection) -> tuple[Mapping[int, Image | Text], list[Collection[int]], dict[int, bytes]]:
-            for search in searches:
-                ranked = list(islice(rank_hits(c, search), search.rows + 1))
-                search.places, search.is_cut = ranked[: search.rows], len(ranked) > search.rows
-            wanted = {place.key for search in searches for place in search.places}
-            rows: Mapping[int, Image | Text]
-            rows = images.get_by_keys(c, wanted) if target == "images" else texts.get_by_keys(c, wanted)
-            unscored = {
-                place.key
-                for search in searches
-                for place in search.places
-                if "vector" not in place.ranks or search.query.arrangement.needs_vectors
-            }
-            vectors = embeddings.get_vectors(c, target, unscored) if unscored else {}
-            return rows, [filter_rows(c, search, rows) for search in searches], vectors
-
-        rows, passed, vectors = self._database.read(work)
-        for search, keys in zip(searches, passed, strict=True):
-            arrange_search(search, make_hits(search, rows, keys, vectors), vectors)
-            search.orphans = sum(place.key not in rows for place in search.places)
 
 
 def fill_template(template: str, label: str) -> str:
@@ -485,14 +378,11 @@ def fill_template(template: str, label: str) -> str:
     return label.join(LABEL_PLACEHOLDER.split(template))
 
 
-def result_or_error(work: Callable[[], T]) -> T | SightlineError:
-    """What `work` returns, or the error that it raises. Raises Busy: that concerns every query, not only this one."""
-    try:
-        return work()
-    except Busy:
-        raise
-    except SightlineError as error:
-        return error
+def attempt(searches: Sequence[_Search], stage: Callable[[_Search], None]) -> None:
+    """Do a stage for each search that has no error yet. Raises Busy."""
+    for search in searches:
+        if search.error is None:
+            search.error = result_or_error(partial(stage, search))
 
 
 def search_index(index: VectorIndex, searches: Sequence[_Search]) -> None:
@@ -509,23 +399,24 @@ def search_index(index: VectorIndex, searches: Sequence[_Search]) -> None:
             search.searched = index.ntotal if allowed is None else min(len(allowed), index.ntotal)
 
 
-def find_words(search: _Search, c: apsw.Connection) -> list[int]:
-    """The keys of pictures that have words of the query and that the filter allows, roughly best first."""
+def find_words(search: _Search, c: apsw.Connection) -> None:
+    """Give it the keys of pictures that have words of the query and that the filter allows, and what describes them."""
     found = keywords.find(c, search.query.collection, search.terms)
     allowed = search.params.allowed_ids
-    depth = max(DEPTH, search.limit) if search.query.applied_mode == "keyword" else DEPTH
-    if search.query.arrangement.is_selective and search.query.applied_mode == "keyword":
-        depth = MAX_PLACES
+    depth = DEPTH
+    if search.query.applied_mode == "keyword":
+        depth = MAX_PLACES if search.query.arrangement.is_selective else max(DEPTH, search.limit)
     keys: dict[int, None] = {}  # in their order
     for key in found:
         if allowed is None or allowed.contains(np.array([key]))[0]:
             keys[key] = None
         if len(keys) == depth:
             break
-    return list(keys)
+    search.word_keys = list(keys)
+    search.described = images.get_descriptions(c, search.word_keys[:DEPTH])
 
 
-def filter_rows(c: apsw.Connection, search: _Search, rows: Mapping[int, Image | Text]) -> Collection[int]:
+def filter_rows(c: apsw.Connection, search: _Search, rows: Mapping[int, Row]) -> Collection[int]:
     """The keys whose rows match its filter now."""
     query = search.query
     if query.filter is None:
@@ -539,52 +430,37 @@ def rank_hits(c: apsw.Connection, search: _Search) -> Iterable[FusedHit]:
     by_vectors = [key for key in search.keys.tolist() if key >= 0]
     if not search.word_keys:
         return (FusedHit(key, {"vector": n}) for n, key in enumerate(by_vectors, 1))
-    described = images.get_descriptions(c, {*search.word_keys[:DEPTH], *by_vectors[:DEPTH]})
-    return fuse(search.terms, described, by_vectors, search.word_keys, search.query.weights, search.trust or 0.0)
+    near = [key for key in by_vectors[:DEPTH] if key not in search.described]
+    search.described |= images.get_descriptions(c, near)
+    trust = search.trust or 0.0
+    return fuse(search.terms, search.described, by_vectors, search.word_keys, search.query.weights, trust)
 
 
 def arrange_search(search: _Search, found: Iterator[Hit], vectors: Mapping[int, bytes]) -> None:
     """Give a search the hits that it shows; `vectors` has those that the arrangement needs."""
     query, arrangement = search.query, search.query.arrangement
-    if not arrangement.is_selective:
+    if arrangement.is_selective:
+        arranged = arrange(list(found), vectors, arrangement, query.k)
+        hits, search.is_settled = arranged.hits, arranged.is_settled
+    else:
         hits = list(islice(found, query.end))
         search.is_settled = len(hits) == query.end
-    else:
-        hits = list(found)
-        stacked = None
-        if arrangement.needs_vectors:
-            keys = [(hit.image or hit.text).key for hit in hits]  # type: ignore[union-attr]
-            stacked = np.frombuffer(b"".join(vectors[key] for key in keys), "<f4").reshape(len(hits), -1)
-        arranged = arrange(hits, stacked, arrangement, query.k)
-        hits, search.is_settled = arranged.hits, arranged.is_settled
     search.hits = order_hits(hits[arrangement.offset :], arrangement.order)
 
 
-def describe_arrangement(query: SearchQuery) -> dict[str, Any]:
-    """What of the arrangement and of the feedback of a query was applied."""
-    arrangement, (towards, away) = query.arrangement, feedback_shares(has_words=bool(query.words))
-    applied = {
-        "order_by": arrangement.order.text if arrangement.order else None,
-        "group_by": field_name(arrangement.group) if arrangement.group else None,
-        "diversity": arrangement.diversity or None,
-        "collapse": SAME_PICTURE if arrangement.collapse else None,
-        "like": towards if query.like else None,
-        "unlike": away if query.unlike else None,
-    }
-    return {name: value for name, value in applied.items() if value is not None}
-
-
 def make_hits(
-    search: _Search, rows: Mapping[int, Image | Text], passed: Collection[int], vectors: Mapping[int, bytes]
+    search: _Search, rows: Mapping[int, Row], passed: Collection[int], vectors: Mapping[int, bytes]
 ) -> Iterator[Hit]:
     """The hits of a search whose rows exist, best first; `vectors` are those of keys that only the words found."""
     scores = dict(zip(search.keys.tolist(), search.scores.tolist(), strict=True))
     scores |= {key: float(np.frombuffer(vector, "<f4") @ search.vector) for key, vector in vectors.items()}
+    is_images = search.query.target == "images"
     for place in search.places:
-        row = rows.get(place.key)
-        if row is None or place.key not in scores or place.key not in passed:
+        if place.key not in rows or place.key not in scores or place.key not in passed:
             continue
-        if row.collection != search.query.collection or (row.id in search.query.unlike and isinstance(row, Image)):
+        row: Image | Text
+        row = image_from_row(rows[place.key]) if is_images else text_from_row(rows[place.key])
+        if row.collection != search.query.collection or (is_images and row.id in search.query.unlike):
             continue
         if isinstance(row, Text):
             yield Hit(row.id, scores[place.key], text=row, ranks=place.ranks)

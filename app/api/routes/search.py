@@ -61,8 +61,9 @@ from app.core.settings import Settings
 from app.decode.headers import read_header
 from app.decode.limits import JPEG_FACTOR, PictureLimits
 from app.search.fusion import Weights
+from app.search.query_encoder import QueryPart, result_or_error
 from app.search.query_syntax import parse_weighted_query
-from app.search.searcher import QueryPart, SearchQuery, SearchResult, result_or_error
+from app.search.searcher import SearchQuery, SearchResult
 from app.service.search_service import SearchService
 from app.storage.filters.parser import parse_filter
 
@@ -213,7 +214,7 @@ def search_response(search: SearchService, found: SearchResult, query: SearchQue
             "model": search.model.encoder.space.model,
             "target": query.target,
             "searched": found.searched,
-            "applied": {"mode": found.mode, "model_trust": found.trust, **found.arranged},
+            "applied": {"mode": found.mode, "model_trust": found.trust, **query.arranged},
             "facets": facets_out(found.facets) if query.arrangement.facets else None,
             "warnings": [WarningOut.of(warning) for warning in found.warnings],
         }

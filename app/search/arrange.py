@@ -77,10 +77,13 @@ class Arranged:
 def arrange(hits: Sequence[Hit], stored: Mapping[int, bytes], arrangement: Arrangement, k: int) -> Arranged:
     """Leave hits out and move them, as `arrangement` wants it.
 
-    `hits` is the ranking from its start; `stored` has their vectors by key, where the arrangement needs them.
+    `hits` is the ranking from its start; `stored` has their vectors by key, where the arrangement needs them: a hit
+    without one is left out.
     """
     end = arrangement.offset + k
     vectors = np.empty((0, 0), np.float32)
+    if arrangement.needs_vectors:
+        hits = [hit for hit in hits if _record(hit).key in stored]
     if arrangement.needs_vectors and hits:
         vectors = np.frombuffer(b"".join(stored[_record(hit).key] for hit in hits), "<f4").reshape(len(hits), -1)
     kept = collapse(vectors) if arrangement.collapse else {n: [] for n in range(len(hits))}
@@ -117,7 +120,7 @@ def _group(value: Value | None) -> Hashable | None:
 
 def describe(arrangement: Arrangement, shares: tuple[float, float]) -> dict[str, str | float]:
     """What was applied, without what is off; `shares` are those of liked and of unliked pictures, 0 without any."""
-    applied = {
+    applied: dict[str, str | float] = {
         "order_by": arrangement.order.text if arrangement.order else "",
         "group_by": field_name(arrangement.group) if arrangement.group else "",
         "diversity": arrangement.diversity,

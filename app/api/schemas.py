@@ -113,6 +113,13 @@ Tag = Annotated[FormTag, describe_field(minLength=1)]
 Tags = Annotated[list[Tag], Field(max_length=MAX_ENTRIES, fail_fast=True), describe_field(maxItems=MAX_TAGS)]
 MOST_TAGS = describe_field(maxItems=MAX_TAGS)
 Template = Annotated[UnicodeText, describe_field(pattern=r"\{(label)?\}")]
+MAX_TEMPLATES = 16
+QueryTemplate = Annotated[UnicodeText, describe_field(pattern=r"\{\}")]
+QueryTemplates = (
+    Literal["auto", "none"]
+    | Annotated[list[QueryTemplate], Field(min_length=1, max_length=MAX_TEMPLATES, fail_fast=True)]
+)
+ScoreThreshold = Annotated[FiniteFloat, Field(ge=-1, le=1)]
 FormMetadata = Annotated[
     dict[str, Any],
     read_object("metadata"),
@@ -165,6 +172,11 @@ WAIT = "Seconds to wait until the picture is ready (0)."
 REPLACE = "Replace the bytes that this id has (false)."
 MODE = "Compare words (keyword), vectors (vector), or both (hybrid: the default for words alone)."
 EXACT = "Compare with every vector, whatever the index could save (false)."
+TEMPLATES = (
+    "Sentences with {} in whose place the text is put; auto (default): where they were measured to help; or none."
+)
+SCORE_THRESHOLD = "Hits with a lower cosine are left out."
+CALIBRATE = "Say in `verdict` whether anything fits (true)."
 
 
 class ErrorOut(BaseModel):
@@ -542,6 +554,13 @@ class HitOut(BaseModel):
         )
 
 
+class VerdictOut(BaseModel):
+    """Whether anything fits the query."""
+
+    match: Literal["good", "weak", "none"]
+    confidence: float = Field(description="0: it could be either; 1: certain.")
+
+
 class AppliedOut(BaseModel):
     """How a search was answered."""
 
@@ -550,6 +569,10 @@ class AppliedOut(BaseModel):
         description="How much the vectors counted beside the words: the share of captions and names of the collection"
         " by which the model finds their pictures. Null if the vectors were ranked alone."
     )
+    normalisation: Literal["nnn", "off"] = Field(
+        description="Whether pictures that are near to every text were ranked down (nnn)."
+    )
+    templates: list[str] = Field(description="The templates whose mean was searched for; empty without any.")
     order_by: str | None = Field(None, exclude_if=is_none, description="The order of these hits, if not the ranking.")
     group_by: str | None = Field(None, exclude_if=is_none, description="Of which each value has group_size hits.")
     diversity: float | None = Field(None, exclude_if=is_none, description="As sent, if it is on.")
@@ -579,6 +602,9 @@ class SearchOut(BaseModel):
     target: Target
     searched: int
     applied: AppliedOut
+    verdict: VerdictOut | None = Field(
+        None, description="Of searches for pictures by words, unless `calibrate` is false or `exact` is true."
+    )
     facets: FacetsOut | None = FACETS_FIELD
     warnings: list[WarningOut] = WARNINGS_FIELD
 
@@ -657,6 +683,9 @@ class SearchIn(RequestModel, ArrangementIn):
     mode: Mode | None = Field(None, description=MODE)
     weights: WeightsIn | None = None
     params: ParamsIn | None = None
+    templates: QueryTemplates = Field("auto", description=TEMPLATES)
+    score_threshold: ScoreThreshold | None = Field(None, description=SCORE_THRESHOLD)
+    calibrate: bool = Field(True, description=CALIBRATE)
     like: Feedback = Field(default_factory=list, description="Ids of pictures that the query is moved towards.")
     unlike: Feedback = Field(default_factory=list, description="Ids of pictures that it is moved away from.")
 
@@ -669,6 +698,7 @@ class SearchForm(FormModel, ArrangementIn):
     target: Annotated[Target | None, Field(examples=["images"])] = None
     filter: FormFilter = None
     exact: Annotated[bool | None, Field(description=EXACT, examples=[False])] = None
+    score_threshold: Annotated[ScoreThreshold | None, Field(description=SCORE_THRESHOLD, examples=[0.3])] = None
     collection: CollectionName = None
 
 
@@ -718,6 +748,44 @@ class ClassifyForm(FormModel):
     collection: CollectionName = None
 
 
+class MatchIn(RequestModel):
+    """Which of the texts fit a stored picture."""
+
+    model_config = ConfigDict(json_schema_extra=example(image_id="car-1", text=["a car", "a cat"]))
+
+    image_id: Id
+    text: Annotated[list[QueryText], Field(min_length=1, max_length=1000, fail_fast=True)]
+    collection: CollectionName = None
+
+
+class MatchForm(FormModel):
+    """Which of the texts fit the picture that is sent."""
+
+    file: File
+    text: Annotated[
+        list[QueryText],
+        describe_field(minItems=1, maxItems=1000),
+        Field(max_length=MAX_FIELDS, description="A field for each text.", examples=[["a car", "a cat"]]),
+    ]
+    collection: CollectionName = None
+
+
+class MatchOut(BaseModel):
+    """How a text fits: its cosine, and the probability that it is right. Null where nothing tells that."""
+
+    text: str
+    score: float
+    probability: float | None
+    match: bool | None = Field(description="Whether the probability is at least one half.")
+
+
+class MatchesOut(BaseModel):
+    """The texts in the order in which they were sent."""
+
+    matches: list[MatchOut]
+    warnings: list[WarningOut] = WARNINGS_FIELD
+
+
 class LabelOut(BaseModel):
     """A label and its probability among the labels that were sent."""
 
@@ -726,7 +794,7 @@ class LabelOut(BaseModel):
 
 
 class ClassifyOut(BaseModel):
-    """Labels, likeliest first; the probabilities add up to 1."""
+    """Labels, likeliest first; the probabilities add up to 1, or are each its own (of a model like SigLIP)."""
 
     labels: list[LabelOut]
     warnings: list[WarningOut] = WARNINGS_FIELD

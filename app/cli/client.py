@@ -203,11 +203,19 @@ class Client:
             params["cursor"] = page["next_cursor"]
 
     def search(
-        self, words: str, k: int, target: str = "images", filter: Any = None, mode: str | None = None, **more: Any
+        self,
+        words: str,
+        k: int,
+        target: str = "images",
+        filter: Any = None,
+        mode: str | None = None,
+        threshold: float | None = None,
+        **more: Any,
     ) -> dict[str, Any]:
         """Search by words. `more` are other fields of the body of a search."""
         options = {} if filter is None else {"filter": filter}
         options |= ({} if mode is None else {"mode": mode}) | more
+        options |= {} if threshold is None else {"score_threshold": threshold}
         if more:
             parts = [{"text": text, "weight": weight} for text, weight in parse_weighted_query(words)]
             body = {"query": parts or [{"text": words}], "k": k, "target": target, **options}
@@ -218,11 +226,18 @@ class Client:
         return self._call("GET", "/v1/search", answers.Found, params=params)
 
     def search_picture(
-        self, path: Path, k: int, target: str = "images", filter: Any = None, **more: Any
+        self,
+        path: Path,
+        k: int,
+        target: str = "images",
+        filter: Any = None,
+        threshold: float | None = None,
+        **more: Any,
     ) -> dict[str, Any]:
         """Search by a picture. `more` are other fields of its form."""
         options = {} if filter is None else {"filter": json.dumps(filter)}
         options |= {name: json.dumps(value) if value is True else str(value) for name, value in more.items()}
+        options |= {} if threshold is None else {"score_threshold": str(threshold)}
         data = {"k": str(k), "target": target, **options, **self._collection}
         try:
             with open(path, "rb") as file:

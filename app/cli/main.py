@@ -180,6 +180,7 @@ def ingest(paths: tuple[str, ...], urls: str | None, exclude: tuple[str, ...], *
     type=click.Choice(["hybrid", "vector", "keyword"]),
     help="Rank by what pictures show (vector), by their captions, tags and names (keyword), or by both (the default).",
 )
+@click.option("--threshold", type=click.FloatRange(-1, 1), help="Leave out hits with a lower score.")
 @click.option("--offset", type=click.IntRange(min=0), help="Skip so many hits, to see the next ones.")
 @click.option(
     "--order-by",
@@ -206,6 +207,7 @@ def search(
     target: str,
     filter: dict[str, Any] | None,
     mode: str | None,
+    threshold: float | None,
     batch: str | None,
     paths: bool,
     as_json: bool,
@@ -232,13 +234,14 @@ def search(
     arranged = pop_arrangement(given, is_batch=batch is not None, is_picture=image is not None)
     with open_client(given) as client:
         if batch is not None:
-            sys.exit(print_answers(client, batch, k, target, filter))
+            sys.exit(print_answers(client, batch, k, target, filter, threshold))
         if image is not None:
-            answer = client.search_picture(image, k, target, filter, **arranged)
+            answer = client.search_picture(image, k, target, filter, threshold, **arranged)
         else:
-            answer = client.search(" ".join(words), k, target, filter, mode, **arranged)
+            answer = client.search(" ".join(words), k, target, filter, mode, threshold, **arranged)
     output.show_hint(find_facts(str(answer.get("model"))).hint)
     output.show_warnings(answer)
+    output.show_verdict(answer)
     if as_json:
         print_json(answer)
     elif paths:

@@ -28,6 +28,7 @@ SAME_PICTURE = 0.95  # cosine from which two pictures are nearly the same: see d
 WINDOW = 200  # places before a hit among which it may have its near-duplicate
 DIVERSE_DEPTH = 200  # the best hits, among which diversity chooses; the others follow in their order
 MAX_PLACES = 10_000  # of a ranking that a caller may ask for
+MAX_ARRANGED = 2_000  # places that are looked at for near-duplicates, groups and diversity
 MIN_LENGTH = 1e-6  # a shorter query has no direction
 LIKED_SHARE = 0.2  # how much the mean of liked pictures counts beside words, which have length 1: decision 54
 UNLIKED_SHARE = 0.1
@@ -63,7 +64,7 @@ class Arrangement:
         return max(WINDOW if self.collapse else 0, DIVERSE_DEPTH if self.diversity > 0 else 0)
 
 
-PLAIN = Arrangement()
+AS_RANKED = Arrangement()
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ def fuse(
 
     The first DEPTH of each ranking are fused; the others follow, so that the order does not depend on how many are
     asked for. `by_vectors` and `by_words` are keys, best first; `described` has the words of the first DEPTH of each;
-    `trust` is that of the model, 0 to 1 (see `ModelTrust`).
+    `trust` is that of the model, 0 to 1 (see `Profile`).
     """
     near = {key: n for n, key in enumerate(by_vectors, 1)}
     heads = dict.fromkeys([*by_words[:DEPTH], *by_vectors[:DEPTH]])

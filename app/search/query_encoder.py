@@ -17,6 +17,7 @@ from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
 from app.encoder.protocol import Embeddings, Encoder
 from app.encoder.reading import TextReader
+from app.search.templates import PLAIN, average, fill
 from app.storage.database import Database
 from app.storage.tables import embeddings, images, texts
 
@@ -31,7 +32,8 @@ MIN_LENGTH = 1e-6  # a sum of parts shorter than this has no direction
 class QueryPart:
     """One part of a query: exactly one of the first five fields is set. The weight may be negative.
 
-    `field` is what the client sent the text as, for warnings.
+    `field` is what the client sent the text as, for warnings. The vector of a text is the mean of its filled
+    `templates`.
     """
 
     text: str | None = None
@@ -41,6 +43,7 @@ class QueryPart:
     vector: Sequence[float] | None = None
     weight: float = 1.0
     field: str | None = None
+    templates: Sequence[str] = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,8 @@ class QueryEncoder:
 
         The function that this returns waits for them, and encodes the rest. It raises Busy.
         """
-        words = list(dict.fromkeys(part.text for part in parts if part.text is not None))
+        texts = ((part.text, part.templates) for part in parts if part.text is not None)
+        words = list(dict.fromkeys(fill(template, text) for text, templates in texts for template in templates))
         paths = [part.picture for part in parts if part.picture is not None]
         finish = self._begin_texts(words)
         return lambda: EncodedParts(dict(zip(words, finish(), strict=True)), self._encode_pictures(paths))
@@ -127,7 +131,7 @@ class QueryEncoder:
 
     def _part_vector(self, collection: str, part: QueryPart, encoded: EncodedParts) -> Embeddings:
         if part.text is not None:
-            return encoded.texts[part.text]
+            return average([encoded.texts[fill(template, part.text)] for template in part.templates])
         if part.picture is not None:
             vector = encoded.pictures[part.picture]
             if isinstance(vector, SightlineError):

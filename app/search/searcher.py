@@ -25,9 +25,10 @@ from app.core.types import DEFAULT_COLLECTION, AnswerWarning, Hit, Image, Mode, 
 from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
 from app.encoder.protocol import Embeddings, Encoder, check_vectors
+from app.search import hubs
 from app.search.arrange import (
-    MAX_PLACES,
-    PLAIN,
+    AS_RANKED,
+    MAX_ARRANGED,
     Arrangement,
     apply_feedback,
     arrange,
@@ -36,10 +37,21 @@ from app.search.arrange import (
     order_hits,
     warn_of_fields,
 )
+from app.search.collection_profile import UNKNOWN, CollectionProfiles, Profile
 from app.search.facets import Counts, FacetCounter
-from app.search.fusion import DEPTH, EQUAL_WEIGHTS, Described, FusedHit, Weights, find_highlights, fuse
-from app.search.model_trust import ModelTrust
+from app.search.fusion import (
+    DEPTH,
+    EQUAL_WEIGHTS,
+    Described,
+    FusedHit,
+    Weights,
+    find_highlights,
+    fuse,
+    rate_matches,
+)
 from app.search.query_encoder import EncodedParts, QueryEncoder, QueryPart, result_or_error
+from app.search.templates import PLAIN, is_short
+from app.search.verdict import Verdict, judge, judge_words, measure_deviations, sigmoid
 from app.storage import keywords
 from app.storage.database import Database
 from app.storage.filters import sql
@@ -56,6 +68,11 @@ RecordQuery = Callable[[tuple[str, Target], VectorIndex, Embeddings, SearchParam
 
 EXTRA_HITS = 16  # asked for beyond k, because rows may be deleted faster than the index follows
 LABEL_PLACEHOLDER = re.compile(r"\{label\}|\{\}")  # where a label goes in a template
+NOT_CALIBRATED = (
+    "this collection does not tell yet how near a text must be to fit: it has too few pictures, was not measured yet,"
+    " or its right texts are no nearer than others; compare the scores of several texts"
+)
+JUDGED_HITS = 3  # in which all words of a query are looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +80,9 @@ class SearchQuery:
     """One search: its parts, what it searches, which rows `filter` allows, and how.
 
     `exact` compares with every vector; `nprobe` and `refine_k` replace what an approximate index was calibrated to.
-    Without `mode`, a search for pictures by words alone is hybrid. `like` and `unlike` are ids of pictures; the latter
-    are no hits.
+    Without `mode`, a search for pictures by words alone is hybrid. `templates` None leaves the choice to the searcher.
+    Hits below `score_threshold` are left out. With `calibrate` the answer says whether anything fits.
+    `like` and `unlike` are ids of pictures; the latter are no hits.
     """
 
     parts: Sequence[QueryPart]
@@ -77,7 +95,10 @@ class SearchQuery:
     refine_k: int | None = None
     mode: Mode | None = None
     weights: Weights = EQUAL_WEIGHTS
-    arrangement: Arrangement = PLAIN
+    templates: Sequence[str] | None = None
+    score_threshold: float | None = None
+    calibrate: bool = True
+    arrangement: Arrangement = AS_RANKED
     like: Sequence[str] = ()
     unlike: Sequence[str] = ()
 
@@ -95,8 +116,13 @@ class SearchQuery:
     @property
     def applied_mode(self) -> Mode:
         """The mode; without one, that which fits the query."""
+        return self.mode or ("hybrid" if self.is_calibrated else "vector")
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether it asks for pictures by words alone: what is known of the collection holds for such searches."""
         is_words = bool(self.words) and all(part.text is not None for part in self.parts)
-        return self.mode or ("hybrid" if is_words and self.target == "images" and not self.exact else "vector")
+        return is_words and self.target == "images" and not self.exact
 
     @property
     def words(self) -> str:
@@ -116,6 +142,9 @@ class SearchResult:
     searched: int
     mode: Mode
     trust: float | None = None
+    templates: Sequence[str] = ()
+    is_normalised: bool = False
+    verdict: Verdict | None = None
     facets: Mapping[str, Counts] = field(default_factory=dict)
     warnings: list[AnswerWarning] = field(default_factory=list)
 
@@ -134,10 +163,12 @@ class _Search:
     terms: Sequence[keywords.Words] = ()
     word_keys: Sequence[int] = ()  # of what has words of the query, roughly best first
     described: dict[int, Described] = field(default_factory=dict)  # the words of the candidates of both rankings
+    profile: Profile = UNKNOWN
     trust: float | None = None  # of the model, where words are ranked beside the vectors
     places: Sequence[FusedHit] = ()  # the best so far, whose rows are read
     is_cut: bool = False  # whether there are more places
     is_settled: bool = False  # whether more places would change nothing
+    best: Sequence[Hit] = ()  # of the ranking, whichever are shown
     facets: Mapping[str, Counts] = field(default_factory=dict)
     hits: list[Hit] = field(default_factory=list)
     orphans: int = 0
@@ -147,8 +178,15 @@ class _Search:
     @classmethod
     def begin(cls, query: SearchQuery) -> _Search:
         params = SearchParams(exact=query.exact, nprobe=query.nprobe, refine_k=query.refine_k)
-        rows = query.end + query.arrangement.min_places + len(query.unlike) + EXTRA_HITS
-        return cls(query, params, rows, rows)
+        search = cls(query, params, 0, 0)
+        search.take(query.end + query.arrangement.min_places + len(query.unlike) + EXTRA_HITS)
+        return search
+
+    def take(self, places: int) -> None:
+        """Take so many places next; what is arranged has MAX_ARRANGED, whatever k is."""
+        self.limit = self.rows = places
+        if self.query.arrangement.is_selective:
+            self.rows = min(places, MAX_ARRANGED)
 
     def group_key(self) -> tuple[object, ...]:
         """Equal for those that one search of their index can answer; some then take up to twice as many hits."""
@@ -157,9 +195,11 @@ class _Search:
 
     def needs_more(self) -> bool:
         """Whether to take more from the index: rows were deleted or changed, and the index has others."""
-        if self.is_settled or (self.query.arrangement.is_selective and self.rows >= MAX_PLACES):
+        least = self.query.score_threshold
+        is_full = bool(self.keys.size and self.keys[-1] >= 0) and (least is None or bool(self.scores[-1] >= least))
+        if self.is_settled or (self.query.arrangement.is_selective and self.rows == MAX_ARRANGED):
             return False
-        return self.is_cut or bool(self.keys.size and self.keys[-1] >= 0)
+        return self.is_cut or is_full
 
 
 class Searcher:
@@ -186,7 +226,7 @@ class Searcher:
         self._record_query = record_query
         self._facets = facets or FacetCounter(database)
         self._filter_cache = self._facets.filters
-        self.trust = ModelTrust(database, self._query_encoder.encode_texts)
+        self.profiles = CollectionProfiles(database, encoder, self._query_encoder.encode_texts, use)
         self.running = 0  # calls that are being answered right now
         self._lock = threading.Lock()  # of `running`
 
@@ -214,9 +254,9 @@ class Searcher:
 
     def _search_all(self, queries: Sequence[SearchQuery]) -> list[SearchResult | SightlineError]:
         began = time.perf_counter()
-        searches = [_Search.begin(query) for query in queries]
+        searches = [_Search.begin(self._fill_templates(query)) for query in queries]
         with span("encode", {"questions": len(queries)}):
-            finish_encoding = self._query_encoder.begin([part for query in queries for part in query.parts])
+            finish_encoding = self._query_encoder.begin([part for search in searches for part in search.query.parts])
             prepare_began = time.perf_counter()
             attempt(searches, self._prepare)
             prepared = time.perf_counter() - prepare_began
@@ -235,6 +275,17 @@ class Searcher:
         self._metrics.observe_search(took)
         took_ms = {name: round(seconds * 1000, 2) for name, seconds in took.items()}
         return [search.error or self._make_result(search, took_ms) for search in searches]
+
+    def _fill_templates(self, query: SearchQuery) -> SearchQuery:
+        """The query with its templates; left to us, those that were measured to help, for few words."""
+        templates = query.templates
+        if templates is None:
+            is_open = query.is_calibrated and is_short(query.words)
+            templates = self.profiles.get(query.collection, 0).templates if is_open else PLAIN
+        if templates == PLAIN:
+            return replace(query, templates=PLAIN)
+        parts = [part if part.text is None else replace(part, templates=templates) for part in query.parts]
+        return replace(query, templates=templates, parts=parts)
 
     def _prepare(self, search: _Search) -> None:
         """Find out which rows the filter allows, and which have the words. Raises Timeout."""
@@ -260,6 +311,11 @@ class Searcher:
         query = searches[0].query
         with self._use(query.collection, query.target) as index:
             waiting = searches
+            for search in searches:
+                if search.query.is_calibrated:
+                    search.profile = self.profiles.get(query.collection, index.ntotal)
+                    if search.profile.hubs is not None:
+                        search.limit = max(search.limit, hubs.DEPTH + EXTRA_HITS)
             while waiting:
                 start = time.perf_counter()
                 with span("search", {"target": query.target, "questions": len(waiting)}):
@@ -268,14 +324,13 @@ class Searcher:
                 with span("fetch", {"target": query.target}):
                     for search in waiting:
                         if search.query.applied_mode == "hybrid" and search.word_keys:
-                            search.trust = self.trust.get(query.collection, index.ntotal)
+                            search.trust = search.profile.trust
                     self._fetch(query.target, waiting)
                 took["search"] += middle - start
                 took["fetch"] += time.perf_counter() - middle
                 waiting = [search for search in waiting if search.needs_more()]
                 for search in waiting:
-                    search.limit *= 4
-                    search.rows *= 4
+                    search.take(search.limit * 4)
             start = time.perf_counter()
             for search in searches:
                 self._count_facets(search)
@@ -326,7 +381,20 @@ class Searcher:
 
     def _make_result(self, search: _Search, took_ms: dict[str, float]) -> SearchResult:
         mode, warnings = search.query.applied_mode, self._warn(search)
-        return SearchResult(search.hits, took_ms, search.searched, mode, search.trust, search.facets, warnings)
+        templates = tuple(one for one in search.query.templates or () if search.query.templates != PLAIN)
+        is_normalised = search.profile.hubs is not None and mode != "keyword"
+        return SearchResult(
+            search.hits,
+            took_ms,
+            search.searched,
+            mode,
+            search.trust,
+            templates,
+            is_normalised,
+            judge_search(search),
+            search.facets,
+            warnings,
+        )
 
     def _warn(self, search: _Search) -> list[AnswerWarning]:
         """What is odd about the texts of a query, once each, and about its filter where that left too few hits."""
@@ -360,17 +428,49 @@ class Searcher:
     def classify(
         self, collection: str, part: QueryPart, labels: Sequence[str], template: str
     ) -> list[tuple[str, float]]:
-        """Labels with their probabilities, likeliest first: a softmax with the model's own temperature."""
+        """Labels with their probabilities, likeliest first.
+
+        A softmax with the model's own temperature; of a model that was trained to judge each pair alone, its sigmoid.
+        """
         with self._use(collection, "images"):  # raises NotFound
             pass
         sentences = [fill_template(template, label) for label in labels]
         image = self.embed(collection, [part])
         vectors = np.stack(self._query_encoder.encode_texts(sentences))
         logits = self._encoder.temperature * (vectors @ image)
-        odds = np.exp(logits - logits.max())
-        shares = odds / odds.sum()
-        order = np.argsort(-shares, kind="stable")
+        if (bias := self._encoder.logit_bias) is not None:
+            shares = sigmoid(logits + bias)
+        else:
+            odds = np.exp(logits - logits.max())
+            shares = odds / odds.sum()
+        order = np.argsort(-logits, kind="stable")
         return [(labels[n], float(shares[n])) for n in order]
+
+    def match(self, collection: str, part: QueryPart, words: Sequence[str]) -> list[tuple[float, float | None]]:
+        """The cosine of a picture with each text, and the probability that it fits; None where nothing tells that.
+
+        Raises NotFound, Rejected, Busy.
+        """
+        with self._use(collection, "images") as index:
+            profile = self.profiles.get(collection, index.ntotal)
+        image = self.embed(collection, [part])
+        vectors = np.stack(self._query_encoder.encode_texts(words))
+        scores = vectors @ image
+        if (bias := self._encoder.logit_bias) is not None:
+            shares = sigmoid(self._encoder.temperature * scores + bias).tolist()
+        elif profile.calibration is not None and profile.sample is not None:
+            deviations = measure_deviations(scores, vectors, profile.sample)
+            shares = profile.calibration.probability(scores, deviations).tolist()
+        else:
+            shares = [None] * len(words)
+        return list(zip(scores.tolist(), shares, strict=True))
+
+    def warn_of_matches(self, words: Sequence[str], found: Sequence[tuple[float, float | None]]) -> list[AnswerWarning]:
+        """What is odd about the texts of a match, and whether nothing tells how probable they are."""
+        warnings = [one for n, text in enumerate(words) for one in self.reader.warn(text, f"text.{n}")]
+        if any(share is None for _, share in found):
+            warnings.append(AnswerWarning("not_calibrated", NOT_CALIBRATED))
+        return warnings
 
 
 def fill_template(template: str, label: str) -> str:
@@ -405,7 +505,7 @@ def find_words(search: _Search, c: apsw.Connection) -> None:
     allowed = search.params.allowed_ids
     depth = DEPTH
     if search.query.applied_mode == "keyword":
-        depth = MAX_PLACES if search.query.arrangement.is_selective else max(DEPTH, search.limit)
+        depth = MAX_ARRANGED if search.query.arrangement.is_selective else max(DEPTH, search.limit)
     keys: dict[int, None] = {}  # in their order
     for key in found:
         if allowed is None or allowed.contains(np.array([key]))[0]:
@@ -427,23 +527,45 @@ def filter_rows(c: apsw.Connection, search: _Search, rows: Mapping[int, Row]) ->
 
 def rank_hits(c: apsw.Connection, search: _Search) -> Iterable[FusedHit]:
     """The keys that a search has found, best first."""
-    by_vectors = [key for key in search.keys.tolist() if key >= 0]
+    by_hubs = search.profile.hubs
+    keys = search.keys if by_hubs is None else by_hubs.rerank(search.scores, search.keys)
+    by_vectors = [key for key in keys.tolist() if key >= 0]
     if not search.word_keys:
-        return (FusedHit(key, {"vector": n}) for n, key in enumerate(by_vectors, 1))
-    near = [key for key in by_vectors[:DEPTH] if key not in search.described]
-    search.described |= images.get_descriptions(c, near)
-    trust = search.trust or 0.0
-    return fuse(search.terms, search.described, by_vectors, search.word_keys, search.query.weights, trust)
+        ranked: Iterable[FusedHit] = (FusedHit(key, {"vector": n}) for n, key in enumerate(by_vectors, 1))
+    else:
+        near = [key for key in by_vectors[:DEPTH] if key not in search.described]
+        search.described |= images.get_descriptions(c, near)
+        trust, weights = search.trust or 0.0, search.query.weights
+        ranked = fuse(search.terms, search.described, by_vectors, search.word_keys, weights, trust)
+    if (least := search.query.score_threshold) is None:
+        return ranked
+    below = set(search.keys[search.scores < least].tolist())
+    return (place for place in ranked if place.key not in below)
+
+
+def judge_search(search: _Search) -> Verdict | None:
+    """Whether anything fits a search for pictures by words; None for every other."""
+    query = search.query
+    if not (query.is_calibrated and query.calibrate) or query.like or query.unlike:
+        return None
+    found = [hit.image for hit in search.best[:JUDGED_HITS] if hit.image is not None and "keyword" in hit.ranks]
+    described = {image.key: (image.caption, image.tags, image.source) for image in found}
+    said = max(rate_matches(search.terms, described).values(), default=0.0) if described else 0.0
+    best = float(search.scores[0]) if search.keys.size and search.keys[0] >= 0 else None
+    if query.applied_mode == "keyword":
+        return judge_words(said, bool(search.best))
+    return judge(search.profile.calibration, search.profile.sample, search.vector, best, said)
 
 
 def arrange_search(search: _Search, found: Iterator[Hit], vectors: Mapping[int, bytes]) -> None:
     """Give a search the hits that it shows; `vectors` has those that the arrangement needs."""
     query, arrangement = search.query, search.query.arrangement
     if arrangement.is_selective:
-        arranged = arrange(list(found), vectors, arrangement, query.k)
+        search.best = list(found)
+        arranged = arrange(search.best, vectors, arrangement, query.k)
         hits, search.is_settled = arranged.hits, arranged.is_settled
     else:
-        hits = list(islice(found, query.end))
+        search.best = hits = list(islice(found, query.end))
         search.is_settled = len(hits) == query.end
     search.hits = order_hits(hits[arrangement.offset :], arrangement.order)
 
@@ -455,12 +577,15 @@ def make_hits(
     scores = dict(zip(search.keys.tolist(), search.scores.tolist(), strict=True))
     scores |= {key: float(np.frombuffer(vector, "<f4") @ search.vector) for key, vector in vectors.items()}
     is_images = search.query.target == "images"
+    least = -np.inf if search.query.score_threshold is None else search.query.score_threshold
     for place in search.places:
         if place.key not in rows or place.key not in scores or place.key not in passed:
             continue
         row: Image | Text
         row = image_from_row(rows[place.key]) if is_images else text_from_row(rows[place.key])
-        if row.collection != search.query.collection or (is_images and row.id in search.query.unlike):
+        if row.collection != search.query.collection or scores[place.key] < least:
+            continue
+        if is_images and row.id in search.query.unlike:
             continue
         if isinstance(row, Text):
             yield Hit(row.id, scores[place.key], text=row, ranks=place.ranks)

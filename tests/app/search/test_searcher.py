@@ -17,10 +17,12 @@ from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
 from app.encoder.dummy import DummyEncoder
 from app.encoder.protocol import Embeddings
+from app.search.collection_profile import DEFAULT_TRUST, Profile
 from app.search.fusion import EQUAL_WEIGHTS, fuse
-from app.search.model_trust import DEFAULT_TRUST
+from app.search.hubs import HubBiases
 from app.search.query_encoder import QueryPart
 from app.search.searcher import EXTRA_HITS, Searcher, SearchQuery, SearchResult
+from app.search.templates import PLAIN
 from app.storage import keywords
 from app.storage.database import Database
 from app.storage.filters.model import Filter
@@ -348,6 +350,54 @@ def test_classify_is_a_softmax_of_the_cosines_by_the_models_temperature(world: W
         assert shares[label] == pytest.approx(float(expected), rel=1e-4)
 
 
+def test_a_model_with_a_bias_judges_each_pair_alone(database: Database, pool: DecodePool) -> None:
+    class Sigmoid(DummyEncoder):
+        logit_bias = -10.0
+
+    world = World(database, pool)
+    world.picture(1, "red", "red")
+    searcher = Searcher(database, Sigmoid(), world.batcher, pool, lambda _, target: nullcontext(world.indexes[target]))
+    labels = ["red", "red and blue", "blue"]
+    cosines = ENCODER.encode_texts(labels) @ ENCODER.encode_texts(["red"])[0]
+    expected = 1 / (1 + np.exp(10 - ENCODER.temperature * cosines))
+    named = searcher.classify("default", QueryPart(image_id="red"), labels, "{}")
+    assert [label for label, _ in named] == labels
+    np.testing.assert_allclose([share for _, share in named], expected, rtol=1e-4)
+    matched = searcher.match("default", QueryPart(image_id="red"), labels)
+    np.testing.assert_allclose(np.array(matched, float), np.column_stack([cosines, expected]), rtol=1e-4, atol=1e-6)
+    world.batcher.close()
+
+
+def test_hubs_are_ranked_down_and_the_score_stays_the_cosine(world: World) -> None:
+    keys = [world.key(colour) for colour in COLOURS]
+    biases = HubBiases(np.sort(np.array(keys)), np.array([2.0, 0, 0, 0, 0], np.float32), 0.0)
+    world.searcher.profiles._measured["default"] = Profile(size=1_000, hubs=biases)
+    query = SearchQuery([QueryPart(text="red")], k=5, mode="vector")
+    found = world.searcher.search(query)
+    assert found.is_normalised
+    assert found.hits[-1].id == "red"
+    assert found.hits[-1].score == pytest.approx(1.0, abs=1e-5)
+    assert found.hits[-1].ranks == {"vector": 5}
+    for other in (replace(query, exact=True, mode=None), replace(query, parts=[QueryPart(image_id="red")])):
+        plain = world.searcher.search(other)
+        assert (plain.hits[0].id, plain.is_normalised) == ("red", False)
+
+
+def test_measured_templates_are_used_for_few_words(world: World) -> None:
+    world.searcher.profiles._measured["default"] = Profile(size=1_000, templates=("{}", "{} and green"))
+    query = SearchQuery([QueryPart(text="red")], mode="vector")
+    found = world.searcher.search(query)
+    assert found.templates == ("{}", "{} and green")
+    assert found.hits[0].score < 0.99
+    for other in (
+        replace(query, parts=[QueryPart(text="a red thing in a room")]),
+        replace(query, target="texts"),
+        replace(query, exact=True, mode=None),
+        replace(query, templates=PLAIN),
+    ):
+        assert world.searcher.search(other).templates == ()
+
+
 def test_a_label_fills_every_blank_of_the_template_as_it_is(database: Database, pool: DecodePool) -> None:
     asked: list[str] = []
 
@@ -527,9 +577,9 @@ def test_odd_queries_are_answered_with_captions_without_and_in_an_empty_collecti
 @pytest.mark.parametrize("caption", ["Café Zürich", "שלום עולם", "قهوة في بيروت", "한국어 사진", "ガラス"])
 def test_a_caption_is_found_in_each_form_of_unicode(caption: str, world: World) -> None:
     for stored in ("NFC", "NFD"):
-        world.describe("green", unicodedata.normalize(stored, caption))  # type: ignore[arg-type]
+        world.describe("green", unicodedata.normalize(stored, caption))
         for typed in ("NFC", "NFD"):
-            words = unicodedata.normalize(typed, caption)  # type: ignore[arg-type]
+            words = unicodedata.normalize(typed, caption)
             (hit,) = world.searcher.search(SearchQuery([QueryPart(text=words)], mode="keyword")).hits
             assert (hit.id, list(hit.highlights)) == ("green", ["caption"])
 

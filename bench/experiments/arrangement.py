@@ -93,7 +93,7 @@ def rate(
     def search(good: int, bad: int, wanted: npt.NDArray[np.bool_]) -> float:
         moved = query + liked * pictures[good] - unliked * pictures[bad]
         found = [wanted[n] for n in np.argsort(-(pictures @ moved)) if n not in (good, bad)]
-        return float(np.mean([*found[:10]])) * 10 / min(10, max(1, sum(found)))
+        return int(sum(found[:10])) / min(10, max(1, int(sum(found))))
 
     of_tag = [search(best[fit[best]][0], best[~fit[best]][0], fit)]
     of_thing = []

@@ -5,17 +5,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.core.types import Hit, Text
 from app.encoder.protocol import Embeddings
 from app.search.arrange import (
+    DIVERSE_DEPTH,
     SAME_PICTURE,
     WINDOW,
     Arrangement,
     apply_feedback,
+    arrange,
     collapse,
+    describe,
     diversify,
     limit_groups,
+    order_hits,
+    warn_of_fields,
 )
 from app.storage.filters.model import Field
+from app.storage.filters.values import parse_order
 
 
 def units(count: int, d: int = 8, seed: int = 0) -> Embeddings:
@@ -106,3 +113,76 @@ def test_an_arrangement_that_moves_nothing_is_not_selective() -> None:
     assert Arrangement(collapse=True).is_selective
     assert Arrangement(group=Field("day")).is_selective
     assert Arrangement(diversity=0.1).is_selective
+
+
+def make_hits(values: list[object]) -> list[Hit]:
+    """A ranking of texts with these values of `n` in their metadata; text number n has key n."""
+    return [
+        Hit(f"t{n}", 1 - n / 1000, text=Text(n, "default", f"t{n}", "words", {"n": value}, "2026-01-02T03:04:05.000Z"))
+        for n, value in enumerate(values)
+    ]
+
+
+def pack(vectors: Embeddings) -> dict[int, bytes]:
+    return {n: vector.astype("<f4").tobytes() for n, vector in enumerate(vectors)}
+
+
+def test_more_of_the_ranking_is_needed_until_nothing_shown_can_change() -> None:
+    wanted = Arrangement(collapse=True)
+    vectors = pack(np.eye(WINDOW + 3, dtype=np.float32))
+    hits = make_hits([None] * (WINDOW + 3))
+    assert arrange(hits, vectors, wanted, 2).is_settled
+    assert not arrange(hits, vectors, wanted, 4).is_settled  # the fourth may have duplicates further down
+    assert not arrange(hits[:1], vectors, wanted, 2).is_settled
+    diverse = Arrangement(diversity=0.5)
+    assert not arrange(hits[: DIVERSE_DEPTH - 1], vectors, diverse, 2).is_settled
+    assert arrange(hits, vectors, diverse, 2).is_settled
+    grouped = Arrangement(group=Field("day"))
+    assert [hit.id for hit in arrange(hits, {}, grouped, 2).hits] == ["t0"]
+    assert not arrange(hits, {}, grouped, 2).is_settled
+    assert arrange([], {}, wanted, 2).hits == []
+
+
+def test_a_hit_without_a_vector_is_left_out_where_vectors_are_compared() -> None:
+    vectors = pack(np.eye(3, dtype=np.float32))
+    del vectors[1]
+    for wanted in (Arrangement(collapse=True), Arrangement(diversity=1.0)):
+        assert sorted(hit.id for hit in arrange(make_hits([None] * 3), vectors, wanted, 3).hits) == ["t0", "t2"]
+
+
+def test_groups_know_the_types_of_values() -> None:
+    hits = make_hits([1, True, 1.0, "1", None, None, [1], [1]])
+    kept = arrange(hits, {}, Arrangement(group=Field("metadata", ("n",))), 10).hits
+    assert [hit.id for hit in kept] == ["t0", "t1", "t3", "t4", "t5", "t6", "t7"]
+
+
+def test_hits_are_ordered_and_odd_entries_told() -> None:
+    hits = make_hits(["b", 2, None, "a", 1])
+    order = parse_order("-metadata.n", "texts")
+    assert [hit.id for hit in order_hits(hits, order)] == ["t0", "t3", "t1", "t4", "t2"]
+    assert order_hits(hits, None) == order_hits(hits, parse_order("score", "texts")) == hits
+    (odd,) = warn_of_fields(hits, Arrangement(order=order, group=Field("metadata", ("n",))))
+    assert (odd.code, odd.field) == ("field_other_values", "order_by")
+    (none,) = warn_of_fields(hits[2:3], Arrangement(group=Field("metadata", ("n",))))
+    assert (none.code, none.field) == ("field_no_value", "group_by")
+    assert warn_of_fields([], Arrangement(order=order)) == []
+    assert warn_of_fields(hits, Arrangement(order=parse_order("created_at", "texts"))) == []
+
+
+def test_what_is_off_is_not_described() -> None:
+    assert describe(Arrangement(), (0.0, 0.0)) == {}
+    wanted = Arrangement(order=parse_order("-created_at", "texts"), group=Field("day"), diversity=0.5, collapse=True)
+    assert describe(wanted, (0.2, 0.1)) == {
+        "order_by": "-created_at",
+        "group_by": "day",
+        "diversity": 0.5,
+        "collapse": SAME_PICTURE,
+        "like": 0.2,
+        "unlike": 0.1,
+    }
+
+
+def test_feedback_that_leaves_nothing_changes_nothing() -> None:
+    query = np.array([1, 0], np.float32)
+    moved = apply_feedback(query, -query[None], query[None], has_words=False)
+    assert moved.tolist() == query.tolist()

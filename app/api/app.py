@@ -23,7 +23,7 @@ from app.api.job_events import JobEvents
 from app.api.metrics import ServerMetrics
 from app.api.middleware import CrossOriginMiddleware, HeadMiddleware, RequestMiddleware
 from app.api.openapi import complete_document
-from app.api.routes import collections, demo, images, ingest, jobs, search, session, system, texts
+from app.api.routes import collections, demo, duplicates, images, ingest, jobs, search, session, system, texts
 from app.service.service import Service
 
 WEB = Path(__file__).parent.parent / "web"
@@ -31,6 +31,7 @@ TAGS = {  # in the order of /docs
     "search": "By words, by pictures, and what fits a picture.",
     "upload": "Pictures one by one, in bulk, and from places on the server.",
     "images": "The pictures that are stored.",
+    "duplicates": "Pictures that are the same, or nearly.",
     "collections": "Pictures and texts that stay apart.",
     "texts": "Texts that a search finds.",
     "jobs": "What became of uploads.",
@@ -89,7 +90,7 @@ def add_routes(app: FastAPI) -> None:
         app.include_router(router)
     for router in (search.pictures, search.queries, ingest.sources):
         app.include_router(router)
-    for module in (images, jobs, demo, texts, collections, session):
+    for module in (images, jobs, demo, duplicates, texts, collections, session):
         app.include_router(module.router)
 
 

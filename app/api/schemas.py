@@ -29,6 +29,7 @@ from app.core.errors import Validation
 from app.core.strict_json import load_json
 from app.core.types import AnswerWarning, Hit, Image, ItemError, Job, JobItem, Text
 from app.decode.left_out import MAX_KINDS
+from app.search.duplicates import DuplicateKind
 from app.storage.attributes import MAX_CAPTION_CHARS, MAX_TAG_CHARS, MAX_TAGS
 from app.storage.filters.parser import FilterNode
 
@@ -511,7 +512,7 @@ class RanksOut(BaseModel):
     keyword: int | None = None
 
 
-class DuplicateOut(BaseModel):
+class SimilarHitOut(BaseModel):
     """A hit that is nearly the same as a better one, with its cosine to that."""
 
     id: str
@@ -533,7 +534,7 @@ class HitOut(BaseModel):
     highlights: dict[str, list[str]] = Field(
         default_factory=dict, description="These words by their place, as they are written there."
     )
-    duplicates: list[DuplicateOut] = Field(
+    duplicates: list[SimilarHitOut] = Field(
         [], exclude_if=operator.not_, description="With collapse: hits that are nearly the same picture, best first."
     )
 
@@ -548,7 +549,7 @@ class HitOut(BaseModel):
             matched=list(hit.highlights),
             highlights={column: list(words) for column, words in hit.highlights.items()},
             duplicates=[
-                DuplicateOut(id=one.id, score=round(one.score, 6), similarity=round(one.similarity, 6))
+                SimilarHitOut(id=one.id, score=round(one.score, 6), similarity=round(one.similarity, 6))
                 for one in hit.duplicates
             ],
         )
@@ -798,6 +799,44 @@ class ClassifyOut(BaseModel):
 
     labels: list[LabelOut]
     warnings: list[WarningOut] = WARNINGS_FIELD
+
+
+class DuplicateOut(BaseModel):
+    """A picture of a group, and how far it is from the first one of the group."""
+
+    id: str
+    distance: float = Field(description="Bits of 64 that differ (exact), or 1 - cosine (near); 0 of the first.")
+    image: ImageOut
+
+
+class DuplicateGroupOut(BaseModel):
+    """Pictures that are alike. The first is the best: it has the most pixels, then bytes, then is the oldest."""
+
+    images: list[DuplicateOut]
+    size: int = Field(description="How many pictures the group has; `images` holds the first 100.")
+
+
+class DuplicateScanOut(BaseModel):
+    """How far the collection is searched for duplicates."""
+
+    finished_at: str | None = Field(description="When a search last ended; null if none has.")
+    compared: int = Field(description="Pictures that are compared with each other.")
+    waiting: int = Field(description="Ready pictures that no search has compared yet.")
+    job_id: str | None = Field(description="The job that searches the collection now.")
+
+
+class DuplicatesOut(BaseModel):
+    """Groups of duplicates, those whose best picture is the newest first."""
+
+    collection: str
+    kind: DuplicateKind
+    threshold: float
+    groups: list[DuplicateGroupOut]
+    total: int = Field(description="How many groups there are.")
+    extra: int = Field(description="How many pictures the groups have beside the best ones.")
+    next_cursor: str | None
+    scan: DuplicateScanOut
+    warnings: list[WarningOut] = Field(description="Says if no search has been made, or pictures came after it.")
 
 
 class SpaceOut(BaseModel):

@@ -14,7 +14,7 @@ from app.api.errors import CODES_BY_STATUS
 from app.cli.main import main
 from app.core.errors import SightlineError, StartupError
 from app.core.settings import Settings
-from app.encoder.catalogue import CATALOGUE, NAME_FORMS
+from app.encoder.catalogue import CATALOGUE, FIGURES, NAME_FORMS
 from tests.docs.samples import ROOT
 from tests.support.servers import RunningServer
 
@@ -136,12 +136,13 @@ def test_every_field_of_a_record_is_documented(spec: dict[str, Any]) -> None:
 
 
 def commands(group: click.Group = main, before: str = "") -> dict[str, click.Command]:
-    """Every command by its words; a group itself only where it does something without one of its own."""
+    """Every command by its words, without hidden ones; a group itself only where it does something without one of its
+    own."""
     found: dict[str, click.Command] = {}
     for name, one in group.commands.items():
         if isinstance(one, click.Group):
             found |= commands(one, f"{before}{name} ")
-        if not isinstance(one, click.Group) or one.invoke_without_command:
+        if not one.hidden and (not isinstance(one, click.Group) or one.invoke_without_command):
             found[before + name] = one
     return found
 
@@ -188,3 +189,7 @@ def test_every_known_model_is_in_the_how_to() -> None:
         (line,) = re.findall(rf"^\| `{re.escape(model.name)}` \|.*$", page, re.MULTILINE)
         for said in (f"`{model.alias}`", f" {model.parameters:g} M ", f" {model.memory} ", model.licence, model.note):
             assert said in line or said in ("``", " 0 M ", " 0 "), (model.name, said)
+        figures = [f" {value:.3f} " for field in FIGURES if (value := getattr(model, field))]
+        published = re.findall(rf"^\| {re.escape(model.name)} \|.*$", page, re.MULTILINE)
+        assert len(published) == bool(figures)
+        assert all(said in published[0] for said in (*figures, model.source) if figures)

@@ -30,6 +30,7 @@ ROUTE_SCOPES = {
     "POST /v1/search/image": SEARCH,
     "POST /v1/search/batch": SEARCH,
     "POST /v1/classify": SEARCH,
+    "POST /v1/evaluations": WRITE,
     "POST /v1/match": SEARCH,
     "GET /v1/images": SEARCH,
     "POST /v1/images": WRITE,
@@ -64,9 +65,10 @@ ROUTE_SCOPES = {
     "GET /v1/collections/{name}": SEARCH,
     "PATCH /v1/collections/{name}": ADMIN,
     "DELETE /v1/collections/{name}": ADMIN,
+    "POST /v1/reembed": ADMIN,
 }
 # They concern all collections: not for a key that is bound to some.
-ALL_COLLECTIONS_ROUTES = {"GET /metrics", "POST /v1/collections"}
+ALL_COLLECTIONS_ROUTES = {"GET /metrics", "POST /v1/collections", "POST /v1/reembed"}
 
 
 @dataclass(frozen=True, slots=True)

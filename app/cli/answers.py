@@ -23,6 +23,11 @@ class Picture(Answer):
     source: str | None
 
 
+class Pictures(Answer):
+    images: list[Picture]
+    next_cursor: str | None
+
+
 class StoredText(Answer):
     text: str
 
@@ -167,11 +172,20 @@ class Index(Answer):
     lag: int
 
 
+class ServedSpace(Answer):
+    model: str
+    state: str
+    job: str = ""
+    done: int = 0
+    total: int = 0
+
+
 class Stats(Answer):
     collection: str
     images: Counts
     texts: int
     model: Model | None
+    spaces: list[ServedSpace] = []
     index: dict[str, Index] | None
 
 

@@ -38,6 +38,8 @@ def export_vectors(data_dir: Path, collection: str, out: Path) -> tuple[int, Emb
         try:
             with atomic_write(out, "wb") as file:
                 count = write_table(database, collection, space, file)
+                if database.read(lambda c: find_space(c, collection)) != space:
+                    raise ServerError("the model of the collection was changed meanwhile; run the command again")
         except OSError as error:
             raise ServerError(f"{out} cannot be written: {error.strerror}") from None
     return count, space
@@ -52,21 +54,22 @@ def write_table(database: Database, collection: str, space: EmbeddingSpace, file
     about = {"collection": collection, "model": space.model, "space": space.fingerprint, "d": str(space.d)}
     count = 0
     with VectorTable(file, space.d, about) as table:
-        for part in read_parts(database, collection):
+        for part in read_parts(database, collection, space):
             vectors = np.frombuffer(b"".join(vector for _, vector in part), "<f4").reshape(len(part), space.d)
             table.write([make_row(image) for image, _ in part], vectors)
             count += len(part)
     return count
 
 
-def read_parts(database: Database, collection: str) -> Iterator[Part]:
-    """The ready pictures with their vectors, in the order in which they came."""
+def read_parts(database: Database, collection: str, space: EmbeddingSpace) -> Iterator[Part]:
+    """The ready pictures with their vectors of a space, in the order in which they came."""
     keys = database.read(lambda c: images.list_ready_keys(c, collection))
     for start in range(0, len(keys), PART):
         some = keys[start : start + PART]
 
         def work(c: apsw.Connection, some: list[int] = some) -> Part:
-            found, vectors = images.get_by_keys(c, some), embeddings.get_vectors(c, "images", some)
+            found = images.get_by_keys(c, some)
+            vectors = embeddings.get_vectors(c, "images", some, space.fingerprint)
             return [(found[key], vectors[key]) for key in some if key in found and key in vectors]
 
         if part := database.read(work):

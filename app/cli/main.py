@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -248,6 +249,59 @@ def search(
         output.print_paths(answer)
     else:
         output.show_hits(answer, new_console())
+
+
+@main.command(
+    short_help="Measure how good the search is.",
+    epilog=examples(
+        "sightline evaluate                                        the captions that are stored",
+        "sightline evaluate pairs.csv --report report.html         pairs of stored pictures and texts",
+        "sightline evaluate dataset_coco.json --pictures /coco     a public set, which the server reads",
+        "sightline evaluate pairs.csv --pictures . --model photos  another model, without a server",
+    ),
+)
+@click.argument("set", metavar="[SET]", required=False)
+@click.option("--pictures", metavar="FOLDER", help="The pictures of SET; without it they are those of the collection.")
+@click.option("--split", default="test", show_default=True, help="Which part of a set of Karpathy's form.")
+@click.option(
+    "-k", "ks", multiple=True, type=click.IntRange(1, 100), help="Recall at this k; may be repeated (1 5 10)."
+)
+@click.option("--model", "models", multiple=True, help="Measure this model, too, in this command; may be repeated.")
+@click.option(
+    "--report", type=click.Path(dir_okay=False, path_type=Path), help="Write a page of HTML with the worst misses."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@setting_options(*CLIENT_OPTIONS, "collection")
+def evaluate(
+    set: str | None,
+    pictures: str | None,
+    split: str,
+    ks: tuple[int, ...],
+    models: tuple[str, ...],
+    report: Path | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Measure how often a text finds its picture, and a picture one of its texts.
+
+    SET is a table (CSV, TSV, JSONL) of pictures and texts, or a JSON file of Karpathy's splits of COCO or Flickr30k;
+    without it the captions of the collection are the texts. A picture is named by its id, SHA-256 or file. With
+    --pictures, a running server reads the pictures of a folder that it may read, and stores nothing.
+
+    --model loads another model into this command and measures it on the same set: on the folder of --pictures, or on
+    up to 1,000 stored pictures with captions.
+    """
+    from app.cli.evaluate import EvaluationOptions
+    from app.cli.evaluate import evaluate as run
+
+    settings = load_settings(given)
+    options = EvaluationOptions(set, pictures, split, ks, models)
+    run(settings, lambda: open_client(given), options, new_console(), report, as_json=as_json)
+
+
+alias = copy(evaluate)
+alias.hidden = True
+main.add_command(alias, "eval")
 
 
 @main.command(short_help="Delete the pictures that match a filter.")
@@ -518,14 +572,34 @@ def export(out: Path, **given: Any) -> None:
 
 @main.command(
     short_help="Change the model of a data directory.",
-    epilog=examples("sightline reembed --data-dir photos --model ViT-B-32/openai"),
+    epilog=examples(
+        "sightline reembed --data-dir photos --model ViT-B-32/openai    a directory that nobody serves",
+        "sightline reembed --live --model photos --dry-run              what it would cost a running server",
+        "sightline reembed --live --model photos                        change it while searches go on",
+    ),
 )
-@setting_options(*DATA_OPTIONS, *LOG_OPTIONS)
-def reembed(**given: Any) -> None:
+@click.option("--live", is_flag=True, help="Change the model of a running server, which goes on answering searches.")
+@click.option("--dry-run", is_flag=True, help="With --live: only tell what it costs in disk, memory and time.")
+@setting_options(*CLIENT_OPTIONS, *DATA_OPTIONS, *LOG_OPTIONS)
+def reembed(live: bool, dry_run: bool, **given: Any) -> None:
     """Change the model of a data directory: embed its texts now, and its pictures when the next server starts.
 
     End the server first, and start the next one with the same --model. Pictures, captions and ids stay.
+
+    With --live a running server does it: searches are answered in the space of the old model until that of the new one
+    is filled, then both change places. It is a job: `sightline job ID cancel` leaves the old model. Ctrl-C ends the
+    command alone.
     """
+    if live:
+        from app.cli.live_reembed import reembed_live
+
+        if not given["model"]:
+            raise click.UsageError("name the new model with --model")
+        with open_client(given) as client:
+            reembed_live(client, given["model"], given["precision"], new_console(), dry_run=dry_run)
+        return
+    if dry_run:
+        raise click.UsageError("--dry-run goes with --live")
     from app.cli.reembed import reembed as run
 
     run(start_logging(given), new_console())

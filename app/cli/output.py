@@ -15,7 +15,7 @@ from rich.progress import track
 from rich.table import Column, Table
 
 from app.core.types import DEFAULT_COLLECTION
-from app.encoder.catalogue import CATALOGUE, NAME_FORMS
+from app.encoder.catalogue import CATALOGUE, FIGURES, NAME_FORMS
 
 if TYPE_CHECKING:
     from app.cli.local_files import Failure
@@ -219,6 +219,10 @@ def show_status(ready: dict[str, Any], stats: dict[str, Any], console: Console) 
     if stats["model"]:
         model = stats["model"]
         console.print(f"model   {model['name']} on {model['device']}, d {model['d']}, space {model['space']}")
+    for space in stats.get("spaces", ()):
+        if space["state"] == "filling":
+            done = f"{space['done']} of {space['total']}"
+            console.print(f"next    {space['model']}: {done} encoded by the job {space['job']}", highlight=False)
     for target, index in (stats["index"] or {}).items():
         console.print(f"index   {target}: {index['ntotal']} vectors, {index['kind']}, lag {index['lag']}")
 
@@ -233,13 +237,13 @@ def show_models(console: Console) -> None:
         facts += [f"download {model.download} MB"] if model.download else []
         facts += [f"{model.parameters:g} M parameters", f"{model.memory} MiB"] if model.parameters else []
         facts += [f"d {model.d}", model.licence]
-        facts += [f"recall {model.recall:.3f}"] if model.recall else []
-        console.print(
-            f"{name}\n    {model.note}\n    {' · '.join(facts)}", markup=False, highlight=False, soft_wrap=True
-        )
+        figures = [f"{title} {value:.3f}" for field, title in FIGURES.items() if (value := getattr(model, field))]
+        lines = [name, model.note, " · ".join(facts)]
+        lines += [f"{' · '.join(figures)} ({model.source})"] if figures else []
+        console.print("\n    ".join(lines), markup=False, highlight=False, soft_wrap=True)
     console.print(
         "\ntokens: how much of a text it reads; a short word is one. MiB: weights in bf16. d: width of a vector."
-        " recall: of MS COCO's captions, the share whose picture is among the first five, as open_clip publishes it.\n"
+        " R@k: of the captions of a public set, the share whose picture is among the first k, as its source says.\n"
     )
     for form, meaning in NAME_FORMS:
         console.print(f"{form:24}{meaning}", markup=False)

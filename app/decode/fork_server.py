@@ -28,7 +28,13 @@ from app.decode.sandbox import PR_SET_PDEATHSIG, drop_privileges
 from app.decode.task_channel import REQUEST, STATUS
 
 _PLUGINS = ("Avif", "Gif", "Jpeg", "Mpo", "Png", "Tiff", "WebP")  # Tiff reads EXIF
-_OURS = ("app.decode.archive", "app.decode.table", "app.decode.webdataset", "app.decode.parquet_metadata")
+_OURS = (
+    "app.decode.archive",
+    "app.decode.pairs",
+    "app.decode.table",
+    "app.decode.webdataset",
+    "app.decode.parquet_metadata",
+)
 PRELOADED = (*_OURS, *(f"PIL.{name}ImagePlugin" for name in _PLUGINS), "PIL.ImageCms")
 MAX_DESCRIPTOR = 1 << 16
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -12,12 +12,14 @@ import emoji
 
 from app.core.types import AnswerWarning
 from app.encoder.catalogue import find_facts
-from app.encoder.protocol import Encoder
+from app.encoder.protocol import Encoder, check_vectors
 from app.encoder.tokenizer import find_word_ends
 
 LANGUAGE_NAMES = {"en": "English", "zh": "Chinese"}
 SCRIPTS = {"en": {"LATIN"}, "zh": {"CJK"}}  # the first word of Unicode's names of letters
 SCRIPT_NAMES = {"CJK": "Chinese"}
+KANA = ("HIRAGANA", "KATAKANA")
+LANGUAGES_OF_SCRIPTS = {"CJK": "zh", "HANGUL": "ko", "THAI": "th", "GREEK": "el", "HEBREW": "he"}
 FOREIGN = {  # languages in Latin letters for which `emoji` has names
     "de": "German",
     "es": "Spanish",
@@ -54,6 +56,13 @@ class TextReader:
     def replace_emoji(self, text: str) -> str:
         """The text with the English name in place of each emoji: models are trained on words."""
         return text if text.isascii() else name_emoji(text)
+
+    def encode(self, texts: Sequence[str]) -> list[bytes]:
+        """The vectors of texts as the log stores them. Raises ValueError."""
+        if not texts:
+            return []
+        vectors = check_vectors(self._encoder.encode_texts([self.replace_emoji(text) for text in texts]))
+        return [vector.astype("<f4").tobytes() for vector in vectors]
 
     def is_truncated(self, text: str) -> bool:
         """Whether the model reads only the beginning of a text."""
@@ -156,7 +165,7 @@ def describe_foreign_script(text: str, languages: Iterable[str]) -> str | None:
     own = set().union(*(SCRIPTS[language] for language in languages))
     scripts = [unicodedata.name(letter, "").partition(" ")[0] for letter in letters]
     foreign = [script for script in scripts if script not in own]
-    kana = [script for script in foreign if script in ("HIRAGANA", "KATAKANA")]
+    kana = [script for script in foreign if script in KANA]
     if 5 * len(kana) >= len(scripts) > 0:  # Japanese, which has Chinese characters between them
         return "looks like Japanese"
     if 2 * len(foreign) <= len(scripts):
@@ -166,7 +175,26 @@ def describe_foreign_script(text: str, languages: Iterable[str]) -> str | None:
 
 
 def describe_foreign_language(words: list[str]) -> str | None:
-    """The language that most of the words belong to, where English explains fewer of them."""
+    """What a text is in that is not English, by its words."""
+    language = find_foreign_language(words)
+    return None if language is None else f"looks like {FOREIGN[language]}"
+
+
+def guess_language(text: str) -> str:
+    """The code of the language that a text seems to be in (a script's name where several are written in it); "en" for
+    Latin letters unless the words say otherwise."""
+    letters = [letter for letter in unicodedata.normalize("NFKC", text) if letter.isalpha()]
+    scripts = [unicodedata.name(letter, "").partition(" ")[0] for letter in letters]
+    if 5 * sum(script in KANA for script in scripts) >= len(scripts) > 0:
+        return "ja"
+    script = max(scripts, key=scripts.count, default="LATIN")
+    if script == "LATIN":
+        return find_foreign_language(split_words(text)) or "en"
+    return LANGUAGES_OF_SCRIPTS.get(script, script.lower())
+
+
+def find_foreign_language(words: list[str]) -> str | None:
+    """The code of the language that most of the words belong to, where English explains fewer of them."""
     if all(word in STOP_WORDS or word in load_starter_words() for word in words):
         return None
     english, others = load_names_of_emoji()
@@ -175,7 +203,7 @@ def describe_foreign_language(words: list[str]) -> str | None:
     foreign = sum(word in others[best] and word not in english for word in words)
     english_only = sum(word in english and word not in others[best] for word in words)
     if 2 * own > len(words) and 2 * foreign >= len(words) and foreign > english_only:
-        return f"looks like {FOREIGN[best]}"
+        return best
     return None
 
 

@@ -134,7 +134,7 @@ class SearchQuery:
 class SearchResult:
     """The answer: hits, best first; milliseconds by stage; how many vectors were compared; what is odd in the query.
 
-    `trust` is that of the model if words were ranked beside the vectors.
+    `trust` is that of the model if words were ranked beside the vectors; `model` is the one that answered.
     """
 
     hits: list[Hit]
@@ -147,6 +147,7 @@ class SearchResult:
     verdict: Verdict | None = None
     facets: Mapping[str, Counts] = field(default_factory=dict)
     warnings: list[AnswerWarning] = field(default_factory=list)
+    model: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -366,7 +367,8 @@ class Searcher:
                 for place in search.places
                 if "vector" not in place.ranks or search.query.arrangement.needs_vectors
             }
-            vectors = embeddings.get_vectors(c, target, unscored) if unscored else {}
+            space = self._encoder.space.fingerprint
+            vectors = embeddings.get_vectors(c, target, unscored, space) if unscored else {}
             return rows, [filter_rows(c, search, rows) for search in searches], vectors
 
         rows, passed, vectors = self._database.read(work)
@@ -401,6 +403,7 @@ class Searcher:
             judge_search(search),
             search.facets,
             warnings,
+            self._encoder.space.model,
         )
 
     def _warn(self, search: _Search) -> list[AnswerWarning]:

@@ -21,10 +21,12 @@ from app.service.auth import ApiKeyService
 from app.service.data_dir import lock_data_dir, open_library
 from app.service.duplicates import KIND as DUPLICATES
 from app.service.duplicates import DuplicateService
+from app.service.evaluation import EVALUATE, EvaluationTask
 from app.service.factory import check_source_settings, open_pool, open_source_policy
 from app.service.health import HealthCheck, check_ingest
 from app.service.image_waiter import ImageWaiter
 from app.service.maintenance import CollectionDeleter, MaintenanceLoop
+from app.service.reembed import ModelChanger
 from app.service.search_service import SearchService
 from app.service.tasks import TaskRunner
 from app.sources.base import SourcePolicy
@@ -32,6 +34,7 @@ from app.storage.idempotency import IdempotencyStore
 from app.storage.jobs import JobService
 from app.storage.library import Library
 from app.storage.tables import work_queue
+from app.storage.tables.tasks import REEMBED
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,8 @@ class Service:
     pool: DecodePool
     jobs: JobService
     tasks: TaskRunner
+    changer: ModelChanger
+    long_tasks: TaskRunner
     search: SearchService
     duplicates: DuplicateService
     source_policy: SourcePolicy
@@ -68,6 +73,7 @@ class Service:
         self.search.start()
         self.maintenance.start()
         self.tasks.start()
+        self.long_tasks.start()
 
     def close(self, *, refused: bool = False) -> None:
         """Close everything. What the server has acknowledged is on the disk long before.
@@ -76,6 +82,7 @@ class Service:
         """
         self.search.stop_loading()
         self.tasks.close()
+        self.long_tasks.close()
         self.maintenance.close()
         self.image_waiter.close()
         self.deleter.close()
@@ -96,6 +103,7 @@ class Service:
     def faults(self) -> list[str]:
         """What fails in the background while searches are answered; each is tried again by itself."""
         found = [*self.maintenance.faults(), self.deleter.fault, self.image_waiter.fault, self.tasks.fault]
+        found.append(self.long_tasks.fault)
         return [fault for fault in found if fault] + self.search.faults()
 
     def read_job(self, id: str) -> Job:
@@ -112,6 +120,7 @@ class Service:
             "index": self.search.describe_indexes(collection),
             "open_indexes": self.search.measure_memory(),
             "model": self.search.describe_model(),
+            "spaces": self.search.describe_spaces(),
         }
 
     def _recover_leases(self) -> None:
@@ -133,6 +142,10 @@ def open_service(settings: Settings) -> Service:
         jobs = JobService(library)
         search = SearchService(settings, library.database, pool, metrics)
         snapshots = settings.data_dir / "snapshots"
+        deleter = CollectionDeleter(library, snapshots, search.close_collection, lambda: search.is_retiring)
+        changer = ModelChanger(settings, library.database, search, deleter.wake)
+        long_tasks = TaskRunner(library.database, lambda: search.loaded is not None, long=True)
+        long_tasks.register(REEMBED, changer.run)
         tasks = TaskRunner(library.database, lambda: search.loaded is not None)
         duplicates = DuplicateService(library, jobs, pool, search)
         tasks.register(DUPLICATES, duplicates.scan)
@@ -144,15 +157,18 @@ def open_service(settings: Settings) -> Service:
             pool=pool,
             jobs=jobs,
             tasks=tasks,
+            changer=changer,
+            long_tasks=long_tasks,
             search=search,
             duplicates=duplicates,
             source_policy=source_policy,
             api_keys=ApiKeyService(library.database),
             idempotency=IdempotencyStore(library.database),
             image_waiter=ImageWaiter(library.database),
-            deleter=CollectionDeleter(library, snapshots, search.close_collection),
+            deleter=deleter,
             maintenance=MaintenanceLoop(library, jobs, settings.job_days),
             worker_metrics=MergedMetricsCollector(settings.data_dir / "workers", metrics),
         )
+        service.tasks.register(EVALUATE, EvaluationTask(library.database, pool, search, source_policy).run)
         opened.pop_all()
     return service

@@ -61,21 +61,9 @@ class SourceContext:
     encoder: Encoder | None = None
 
     def run_in_child(self, should_stop: ShouldStop, function: Callable[..., T], *args: Any) -> T:
-        """Call a function that reads a large file in a child (see `DecodePool.submit`), for at most `read_seconds`.
-
-        Raises ArchiveCorrupt when the child dies of it, Overloaded when the worker stops.
-        """
+        """`run_in_child`, for at most `read_seconds`."""
         assert self.pool is not None
-        future = self.pool.submit(function, *args, seconds=self.read_seconds)
-        while True:
-            try:
-                return future.result(STOP_POLL_SECONDS)
-            except TimeoutError:
-                if should_stop():
-                    future.cancel()
-                    raise_if_stopping(should_stop)
-            except CancelledError:
-                raise ArchiveCorrupt("it was not read to its end") from None
+        return run_in_child(self.pool, self.read_seconds, should_stop, function, *args)
 
     def link_blob(self, sha256: str, target: Path) -> bool:
         """Link the stored bytes of this digest to `target`; False when they are gone."""
@@ -130,6 +118,26 @@ class Source:
 
     def close(self) -> None:
         """Close open files."""
+
+
+def run_in_child(
+    pool: DecodePool, seconds: float, should_stop: ShouldStop, function: Callable[..., T], *args: Any
+) -> T:
+    """Call a function that reads a large file in a child (see `DecodePool.submit`).
+
+    Raises ArchiveCorrupt when the child dies of it, Overloaded when the caller stops.
+    """
+    raise_if_stopping(should_stop)
+    future = pool.submit(function, *args, seconds=seconds)
+    while True:
+        try:
+            return future.result(STOP_POLL_SECONDS)
+        except TimeoutError:
+            if should_stop():
+                future.cancel()
+                raise_if_stopping(should_stop)
+        except CancelledError:
+            raise ArchiveCorrupt("it was not read to its end") from None
 
 
 def path_in_job(path: Path) -> str:

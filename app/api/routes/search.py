@@ -278,7 +278,7 @@ def search_response(search: SearchService, found: SearchResult, query: SearchQue
         {
             "hits": [HitOut.of(hit) for hit in found.hits],
             "took_ms": found.took_ms,
-            "model": search.model.encoder.space.model,
+            "model": found.model,
             "target": query.target,
             "searched": found.searched,
             "applied": {

@@ -124,6 +124,40 @@ def list_unready_keys(c: apsw.Connection, label: str) -> list[int]:
     return [key for (key,) in fetch_all(c, sql, (label,))]
 
 
+def list_captioned_keys(c: apsw.Connection, collection: str) -> list[int]:
+    """The keys of the ready pictures that have a caption, in their order."""
+    sql = "SELECT key FROM images WHERE status = 'ready' AND caption > '' AND " + IN_COLLECTION + " ORDER BY key"
+    return [key for (key,) in fetch_all(c, sql, (collection,))]
+
+
+def find_by_names(c: apsw.Connection, collection: str, names: Sequence[str]) -> dict[str, tuple[int, str]]:
+    """The key and id of the ready pictures that have one of these as id or SHA-256, by that name."""
+    found: dict[str, tuple[int, str]] = {}
+    for column in ("sha256", "id"):  # an id is what a caller chose
+        sql = f"SELECT {column}, key, id FROM images WHERE status = 'ready' AND " + IN_COLLECTION
+        sql += f" AND {column} IN (SELECT value FROM json_each(?))"
+        found |= {name: (key, id) for name, key, id in fetch_all(c, sql, (collection, json.dumps(list(names))))}
+    return found
+
+
+def list_sources(c: apsw.Connection, collection: str, after: int, limit: int) -> list[tuple[int, str, str]]:
+    """Key, id and source of up to `limit` ready pictures with keys past `after`, in order of the keys."""
+    sql = "SELECT key, id, source FROM images WHERE status = 'ready' AND source IS NOT NULL AND " + IN_COLLECTION
+    rows = fetch_all(c, sql + " AND key > ? ORDER BY key LIMIT ?", (collection, after, limit))
+    return [(key, id, source) for key, id, source in rows]
+
+
+def count_photographs(c: apsw.Connection, newest: int) -> tuple[int, int]:
+    """How many of the newest pictures of all collections are ready, and how many of those are JPEGs of half a megapixel
+    or more."""
+    sql = (
+        "SELECT count(*), sum(format = 'jpeg' AND width * height >= 500000)"
+        " FROM (SELECT format, width, height, status FROM images ORDER BY key DESC LIMIT ?) WHERE status = 'ready'"
+    )
+    ((count, photographs),) = fetch_all(c, sql, (newest,))
+    return int(count), int(photographs or 0)
+
+
 def list_page(c: apsw.Connection, collection: str, limit: int, before: int | None) -> list[Image]:
     """Up to `limit` pictures, newest first, with keys below `before`."""
     highest = before if before is not None else 1 << 62

@@ -61,11 +61,21 @@ def test_an_export_has_every_ready_picture_with_its_vector(data_dir: Path, tmp_p
 
 def test_a_picture_that_goes_meanwhile_is_left_out(data_dir: Path) -> None:
     database = Database(data_dir / "sightline.db")
-    parts = export.read_parts(database, "default")
+    parts = export.read_parts(database, "default", SPACE)
     assert len(next(parts)) == 2
     database.write(lambda c: c.execute("DELETE FROM images WHERE id IN ('p2', 'p3')"))
     assert [image.id for part in parts for image, _ in part] == ["p4"]
     database.close()
+
+
+def test_an_export_across_a_change_of_the_model_is_refused(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spaces = iter([SPACE, None])
+    monkeypatch.setattr(export, "find_space", lambda *_: next(spaces))
+    code, told = run("--vectors", tmp_path / "out.parquet", "--data-dir", data_dir)
+    assert (code, "was changed meanwhile" in told) == (2, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ the processor from everybody else.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
@@ -33,7 +34,8 @@ SHARE = 4  # one caller may have a quarter of a budget, and the last quarter is 
 # What one caller may have under way at once; more wait. A call with many searches, labels or texts is mostly work of
 # Python, which two such calls would do no faster; there are two decoders.
 LARGE, PICTURES, BATCHES = "large requests", "searches with pictures", "calls with many parts"
-AT_ONCE = {LARGE: 16, PICTURES: 2, BATCHES: 1}
+CORES = os.cpu_count() or 2
+AT_ONCE = {LARGE: 16, PICTURES: max(2, CORES), BATCHES: max(1, CORES // 2)}
 MAX_WAITING = 48  # of one kind and caller
 CHEAP_SECONDS = 0.001  # of the processor: what takes longer is followed by a pause
 PAUSE = 31  # times as long as the work before it: a caller has a 32nd of one processor for costly bodies

@@ -43,6 +43,7 @@ ROUTE_SCOPES = {
     "DELETE /v1/images/{id}": WRITE,
     "GET /v1/images/{id}/file": SEARCH,
     "GET /v1/images/{id}/thumbnail": SEARCH,
+    "GET /v1/images/{id}/vector": SEARCH,
     "GET /v1/sources": WRITE,
     "POST /v1/demo": WRITE,
     "GET /v1/duplicates": SEARCH,

@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from app.api.arrangement import FACETS_FIELD, ArrangementIn, FacetsOut, is_none
 from app.api.errors import MAX_NAME_CHARS, UNKNOWN_FIELD
 from app.api.multipart import MAX_FIELDS, File, FormModel
 from app.api.openapi import COLLECTION_PATTERN, CollectionText, describe_field
@@ -222,9 +223,12 @@ class ImageOut(BaseModel):
     created_at: str
     job_id: str | None
     duplicate: bool = False
+    vector: list[float] | None = Field(
+        None, exclude_if=is_none, description="Its vector, where a list was asked for vectors and it has one."
+    )
 
     @classmethod
-    def of(cls, image: Image, *, duplicate: bool = False) -> ImageOut:
+    def of(cls, image: Image, *, duplicate: bool = False, vector: list[float] | None = None) -> ImageOut:
         return cls(
             id=image.id,
             collection=image.collection,
@@ -243,6 +247,7 @@ class ImageOut(BaseModel):
             created_at=image.created_at,
             job_id=image.job_id,
             duplicate=duplicate,
+            vector=vector,
         )
 
 
@@ -289,12 +294,23 @@ FILTER_WARNINGS_FIELD: Any = Field([], exclude_if=operator.not_, description="Wh
 
 
 class ImagePage(BaseModel):
-    """Pictures, newest first."""
+    """Pictures, newest first or in the order asked for."""
 
     images: list[ImageOut]
     next_cursor: str | None
     total: int | None = Field(description="How many pictures the whole listing has; null unless asked for.")
+    facets: FacetsOut | None = FACETS_FIELD
     warnings: list[WarningOut] = FILTER_WARNINGS_FIELD
+
+
+class VectorOut(BaseModel):
+    """The stored vector of a picture, float32, of length 1, and the embedding space that it belongs to."""
+
+    id: str
+    vector: list[float]
+    d: int
+    space: str = Field(description="The fingerprint of the space: vectors of two spaces are never compared.")
+    model: str
 
 
 class DeleteIn(RequestModel):
@@ -496,6 +512,14 @@ class RanksOut(BaseModel):
     keyword: int | None = None
 
 
+class SimilarHitOut(BaseModel):
+    """A hit that is nearly the same as a better one, with its cosine to that."""
+
+    id: str
+    score: float
+    similarity: float
+
+
 class HitOut(BaseModel):
     """A hit: `score` is the cosine, higher is nearer; either `image` or `text` is set."""
 
@@ -510,6 +534,9 @@ class HitOut(BaseModel):
     highlights: dict[str, list[str]] = Field(
         default_factory=dict, description="These words by their place, as they are written there."
     )
+    duplicates: list[SimilarHitOut] = Field(
+        [], exclude_if=operator.not_, description="With collapse: hits that are nearly the same picture, best first."
+    )
 
     @classmethod
     def of(cls, hit: Hit) -> HitOut:
@@ -521,6 +548,10 @@ class HitOut(BaseModel):
             ranks=RanksOut(**hit.ranks),
             matched=list(hit.highlights),
             highlights={column: list(words) for column, words in hit.highlights.items()},
+            duplicates=[
+                SimilarHitOut(id=one.id, score=round(one.score, 6), similarity=round(one.similarity, 6))
+                for one in hit.duplicates
+            ],
         )
 
 
@@ -543,6 +574,12 @@ class AppliedOut(BaseModel):
         description="Whether pictures that are near to every text were ranked down (nnn)."
     )
     templates: list[str] = Field(description="The templates whose mean was searched for; empty without any.")
+    order_by: str | None = Field(None, exclude_if=is_none, description="The order of these hits, if not the ranking.")
+    group_by: str | None = Field(None, exclude_if=is_none, description="Of which each value has group_size hits.")
+    diversity: float | None = Field(None, exclude_if=is_none, description="As sent, if it is on.")
+    collapse: float | None = Field(None, exclude_if=is_none, description="The cosine from which hits are the same.")
+    like: float | None = Field(None, exclude_if=is_none, description="The weight of the mean of liked pictures.")
+    unlike: float | None = Field(None, exclude_if=is_none, description="The weight of the mean of unliked pictures.")
 
 
 WARNINGS_FIELD = Field(description="What is odd about the texts and the filter that were sent; empty for most.")
@@ -569,6 +606,7 @@ class SearchOut(BaseModel):
     verdict: VerdictOut | None = Field(
         None, description="Of searches for pictures by words, unless `calibrate` is false or `exact` is true."
     )
+    facets: FacetsOut | None = FACETS_FIELD
     warnings: list[WarningOut] = WARNINGS_FIELD
 
 
@@ -629,7 +667,10 @@ class WeightsIn(RequestModel):
     keyword: FiniteFloat = Field(1.0, ge=0, le=100)
 
 
-class SearchIn(RequestModel):
+Feedback = Annotated[list[Id], Field(max_length=32, fail_fast=True)]
+
+
+class SearchIn(RequestModel, ArrangementIn):
     """A query of weighted parts."""
 
     model_config = ConfigDict(json_schema_extra=example(query=[{"text": "a red car"}], k=10))
@@ -646,9 +687,11 @@ class SearchIn(RequestModel):
     templates: QueryTemplates = Field("auto", description=TEMPLATES)
     score_threshold: ScoreThreshold | None = Field(None, description=SCORE_THRESHOLD)
     calibrate: bool = Field(True, description=CALIBRATE)
+    like: Feedback = Field(default_factory=list, description="Ids of pictures that the query is moved towards.")
+    unlike: Feedback = Field(default_factory=list, description="Ids of pictures that it is moved away from.")
 
 
-class SearchForm(FormModel):
+class SearchForm(FormModel, ArrangementIn):
     """A picture to search by."""
 
     file: File

@@ -21,6 +21,7 @@ from app.cli.answers import Answer, clean
 from app.cli.connection import describe_failure, describe_redirect, find_proxy, load_certificates, parse_server
 from app.core.backoff import Backoff
 from app.core.types import DEFAULT_COLLECTION
+from app.search.query_syntax import parse_weighted_query
 
 T = TypeVar("T")
 
@@ -214,19 +215,33 @@ class Client:
         filter: Any = None,
         mode: str | None = None,
         threshold: float | None = None,
+        **more: Any,
     ) -> dict[str, Any]:
-        """Search by words."""
-        options = {} if filter is None else {"filter": json.dumps(filter)}
-        options |= {} if mode is None else {"mode": mode}
-        options |= {} if threshold is None else {"score_threshold": str(threshold)}
+        """Search by words. `more` are other fields of the body of a search."""
+        options = {} if filter is None else {"filter": filter}
+        options |= ({} if mode is None else {"mode": mode}) | more
+        options |= {} if threshold is None else {"score_threshold": threshold}
+        if more:
+            parts = [{"text": text, "weight": weight} for text, weight in parse_weighted_query(words)]
+            body = {"query": parts or [{"text": words}], "k": k, "target": target, **options}
+            return self._call("POST", "/v1/search", answers.Found, json=body, params=self._collection)
         params = {"q": words, "k": k, "target": target, **options, **self._collection}
+        if filter is not None:
+            params["filter"] = json.dumps(filter)
         return self._call("GET", "/v1/search", answers.Found, params=params)
 
     def search_picture(
-        self, path: Path, k: int, target: str = "images", filter: Any = None, threshold: float | None = None
+        self,
+        path: Path,
+        k: int,
+        target: str = "images",
+        filter: Any = None,
+        threshold: float | None = None,
+        **more: Any,
     ) -> dict[str, Any]:
-        """Search by a picture."""
+        """Search by a picture. `more` are other fields of its form."""
         options = {} if filter is None else {"filter": json.dumps(filter)}
+        options |= {name: json.dumps(value) if value is True else str(value) for name, value in more.items()}
         options |= {} if threshold is None else {"score_threshold": str(threshold)}
         data = {"k": str(k), "target": target, **options, **self._collection}
         try:

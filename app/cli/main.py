@@ -28,6 +28,7 @@ DATA_OPTIONS = ("data_dir", "model", "precision", "runtime", "device", "threads"
 SOURCE_OPTIONS = ("embeddings_of", "pictures", "key_as_id", "columns")  # by their names in a request
 CLIENT_OPTIONS = ("server", "key", "key_file", "ca_file")
 LOG_OPTIONS = ("log_level", "log_format")
+ARRANGED_OPTIONS = ("offset", "order_by", "group_by", "collapse", "like", "unlike")  # as the server calls them
 ACTIONS = ("pause", "resume", "cancel", "retry")
 
 
@@ -181,6 +182,16 @@ def ingest(paths: tuple[str, ...], urls: str | None, exclude: tuple[str, ...], *
     help="Rank by what pictures show (vector), by their captions, tags and names (keyword), or by both (the default).",
 )
 @click.option("--threshold", type=click.FloatRange(-1, 1), help="Leave out hits with a lower score.")
+@click.option("--offset", type=click.IntRange(min=0), help="Skip so many hits, to see the next ones.")
+@click.option(
+    "--order-by",
+    metavar="FIELD",
+    help="Show the hits by created_at, width, bytes or metadata.KEY; a leading - descends.",
+)
+@click.option("--group-by", metavar="FIELD", help="Show one hit of each job_id, day, month or metadata.KEY.")
+@click.option("--collapse", is_flag=True, default=None, help="Show one hit of pictures that are nearly the same.")
+@click.option("--like", multiple=True, metavar="ID", help="Search more like this picture, too; may be repeated.")
+@click.option("--unlike", multiple=True, metavar="ID", help="Search less like this picture; may be repeated.")
 @click.option(
     "--batch",
     metavar="FILE",
@@ -220,14 +231,15 @@ def search(
         raise click.UsageError("--paths belongs to pictures, and not to --json or --batch")
     if mode is not None and (image is not None or batch is not None):
         raise click.UsageError("--mode belongs to words")
+    image = image or (None if text or batch is not None else find_picture(words))
+    arranged = pop_arrangement(given, is_batch=batch is not None, is_picture=image is not None)
     with open_client(given) as client:
         if batch is not None:
             sys.exit(print_answers(client, batch, k, target, filter, threshold))
-        image = image or (None if text else find_picture(words))
         if image is not None:
-            answer = client.search_picture(image, k, target, filter, threshold)
+            answer = client.search_picture(image, k, target, filter, threshold, **arranged)
         else:
-            answer = client.search(" ".join(words), k, target, filter, mode, threshold)
+            answer = client.search(" ".join(words), k, target, filter, mode, threshold, **arranged)
     output.show_hint(find_facts(str(answer.get("model"))).hint)
     output.show_warnings(answer)
     output.show_verdict(answer)
@@ -538,6 +550,27 @@ def restore(folder: Path, **given: Any) -> None:
 
 
 @main.command(
+    short_help="Write the vectors of a collection to a file.",
+    epilog=examples("sightline export --vectors photos.parquet --data-dir photos"),
+)
+@click.option(
+    "--vectors",
+    "out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="Write a Parquet file with a row for each picture: what is known of it, and its vector.",
+)
+@setting_options("data_dir", "collection")
+def export(out: Path, **given: Any) -> None:
+    """Write the pictures of a collection with their vectors to a file, while a server runs or not."""
+    from app.cli.export import export_vectors
+
+    settings = load_settings(given)
+    count, space = export_vectors(settings.data_dir, settings.collection, out)
+    new_console().print(f"{count} pictures are in {out}, with vectors of {space.d} numbers of {space.model}")
+
+
+@main.command(
     short_help="Change the model of a data directory.",
     epilog=examples(
         "sightline reembed --data-dir photos --model ViT-B-32/openai    a directory that nobody serves",
@@ -639,6 +672,16 @@ def demo(once: bool, **given: Any) -> None:
     from app.cli.demo import demo as run
 
     run(load_settings(given), new_console(), once=once)
+
+
+def pop_arrangement(given: dict[str, Any], *, is_batch: bool, is_picture: bool) -> dict[str, Any]:
+    """The options that say how hits are arranged, as fields of a search; takes them out of `given`."""
+    arranged = {name: value for name in ARRANGED_OPTIONS if (value := given.pop(name))}
+    if arranged and is_batch:
+        raise click.UsageError("--batch takes no offset, order, groups and feedback")
+    if is_picture and arranged.keys() & {"like", "unlike"}:
+        raise click.UsageError("--like and --unlike belong to words")
+    return arranged
 
 
 def drop_missing(given: dict[str, Any]) -> dict[str, Any]:

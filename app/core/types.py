@@ -227,6 +227,15 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Duplicate:
+    """A hit that is nearly the same as a better one; `similarity` is their cosine."""
+
+    id: str
+    score: float
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One result of a search. `score` is the cosine; a higher one is nearer.
 
@@ -240,6 +249,7 @@ class Hit:
     text: Text | None = None
     ranks: Mapping[str, int] = field(default_factory=dict)
     highlights: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    duplicates: Sequence[Duplicate] = ()
 
 
 class KeyScope(IntEnum):

@@ -98,6 +98,11 @@ class QueryEncoder:
             raise Validation("the parts of the query cancel each other out")
         return np.asarray(total / length, dtype=np.float32)
 
+    def read_pictures(self, collection: str, ids: Sequence[str]) -> Embeddings:
+        """The vectors of stored pictures, [n, d]. Raises NotFound, and Validation for a picture without one."""
+        vectors = [self._read_vector(collection, QueryPart(image_id=id)) for id in ids]
+        return np.stack(vectors) if vectors else np.empty((0, self._encoder.space.d), np.float32)
+
     def _begin_texts(self, words: Sequence[str]) -> Callable[[], list[Embeddings]]:
         """Many are encoded a few at a time, so that other queries get their turn in between."""
         words = [self.reader.replace_emoji(text) for text in words]

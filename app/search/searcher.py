@@ -26,8 +26,19 @@ from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
 from app.encoder.protocol import Embeddings, Encoder, check_vectors
 from app.search import hubs
+from app.search.arrange import (
+    AS_RANKED,
+    MAX_ARRANGED,
+    Arrangement,
+    apply_feedback,
+    arrange,
+    describe,
+    feedback_shares,
+    order_hits,
+    warn_of_fields,
+)
 from app.search.collection_profile import UNKNOWN, CollectionProfiles, Profile
-from app.search.filter_cache import FilterCache
+from app.search.facets import Counts, FacetCounter
 from app.search.fusion import (
     DEPTH,
     EQUAL_WEIGHTS,
@@ -49,6 +60,7 @@ from app.storage.sql import Row
 from app.storage.tables import embeddings, images, texts
 from app.storage.tables.images import image_from_row
 from app.storage.tables.texts import text_from_row
+from index.idset import IdSet
 from index.protocol import SearchParams, VectorIndex
 from index.types import Ids, Scores
 
@@ -70,6 +82,7 @@ class SearchQuery:
     `exact` compares with every vector; `nprobe` and `refine_k` replace what an approximate index was calibrated to.
     Without `mode`, a search for pictures by words alone is hybrid. `templates` None leaves the choice to the searcher.
     Hits below `score_threshold` are left out. With `calibrate` the answer says whether anything fits.
+    `like` and `unlike` are ids of pictures; the latter are no hits.
     """
 
     parts: Sequence[QueryPart]
@@ -85,6 +98,20 @@ class SearchQuery:
     templates: Sequence[str] | None = None
     score_threshold: float | None = None
     calibrate: bool = True
+    arrangement: Arrangement = AS_RANKED
+    like: Sequence[str] = ()
+    unlike: Sequence[str] = ()
+
+    @property
+    def end(self) -> int:
+        """How many places it has, with those that it skips."""
+        return self.arrangement.offset + self.k
+
+    @property
+    def arranged(self) -> dict[str, str | float]:
+        """How its hits are arranged, as an answer says it."""
+        like, unlike = feedback_shares(has_words=bool(self.words))
+        return describe(self.arrangement, (like if self.like else 0.0, unlike if self.unlike else 0.0))
 
     @property
     def applied_mode(self) -> Mode:
@@ -118,6 +145,7 @@ class SearchResult:
     templates: Sequence[str] = ()
     is_normalised: bool = False
     verdict: Verdict | None = None
+    facets: Mapping[str, Counts] = field(default_factory=dict)
     warnings: list[AnswerWarning] = field(default_factory=list)
     model: str = ""
 
@@ -140,6 +168,9 @@ class _Search:
     trust: float | None = None  # of the model, where words are ranked beside the vectors
     places: Sequence[FusedHit] = ()  # the best so far, whose rows are read
     is_cut: bool = False  # whether there are more places
+    is_settled: bool = False  # whether more places would change nothing
+    best: Sequence[Hit] = ()  # of the ranking, whichever are shown
+    facets: Mapping[str, Counts] = field(default_factory=dict)
     hits: list[Hit] = field(default_factory=list)
     orphans: int = 0
     searched: int = 0
@@ -148,7 +179,15 @@ class _Search:
     @classmethod
     def begin(cls, query: SearchQuery) -> _Search:
         params = SearchParams(exact=query.exact, nprobe=query.nprobe, refine_k=query.refine_k)
-        return cls(query, params, query.k + EXTRA_HITS, query.k + EXTRA_HITS)
+        search = cls(query, params, 0, 0)
+        search.take(query.end + query.arrangement.min_places + len(query.unlike) + EXTRA_HITS)
+        return search
+
+    def take(self, places: int) -> None:
+        """Take so many places next; what is arranged has MAX_ARRANGED, whatever k is."""
+        self.limit = self.rows = places
+        if self.query.arrangement.is_selective:
+            self.rows = min(places, MAX_ARRANGED)
 
     def group_key(self) -> tuple[object, ...]:
         """Equal for those that one search of their index can answer; some then take up to twice as many hits."""
@@ -159,7 +198,9 @@ class _Search:
         """Whether to take more from the index: rows were deleted or changed, and the index has others."""
         least = self.query.score_threshold
         is_full = bool(self.keys.size and self.keys[-1] >= 0) and (least is None or bool(self.scores[-1] >= least))
-        return len(self.hits) < self.query.k and (self.is_cut or is_full)
+        if self.is_settled or (self.query.arrangement.is_selective and self.rows == MAX_ARRANGED):
+            return False
+        return self.is_cut or is_full
 
 
 class Searcher:
@@ -174,6 +215,7 @@ class Searcher:
         use: Callable[[str, Target], AbstractContextManager[VectorIndex]],
         metrics: ProcessMetrics | None = None,
         record_query: RecordQuery | None = None,
+        facets: FacetCounter | None = None,
     ) -> None:
         """`record_query` gets each search of an index, after its answer (see `RecallSampler.record_query`)."""
         self._database = database
@@ -183,7 +225,8 @@ class Searcher:
         self._use = use
         self._metrics = metrics or ProcessMetrics()
         self._record_query = record_query
-        self._filter_cache = FilterCache(database)
+        self._facets = facets or FacetCounter(database)
+        self._filter_cache = self._facets.filters
         self.profiles = CollectionProfiles(database, encoder, self._query_encoder.encode_texts, use)
         self.running = 0  # calls that are being answered right now
         self._lock = threading.Lock()  # of `running`
@@ -254,11 +297,15 @@ class Searcher:
             search.terms = keywords.split_query(self.reader.replace_emoji(query.words))
             self._database.read(partial(find_words, search))
         if search.word_keys:  # the order must not depend on k
-            search.limit = max(query.k, DEPTH) + EXTRA_HITS
+            search.limit = max(search.limit, DEPTH + EXTRA_HITS)
 
     def _add_vector(self, encoded: EncodedParts, search: _Search) -> None:
         """Raises Validation, NotFound, Rejected."""
-        search.vector = self._query_encoder.add_up(search.query.collection, search.query.parts, encoded)
+        query, encoder = search.query, self._query_encoder
+        search.vector = encoder.add_up(query.collection, query.parts, encoded)
+        if query.like or query.unlike:
+            liked, unliked = (encoder.read_pictures(query.collection, ids) for ids in (query.like, query.unlike))
+            search.vector = apply_feedback(search.vector, liked, unliked, has_words=bool(query.words))
 
     def _run(self, searches: Sequence[_Search], took: dict[str, float]) -> None:
         """Do the searches of one index, and add to the seconds. Raises NotFound."""
@@ -278,8 +325,11 @@ class Searcher:
                 took["fetch"] += time.perf_counter() - middle
                 waiting = [search for search in waiting if search.needs_more()]
                 for search in waiting:
-                    search.limit *= 4
-                    search.rows *= 4
+                    search.take(search.limit * 4)
+            start = time.perf_counter()
+            for search in searches:
+                self._count_facets(search)
+            took["fetch"] += time.perf_counter() - start
             for search in searches:
                 self._metrics.ghost_hits.labels(query.target).inc(search.orphans)
                 if self._record_query is not None and search.query.applied_mode != "keyword":
@@ -311,15 +361,32 @@ class Searcher:
                 search.places, search.is_cut = ranked[: search.rows], len(ranked) > search.rows
             wanted = {place.key for search in searches for place in search.places}
             rows = images.get_rows(c, wanted) if target == "images" else texts.get_rows(c, wanted)
-            unscored = {place.key for search in searches for place in search.places if "vector" not in place.ranks}
+            unscored = {
+                place.key
+                for search in searches
+                for place in search.places
+                if "vector" not in place.ranks or search.query.arrangement.needs_vectors
+            }
             space = self._encoder.space.fingerprint
             vectors = embeddings.get_vectors(c, target, unscored, space) if unscored else {}
             return rows, [filter_rows(c, search, rows) for search in searches], vectors
 
         rows, passed, vectors = self._database.read(work)
         for search, keys in zip(searches, passed, strict=True):
-            search.hits = list(islice(make_hits(search, rows, keys, vectors), search.query.k))
+            arrange_search(search, make_hits(search, rows, keys, vectors), vectors)
             search.orphans = sum(place.key not in rows for place in search.places)
+
+    def _count_facets(self, search: _Search) -> None:
+        """Count over what the filter lets through, and in keyword mode over what has the words. Raises Timeout."""
+        query, arrangement = search.query, search.query.arrangement
+        if not arrangement.facets:
+            return
+        matching = None
+        if query.applied_mode == "keyword":
+            found = self._database.read(lambda c: [*keywords.find(c, query.collection, search.terms)])
+            matching = IdSet.of(np.array(found, np.int64))
+        fields, size = arrangement.facets, arrangement.facet_size
+        search.facets = self._facets.count(query.collection, query.target, fields, size, query.filter, matching)
 
     def _make_result(self, search: _Search, took_ms: dict[str, float]) -> SearchResult:
         mode, warnings = search.query.applied_mode, self._warn(search)
@@ -334,6 +401,7 @@ class Searcher:
             templates,
             is_normalised,
             judge_search(search),
+            search.facets,
             warnings,
             self._encoder.space.model,
         )
@@ -343,6 +411,7 @@ class Searcher:
         query = search.query
         texts = [part for part in query.parts if part.text is not None]
         found = list(dict.fromkeys(one for part in texts for one in self.reader.warn(part.text or "", part.field)))
+        found += warn_of_fields(search.hits, query.arrangement)
         if (filter := query.filter) is None or len(search.hits) >= query.k or not filter.compared:
             return found
         return found + self._database.read(lambda c: sql.explain_filter(c, query.collection, filter))
@@ -444,7 +513,9 @@ def find_words(search: _Search, c: apsw.Connection) -> None:
     """Give it the keys of pictures that have words of the query and that the filter allows, and what describes them."""
     found = keywords.find(c, search.query.collection, search.terms)
     allowed = search.params.allowed_ids
-    depth = max(DEPTH, search.limit) if search.query.applied_mode == "keyword" else DEPTH
+    depth = DEPTH
+    if search.query.applied_mode == "keyword":
+        depth = MAX_ARRANGED if search.query.arrangement.is_selective else max(DEPTH, search.limit)
     keys: dict[int, None] = {}  # in their order
     for key in found:
         if allowed is None or allowed.contains(np.array([key]))[0]:
@@ -484,15 +555,29 @@ def rank_hits(c: apsw.Connection, search: _Search) -> Iterable[FusedHit]:
 
 def judge_search(search: _Search) -> Verdict | None:
     """Whether anything fits a search for pictures by words; None for every other."""
-    if not (search.query.is_calibrated and search.query.calibrate):
+    query = search.query
+    if not (query.is_calibrated and query.calibrate) or query.like or query.unlike:
         return None
-    found = [hit.image for hit in search.hits[:JUDGED_HITS] if hit.image is not None and "keyword" in hit.ranks]
+    found = [hit.image for hit in search.best[:JUDGED_HITS] if hit.image is not None and "keyword" in hit.ranks]
     described = {image.key: (image.caption, image.tags, image.source) for image in found}
     said = max(rate_matches(search.terms, described).values(), default=0.0) if described else 0.0
     best = float(search.scores[0]) if search.keys.size and search.keys[0] >= 0 else None
-    if search.query.applied_mode == "keyword":
-        return judge_words(said, bool(search.hits))
+    if query.applied_mode == "keyword":
+        return judge_words(said, bool(search.best))
     return judge(search.profile.calibration, search.profile.sample, search.vector, best, said)
+
+
+def arrange_search(search: _Search, found: Iterator[Hit], vectors: Mapping[int, bytes]) -> None:
+    """Give a search the hits that it shows; `vectors` has those that the arrangement needs."""
+    query, arrangement = search.query, search.query.arrangement
+    if arrangement.is_selective:
+        search.best = list(found)
+        arranged = arrange(search.best, vectors, arrangement, query.k)
+        hits, search.is_settled = arranged.hits, arranged.is_settled
+    else:
+        search.best = hits = list(islice(found, query.end))
+        search.is_settled = len(hits) == query.end
+    search.hits = order_hits(hits[arrangement.offset :], arrangement.order)
 
 
 def make_hits(
@@ -509,6 +594,8 @@ def make_hits(
         row: Image | Text
         row = image_from_row(rows[place.key]) if is_images else text_from_row(rows[place.key])
         if row.collection != search.query.collection or scores[place.key] < least:
+            continue
+        if is_images and row.id in search.query.unlike:
             continue
         if isinstance(row, Text):
             yield Hit(row.id, scores[place.key], text=row, ranks=place.ranks)

@@ -25,6 +25,7 @@ from app.encoder.hub import LoadProgress
 from app.encoder.loader import EncoderOptions, load_encoder, load_located, locate_model
 from app.encoder.memory_check import ModelProcesses, available_memory
 from app.encoder.protocol import Encoder
+from app.search.facets import FacetCounter
 from app.search.index_manager import TARGETS, IndexManager, open_milvus_client
 from app.search.recall import RecallSampler, SearchEffortStore
 from app.search.searcher import Searcher
@@ -72,6 +73,7 @@ class SearchService:
         self.fatal: SightlineError | None = None  # why the model will never be loaded
         self.loaded: LoadedModel | None = None  # while the model is loading
         self.is_prepared = False  # whether workers can open the model's files, too
+        self.facets = FacetCounter(database)
         self.sampler = RecallSampler(settings.recall_target, self._is_busy)
         self._photographs = PhotographWatch(database, settings.data_dir)
         self._settings = settings
@@ -381,7 +383,8 @@ class SearchService:
         memory = settings.index_memory or (available_memory() or ASSUMED_FREE_BYTES) // 2
         indexes = IndexManager(database, encoder.space, folder, self._milvus, memory=memory, metrics=metrics)
         self._managers.append(indexes)
-        searcher = Searcher(database, encoder, batcher, self._pool, indexes.use, metrics, self.sampler.record_query)
+        record, facets = self.sampler.record_query, self.facets
+        searcher = Searcher(database, encoder, batcher, self._pool, indexes.use, metrics, record, facets)
         searcher.profiles.start()
         return LoadedModel(encoder, batcher, searcher, indexes, folder)
 

@@ -14,9 +14,10 @@ from io import BufferedReader
 from pathlib import Path
 
 import apsw
+import numpy as np
 
 from app.core.errors import BlobMissing, NotFound, QueueFull, map_os_errors
-from app.core.types import AnswerWarning, CollectionInfo, Image, ItemError, Metadata, NewImage, Text
+from app.core.types import AnswerWarning, CollectionInfo, EmbeddingSpace, Image, ItemError, Metadata, NewImage, Text
 from app.decode.headers import read_header
 from app.decode.limits import PictureLimits
 from app.storage import gc
@@ -32,6 +33,7 @@ from app.storage.blobs import BlobStore, StagedFile, remove_path
 from app.storage.database import Database
 from app.storage.filters import sql
 from app.storage.filters.model import Filter
+from app.storage.filters.values import Order, Place, select_ordered
 from app.storage.idempotency import ResponseSlot
 from app.storage.sql import fetch_number
 from app.storage.tables import (
@@ -174,6 +176,38 @@ class Library:
             return [found[key] for key in sorted(found, reverse=True)]
 
         return self.database.read(work)
+
+    def list_ordered(
+        self, collection: str, limit: int, order: Order, after: Place | None, filter: Filter | None = None
+    ) -> list[tuple[Place, Image]]:
+        """Up to `limit` pictures that `filter` lets through, in this order, with their places. Raises Timeout."""
+
+        def work(c: apsw.Connection) -> list[tuple[Place, Image]]:
+            collections.require(c, collection)
+            places = select_ordered(c, collection, filter, order, limit, after)
+            found = images.get_by_keys(c, [place.key for place in places])
+            return [(place, found[place.key]) for place in places]
+
+        return self.database.read(work)
+
+    def get_vectors(self, found: Sequence[Image]) -> dict[int, list[float]]:
+        """The vectors of pictures by their keys; those without one are absent."""
+        vectors = self.database.read(lambda c: embeddings.get_vectors(c, "images", [image.key for image in found]))
+        return {key: unpack_vector(packed) for key, packed in vectors.items()}
+
+    def get_vector(self, collection: str, id: str) -> tuple[Image, list[float], EmbeddingSpace]:
+        """A picture with its vector, and the space of its collection. Raises NotFound."""
+
+        def work(c: apsw.Connection) -> tuple[Image, bytes | None, EmbeddingSpace | None]:
+            image = require_image(c, collection, id)
+            space = collections.require(c, collection).space
+            vector = embeddings.get_vectors(c, "images", [image.key]).get(image.key)
+            return image, vector, embeddings.get_space(c, space) if space else None
+
+        image, vector, space = self.database.read(work)
+        if vector is None or space is None:
+            raise NotFound(f"the picture {id!r} has no vector (yet)")
+        return image, unpack_vector(vector), space
 
     def count_images(self, collection: str, filter: Filter | None = None) -> int:
         """How many pictures `filter` lets through. Raises Timeout."""
@@ -439,6 +473,11 @@ def require_text(c: apsw.Connection, collection: str, id: str) -> Text:
         collections.require(c, collection)
         raise NotFound(f"there is no text {id!r} in {collection!r}")
     return text
+
+
+def unpack_vector(packed: bytes) -> list[float]:
+    """The numbers of a stored vector, each with the digits that a float32 has."""
+    return [float(str(one)) for one in np.frombuffer(packed, "<f4")]
 
 
 def delete_row(c: apsw.Connection, key: int) -> None:

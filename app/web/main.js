@@ -4,6 +4,7 @@
 import { getImage } from "./api/client.js";
 import { allowedCollections, requireSession, watchSession } from "./api/session.js";
 import { updateActivity, watchActivity } from "./components/activity_badge.js";
+import { showArrangement, watchArrangement } from "./components/arrangement.js";
 import { clearBanner, showBanner, showProblem, waitUntilReady } from "./components/banner.js";
 import { copyText } from "./components/clipboard.js";
 import { byId, watchDialogs } from "./components/dom.js";
@@ -38,6 +39,7 @@ import { watchSources } from "./views/sources.js";
 import { resumeUploads, uploadFiles } from "./views/upload.js";
 
 const TYPING_PAUSE_MS = 2000; // words typed after it make a new history entry
+const NO_FEEDBACK = { liked: [], unliked: [] };
 const LOAD_AHEAD = 1200; // px above the end of the page at which the next results load
 const SCROLL_PAUSE_MS = 150; // after which the page remembers its scroll position
 
@@ -95,7 +97,7 @@ function openCollection(collection, isNew = false) {
   stopTyping();
   const conditions = store.state.conditions.filter(([kind]) => kind !== "job"); // a job belongs to one collection
   const search = isNew ? { q: "", conditions: [], picture: null, target: "images", view: "results" } : { conditions };
-  changeState({ collection, like: [], show: null, ...search });
+  changeState({ collection, like: [], ...NO_FEEDBACK, show: null, ...search });
   window.scrollTo(0, 0);
 }
 
@@ -167,13 +169,14 @@ function startSearch(isRestored) {
   if (!isSearch && query.target === "texts") {
     store.results = new ResultList(key);
     byId("count").textContent = "";
+    showArrangement(store.results, state);
     showExamples(store.results, state);
     showWarnings(null);
     showTextsIntro(searchAgain);
     return;
   }
   const cached = isRestored ? findCached(key) : null;
-  store.results = cached ?? new ResultList(key, isSearch ? pageSearch(query) : pageNewest(query.filter), isSearch);
+  store.results = cached ?? new ResultList(key, isSearch ? pageSearch(query) : pageNewest(query), isSearch);
   cacheResults(store.results);
   if (!cached) return loadResults(true, isRestored ? state : { count: 0, scroll: 0 });
   showResults(true);
@@ -228,6 +231,7 @@ function showResults(isFirst) {
   else if (isDone && getQuery(state).filter) showNoFilterHits(() => changeFilter([]));
   else if (isDone) showEmptyState(results.lastPage?.answer, state.target, { searchAgain, refresh });
   showResultCount(results, state);
+  showArrangement(results, state);
   showExamples(results, state);
   showUnshared(getQuery(state).file);
   showUnreadable(results);
@@ -248,6 +252,7 @@ function handleRefusal(problem, isFirst) {
     store.results = new ResultList(store.shownKey);
     clearResults();
     showResultCount(store.results, store.state);
+    showArrangement(store.results, store.state);
     showUnshared(null);
     showWarnings(null);
   }
@@ -356,13 +361,21 @@ function searchLike(ids) {
   deselect();
   store.typedAt = 0;
   const like = ids.slice(0, MAX_LIKE);
-  changeState({ like, q: "", picture: null, show: null, view: "results", target: "images" });
+  changeState({ like, q: "", picture: null, ...NO_FEEDBACK, show: null, view: "results", target: "images" });
+}
+
+/** The user says of a hit that it is what the search means ("liked"), or that it is not ("unliked"). */
+function judgePicture(kind, id) {
+  const { liked, unliked } = store.state;
+  const others = { liked: liked.filter((one) => one !== id), unliked: unliked.filter((one) => one !== id) };
+  changeState({ ...others, [kind]: [...others[kind], id].slice(-MAX_LIKE), show: null });
+  window.scrollTo(0, 0);
 }
 
 /** Search by a picture alone. `change`: {picture} or {like, collection}. */
 function searchByPicture(change) {
   stopTyping();
-  changeState({ q: "", like: [], picture: null, show: null, view: "results", ...change });
+  changeState({ q: "", like: [], picture: null, ...NO_FEEDBACK, show: null, view: "results", ...change });
 }
 
 /** The file of the search is now the picture `id`, so the address can hold the search. */
@@ -379,7 +392,7 @@ function handleImageChange(image) {
 
 function handleTyping(q) {
   const { state } = store;
-  if (q.trim() !== state.q.trim() || state.view !== "results") changeWhileTyping({ q, show: null, view: "results" });
+  if (q.trim() !== state.q.trim() || state.view !== "results") changeWhileTyping({ q, ...NO_FEEDBACK, show: null, view: "results" });
 }
 
 function handleWeight(weight) {
@@ -473,10 +486,12 @@ watchDrops({
 });
 const changeFilter = (conditions) => changeState({ conditions, show: null, view: "results" });
 watchUnshared({ getFile: () => getQuery(store.state).file, onAdd: addSearchedFile });
+watchArrangement({ getState: () => store.state, onChange: (change) => changeState({ ...change, show: null }) });
 watchFilter({ getState: () => store.state, onChange: changeFilter });
 watchDetail({
   onClose: handleDetailClose,
   onLike: (id) => searchLike([id]),
+  onJudge: judgePicture,
   onStep: stepDetail,
   onShow: openPicture,
   onRemove: (id) => deletePictures([id]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,18 @@ from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.admission import PICTURE
+from app.api.arrangement import (
+    FacetSizeQuery,
+    FacetsOut,
+    FacetsQuery,
+    OrderQuery,
+    decode_place,
+    encode_place,
+    facets_out,
+    parse_facets,
+    parse_list_order,
+    split_fields,
+)
 from app.api.concurrency import ThreadPools
 from app.api.dependencies import (
     CollectionDep,
@@ -51,6 +63,7 @@ from app.api.schemas import (
     RequestModel,
     UploadForm,
     UploadOut,
+    VectorOut,
     WarningOut,
     example,
 )
@@ -60,10 +73,12 @@ from app.core.types import AnswerWarning, Image, Preprocessing, Status
 from app.decode.picture import decode_picture
 from app.decode.pool import DecodePool, OutputFile
 from app.service.image_waiter import UNFINISHED, ImageWaiter
-from app.service.search_service import as_unconfirmed
+from app.service.search_service import SearchService, as_unconfirmed
 from app.storage.attributes import ImageAttributes
+from app.storage.filters.model import Field as ValueField
 from app.storage.filters.model import Filter
 from app.storage.filters.parser import parse_filter
+from app.storage.filters.values import Order
 from app.storage.library import AddResult, Library
 
 router = new_router("/v1/images", "images")
@@ -73,6 +88,8 @@ MEDIA_TYPES = {f: f"image/{f}" for f in ("jpeg", "png", "webp", "gif", "avif")}
 FORM = describe_form(UploadForm)
 THUMBNAIL_SIZES = (64, 128, 256, 320, 512, 1024)  # others are rounded up
 LOOKS = 10  # for the file of a picture that is replaced at the same time
+MAX_VECTORS = 100  # of a list: a megabyte of JSON
+VECTORS = "Also give the vector of each picture; limit is 100 at most."
 MAX_NAME_CHARS = 255  # of the sender's file name, which is display text only
 
 
@@ -144,18 +161,60 @@ async def list_images(
     cursor: str | None = None,
     filter: FilterQuery = None,
     count: Annotated[bool, Query(description="Also say how many pictures the whole listing has.")] = False,
+    order_by: OrderQuery = None,
+    facets: FacetsQuery = None,
+    facet_size: FacetSizeQuery = 10,
+    vectors: Annotated[bool, Query(description=VECTORS)] = False,
 ) -> ImagePage:
-    """List pictures, newest first."""
-    before, parsed = decode_cursor(cursor), parse_filter_parameter(filter, "images")
-    pool = threads.reads if parsed is None else threads.queries  # a filter may have to look at every row
-    found = await pool.run(library.list_images, collection, limit + 1, before, parsed)
-    page = await threads.reads.run(search.confirm_images, found[:limit])
+    """List pictures, newest first, or in another order."""
+    order, parsed = parse_list_order(order_by), parse_filter_parameter(filter, "images")
+    fields = parse_facets(split_fields(facets), "images")
+    if vectors and limit > MAX_VECTORS:
+        raise Validation(f"a list with vectors has {MAX_VECTORS} pictures at most; set limit, got {limit}")
+    list_page = prepare_page(library, collection, limit, cursor, parsed, order)
+    pool = threads.reads if parsed is None and order is None else threads.queries  # it may have to look at every row
+    found, next_cursor = await pool.run(list_page)
+    page = await threads.reads.run(search.confirm_images, found)
+    stored = await threads.reads.run(library.get_vectors, page) if vectors else {}
+    is_short = not cursor and next_cursor is None
     return ImagePage(
-        images=[ImageOut.of(image) for image in page],
-        next_cursor=encode_cursor(page[-1].key) if len(found) > limit else None,
-        warnings=[] if cursor or len(found) > limit else await explain_filter(library, threads, collection, parsed),
+        images=[ImageOut.of(image, vector=stored.get(image.key)) for image in page],
+        next_cursor=next_cursor,
+        warnings=await explain_filter(library, threads, collection, parsed) if is_short else [],
         total=await pool.run(library.count_images, collection, parsed) if count else None,
+        facets=await threads.queries.run(count_listed, search, collection, fields, facet_size, parsed),
     )
+
+
+def prepare_page(
+    library: Library, collection: str, limit: int, cursor: str | None, filter: Filter | None, order: Order | None
+) -> Callable[[], tuple[list[Image], str | None]]:
+    """A call that gives a page of a list, and the cursor of the next one. Raises BadRequest."""
+    if order is None:
+        before = decode_cursor(cursor)
+
+        def list_newest() -> tuple[list[Image], str | None]:
+            found = library.list_images(collection, limit + 1, before, filter)
+            return found[:limit], encode_cursor(found[limit - 1].key) if len(found) > limit else None
+
+        return list_newest
+    after = decode_place(order, cursor)
+
+    def list_ordered() -> tuple[list[Image], str | None]:
+        found = library.list_ordered(collection, limit + 1, order, after, filter)
+        place = found[limit - 1][0] if len(found) > limit else None
+        return [image for _, image in found[:limit]], encode_place(order, place) if place else None
+
+    return list_ordered
+
+
+def count_listed(
+    search: SearchService, collection: str, fields: Sequence[ValueField], size: int, filter: Filter | None
+) -> FacetsOut | None:
+    """The facets of a list, of pictures that are not ready too; None if there are none to count."""
+    if not fields:
+        return None
+    return facets_out(search.facets.count(collection, "images", fields, size, filter, is_search=False))
 
 
 @router.post("/known")
@@ -242,6 +301,13 @@ async def delete_image(
         return JSONResponse(DeleteOut.dry_run(ImageOut.of(image)).model_dump())
     await threads.writes.run(library.delete, collection, id)
     return None
+
+
+@router.get("/{id}/vector")
+async def get_image_vector(library: LibraryDep, threads: ThreadsDep, collection: CollectionDep, id: str) -> VectorOut:
+    """Get the stored vector of a picture."""
+    image, vector, space = await threads.reads.run(library.get_vector, collection, id)
+    return VectorOut(id=image.id, vector=vector, d=len(vector), space=space.fingerprint, model=space.model)
 
 
 @router.get("/{id}/file", response_class=FileResponse)

@@ -11,6 +11,7 @@ from typing import Annotated
 from fastapi import Query, Request, Response
 
 from app.api.admission import BATCHES, PICTURES, QUERY, QUERY_PICTURE, content_type, is_json_type, take_seat
+from app.api.arrangement import MAX_FACETS, ArrangementDep, ArrangementIn, facets_out
 from app.api.dependencies import (
     CollectionDep,
     FilterQuery,
@@ -89,6 +90,7 @@ MATCHING = 0.5  # the probability from which on a text fits
 MAX_FILLED = 64  # texts of one search, templates filled
 
 
+NOT_ARRANGED = ArrangementIn()
 SEARCH_FORM = describe_form(SearchForm)
 CLASSIFY_FORM = describe_form(ClassifyForm)
 MATCH_FORM = describe_form(MatchForm)
@@ -124,6 +126,7 @@ async def search_images(
     templates: Annotated[list[UnicodeText] | None, Query(description=TEMPLATES, examples=[["a photo of {}"]])] = None,
     score_threshold: ThresholdQuery = None,
     calibrate: Annotated[bool, Query(description=CALIBRATE)] = True,
+    arrangement: ArrangementDep = NOT_ARRANGED,
 ) -> SearchOut:
     """Search pictures, or texts, by words."""
     parsed = parse_filter_parameter(filter, target)
@@ -140,10 +143,11 @@ async def search_images(
         templates=validate_templates(templates or "auto", exact, parts, settings),
         score_threshold=score_threshold,
         calibrate=calibrate,
+        arrangement=arrangement.parse(k, target),
     )
     async with take_seat(request, choose_seat(query)):
         found = await threads.queries.run(search.searcher.search, query)
-    return search_response(search, found, target)
+    return search_response(search, found, query)
 
 
 @queries.post("/search")
@@ -171,7 +175,7 @@ async def search_by_parts(
             await threads.writes.run(check_pixels, [query], settings)
         async with take_seat(request, choose_seat(query)):
             found = await threads.queries.run(searcher.search, query)
-    return search_response(search, found, body.target)
+    return search_response(search, found, query)
 
 
 @pictures.post("/search/image", openapi_extra=SEARCH_FORM)
@@ -198,12 +202,12 @@ async def search_by_image(
         k, target = validate_k(10 if asked.k is None else asked.k, settings), asked.target or "images"
         parsed = None if asked.filter is None else parse_filter(asked.filter, target)
         parts, collection = [QueryPart(picture=asked.file.path)], validate_collection(asked.collection)
-        query = SearchQuery(
-            parts, target, k, collection, parsed, bool(asked.exact), score_threshold=asked.score_threshold
-        )
+        arrangement = asked.parse(k, target)
+        least, exact = asked.score_threshold, bool(asked.exact)
+        query = SearchQuery(parts, target, k, collection, parsed, exact, score_threshold=least, arrangement=arrangement)
         async with take_seat(request, PICTURES):
             found = await threads.queries.run(searcher.search, query)
-    return search_response(search, found, target)
+    return search_response(search, found, query)
 
 
 @pictures.post("/classify", openapi_extra=CLASSIFY_FORM)
@@ -284,20 +288,22 @@ def choose_seat(query: SearchQuery) -> str | None:
     return BATCHES if len(query.parts) * len(query.templates or PLAIN) > FEW_PARTS else None
 
 
-def search_response(search: SearchService, found: SearchResult, target: Target) -> SearchOut:
+def search_response(search: SearchService, found: SearchResult, query: SearchQuery) -> SearchOut:
     return SearchOut.model_validate(
         {
             "hits": [HitOut.of(hit) for hit in found.hits],
             "took_ms": found.took_ms,
             "model": found.model,
-            "target": target,
+            "target": query.target,
             "searched": found.searched,
             "applied": {
                 "mode": found.mode,
                 "model_trust": found.trust,
                 "normalisation": "nnn" if found.is_normalised else "off",
                 "templates": found.templates,
+                **query.arranged,
             },
+            "facets": facets_out(found.facets) if query.arrangement.facets else None,
             "verdict": found.verdict and asdict(found.verdict),
             "warnings": [WarningOut.of(warning) for warning in found.warnings],
         }
@@ -315,7 +321,17 @@ def parse_search(settings: Settings, body: SearchIn, collection: str | None, fol
     weights = Weights() if body.weights is None else Weights(body.weights.vector, body.weights.keyword)
     templates = validate_templates(body.templates, body.exact, parts, settings)
     how = (body.exact, params.nprobe, params.refine_k, mode, weights, templates, body.score_threshold, body.calibrate)
-    return SearchQuery(parts, body.target, k, collection, parsed, *how)
+    arranged = (body.parse(k, body.target), *parse_feedback(body, mode))
+    return SearchQuery(parts, body.target, k, collection, parsed, *how, *arranged)
+
+
+def parse_feedback(body: SearchIn, mode: Mode | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The ids of liked and of unliked pictures. Raises Validation."""
+    if both := sorted(set(body.like) & set(body.unlike)):
+        raise Validation(f"{both[0]!r} is in like and in unlike; send it once")
+    if (body.like or body.unlike) and mode == "keyword":
+        raise Validation("like and unlike move the vector of a query, which mode 'keyword' does not compare")
+    return tuple(dict.fromkeys(body.like)), tuple(dict.fromkeys(body.unlike))
 
 
 def parse_parts(settings: Settings, query: Sequence[PartIn], folder: Path | None) -> list[QueryPart]:
@@ -443,8 +459,15 @@ async def search_batch(
 def check_batch_size(body: BatchIn, settings: Settings) -> None:
     """Raise Validation for a batch that asks for too much."""
     most = BATCH_FACTOR * settings.max_k
-    if (hits := sum(search.k for search in body.searches)) > most:
+    if (hits := sum(search.offset + search.k for search in body.searches)) > most:
         raise Validation(f"the searches of one call may ask for {most} hits, these ask for {hits}")
+    arranged = sum(search.collapse or search.group_by is not None or search.diversity > 0 for search in body.searches)
+    if arranged > BATCH_FACTOR:
+        raise Validation(
+            f"of one call {BATCH_FACTOR} searches may have collapse, group_by or diversity, not {arranged}"
+        )
+    if (facets := sum(len(search.facets) for search in body.searches)) > BATCH_FACTOR * MAX_FACETS:
+        raise Validation(f"the searches of one call may count {BATCH_FACTOR * MAX_FACETS} facets, these count {facets}")
     if (parts := sum(len(search.query) for search in body.searches)) > MAX_BATCH_PARTS:
         raise Validation(f"the searches of one call may have {MAX_BATCH_PARTS} parts, these have {parts}")
     filled = sum(len(one.query) * len(one.templates) for one in body.searches if isinstance(one.templates, list))
@@ -472,7 +495,7 @@ def run_batch(search: SearchService, batch: list[SearchQuery | SightlineError]) 
     for query in batch:
         outcome = next(found) if isinstance(query, SearchQuery) else query
         if isinstance(query, SearchQuery) and isinstance(outcome, SearchResult):
-            answers.append(search_response(search, outcome, query.target))
+            answers.append(search_response(search, outcome, query))
         elif isinstance(outcome, SightlineError):
             answers.append(RefusedOut(error=ErrorOut(code=outcome.code, detail=outcome.detail)))
     return BatchOut(answers=answers).model_dump_json().encode()

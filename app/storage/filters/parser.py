@@ -106,7 +106,7 @@ def _refuse_nul(text: str) -> str:
 
 def _require_word(text: str) -> str:
     if not split_words(text):
-        raise ValueError(f"there is no word in {_shorten(text)}")
+        raise ValueError(f"there is no word in {shorten(text)}")
     return text
 
 
@@ -172,10 +172,10 @@ class Grammar(BaseModel):
     @classmethod
     def _check_names(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
-            raise ValueError(f"expected an object with {_join(cls.NAMES)}, got {_shorten(value)}")
+            raise ValueError(f"expected an object with {_join(cls.NAMES)}, got {shorten(value)}")
         for name in value:
             if name not in cls.NAMES:
-                raise ValueError(f"there is no {_shorten(name)}; {_suggest(name, cls.NAMES)}")
+                raise ValueError(f"there is no {shorten(name)}; {suggest_name(name, cls.NAMES)}")
         if not cls.SIZE[0] <= len(value) <= cls.SIZE[1]:
             wanted = f"key and one of {_join(cls.NAMES[1:])}" if cls.SIZE == (2, 2) else f"one of {_join(cls.NAMES)}"
             raise ValueError(f"expected {wanted}, got {_join(list(value), 'and') or 'nothing'}")
@@ -269,16 +269,16 @@ class KeyOnly(Grammar):
     @classmethod
     def _check_key(cls, value: Any, info: ValidationInfo[Usage]) -> Any:
         if not isinstance(value, str) or not value:
-            raise ValueError(f"expected the name of a field, got {_shorten(value)}")
+            raise ValueError(f"expected the name of a field, got {shorten(value)}")
         name, dot, path = value.partition(".")
         if name not in (names := FIELDS[info.context.target]):
-            raise ValueError(f"there is no field {_shorten(name)}; {_suggest(name, names)}")
+            raise ValueError(f"there is no field {shorten(name)}; {suggest_name(name, names)}")
         if name == "metadata":
             if not dot:
                 raise ValueError("name an entry of metadata, like metadata.camera")
             split_path(path)
         elif dot:
-            raise ValueError(f"{name} has no parts, so there is no {_shorten(value)}")
+            raise ValueError(f"{name} has no parts, so there is no {shorten(value)}")
         return value
 
     def field(self) -> Field:
@@ -452,7 +452,7 @@ def _describe(error: ValidationError, value: Any) -> str:
     if fault["type"] == "value_error":
         return f"{place}: {fault['ctx']['error']}"
     message = fault["msg"]
-    return f"{place}: {message[0].lower()}{message[1:]}, got {_shorten(fault['input'])}"
+    return f"{place}: {message[0].lower()}{message[1:]}, got {shorten(fault['input'])}"
 
 
 def _find_field(value: Any, steps: Sequence[str | int]) -> str | None:
@@ -472,7 +472,7 @@ def _is_branch(step: str | int) -> bool:
     return isinstance(step, str) and (step[0].isupper() or step in ("str", "int", "float", "bool"))
 
 
-def _suggest(name: Any, names: Sequence[str]) -> str:
+def suggest_name(name: Any, names: Sequence[str]) -> str:
     is_misspelt = not any(name in fields for fields in FIELDS.values())
     if is_misspelt and (near := get_close_matches(str(name).lower(), names, n=1, cutoff=0.5)):
         return f"did you mean {near[0]}?"
@@ -484,7 +484,7 @@ def _join(names: Sequence[str], word: str = "or") -> str:
     return f"{', '.join(names[:-1])} {word} {names[-1]}" if len(names) > 1 else "".join(names)
 
 
-def _shorten(value: Any) -> str:
+def shorten(value: Any) -> str:
     if isinstance(value, Mapping | list):
         return f"an object with {len(value)} entries" if isinstance(value, Mapping) else f"a list of {len(value)}"
     text = json.dumps(value) if value is None or isinstance(value, bool) else ascii(value)
@@ -508,7 +508,7 @@ def split_path(text: str) -> tuple[str, ...]:
         segment = SEGMENT.match(text, position)
         if segment is None or len(path) == MAX_PATH:
             raise ValueError(
-                f"{_shorten(text)} is no path: write up to {MAX_PATH} names with dots between them, and a name that has"
+                f"{shorten(text)} is no path: write up to {MAX_PATH} names with dots between them, and a name that has"
                 " a dot or a bracket in double quotes"
             )
         quoted, plain, dot = segment.groups()

@@ -84,7 +84,7 @@ def select_newest(c: apsw.Connection, collection: str, filter: Filter, limit: in
 
 def select_passing(c: apsw.Connection, collection: str, filter: Filter, keys: Iterable[int]) -> list[int]:
     """Those of `keys` whose rows match. Raises Timeout."""
-    return _fetch_keys(c, filter, Clause(THESE, _json([int(key) for key in keys]), collection))
+    return _fetch_keys(c, filter, Clause(THESE, to_json([int(key) for key in keys]), collection))
 
 
 def _fetch_keys(c: apsw.Connection, filter: Filter, among: Clause, order: Clause = EMPTY) -> list[int]:
@@ -124,7 +124,7 @@ def explain_filter(c: apsw.Connection, collection: str, filter: Filter) -> list[
         counts = Clause("count(*), total(NOT (") + suits + Clause(")), max(CASE WHEN NOT (") + suits
         rows = Clause(") THEN json_quote(value) END) FROM (SELECT metadata FROM ") + TABLES[filter.target]
         rows += Clause(NEWEST_ROWS, collection, MAX_EXPLAINED)
-        values = Clause("json_each(metadata, ?) WHERE typeof(key) <> 'text' AND type <> 'null'", _path(field))
+        values = Clause("json_each(metadata, ?) WHERE typeof(key) <> 'text' AND type <> 'null'", json_path(field))
         with time_limit(c):
             ((count, odd, example),) = fetch_clause(c, Clause("SELECT ") + counts + rows + values)
         name = ".".join(("metadata", *field.path))[:100]
@@ -162,7 +162,7 @@ def match_values(field: Field, values: Sequence[Value], *, negated: bool = False
     if not field.is_json:
         if len(values) == 1 and not negated:
             return OPEN + column + Clause(" IS ?)", values[0])
-        listed = Clause(UNLISTED if negated else LISTED, _json(values))
+        listed = Clause(UNLISTED if negated else LISTED, to_json(values))
         return OPEN + column + THERE + AND + column + listed + CLOSE
     flags = ["true" if value else "false" for value in values if isinstance(value, bool)]
     numbers = [value for value in values if not isinstance(value, bool | str)]
@@ -173,11 +173,11 @@ def match_values(field: Field, values: Sequence[Value], *, negated: bool = False
         " WHEN 'real' THEN atom IN (SELECT value FROM json_each(?))"
         " WHEN 'null' THEN ? WHEN 'array' THEN ? WHEN 'object' THEN ?"
         " ELSE type IN (SELECT value FROM json_each(?)) END",
-        _json(texts),
-        _json(numbers),
-        _json(numbers),
+        to_json(texts),
+        to_json(numbers),
+        to_json(numbers),
         *[int(negated)] * 3,  # null, a list and an object are never values, negated or not
-        _json(flags),
+        to_json(flags),
     )
     if negated:
         return _some(field, NOT + OPEN + one_of + CLOSE, ())
@@ -215,7 +215,7 @@ def match_range(field: Field, bounds: Bounds) -> Clause:
         compared = [MOMENT + COMPARED[name] + Clause("julianday(?)", bound) for name, bound in bounds]
     else:  # json_extract parses the bound as it parses the stored number
         written = IS_NUMBER + AND
-        compared = [ATOM + COMPARED[name] + Clause("json_extract(?, '$')", _json(b)) for name, b in bounds]
+        compared = [ATOM + COMPARED[name] + Clause("json_extract(?, '$')", to_json(b)) for name, b in bounds]
     return _some(field, written + join_clauses(AND, compared), ())
 
 
@@ -224,7 +224,7 @@ def match_present(field: Field) -> Clause:
     column = COLUMNS[field.name]
     if not field.is_json:
         return OPEN + column + THERE + CLOSE
-    path = _path(field)
+    path = json_path(field)
     return (
         Clause("(CASE json_type(")
         + column
@@ -251,7 +251,9 @@ def _some(field: Field, question: Clause, texts: Sequence[str]) -> Clause:
     """
     column = COLUMNS[field.name]
     needles = (
-        [_json(text) for text in texts] if 0 < len(texts) <= MAX_NEEDLES else [_json(part) for part in field.path[-1:]]
+        [to_json(text) for text in texts]
+        if 0 < len(texts) <= MAX_NEEDLES
+        else [to_json(part) for part in field.path[-1:]]
     )
     found = [Clause("instr(") + column + Clause(", ?)", needle) for needle in needles]
     likely = join_clauses(OR, found) + AND if found else EMPTY
@@ -260,16 +262,16 @@ def _some(field: Field, question: Clause, texts: Sequence[str]) -> Clause:
         + likely
         + Clause("EXISTS (SELECT 1 FROM json_each(")
         + column
-        + Clause(", ?) WHERE typeof(key) <> 'text' AND (", _path(field))  # a text key is an entry of an object
+        + Clause(", ?) WHERE typeof(key) <> 'text' AND (", json_path(field))  # a text key is an entry of an object
         + question
         + Clause(")))")
     )
 
 
-def _path(field: Field) -> str:
+def json_path(field: Field) -> str:
     """The field's path in SQLite's syntax, as a bound value."""
     return "".join(["$", *(f'."{name}"' for name in field.path)])
 
 
-def _json(value: object) -> str:
+def to_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -118,6 +118,12 @@ def list_ready_keys(c: apsw.Connection, collection: str) -> list[int]:
     return [key for (key,) in fetch_all(c, sql, (collection,))]
 
 
+def list_unready_keys(c: apsw.Connection, label: str) -> list[int]:
+    """The keys of all pictures that no search finds (yet)."""
+    sql = "SELECT key FROM images WHERE status IN ('queued', 'processing', 'failed') AND collection = ?"
+    return [key for (key,) in fetch_all(c, sql, (label,))]
+
+
 def list_captioned_keys(c: apsw.Connection, collection: str) -> list[int]:
     """The keys of the ready pictures that have a caption, in their order."""
     sql = "SELECT key FROM images WHERE status = 'ready' AND caption > '' AND " + IN_COLLECTION + " ORDER BY key"

@@ -11,6 +11,8 @@ const RECONNECT_MS = 2000;
 const TEXTS_PER_REQUEST = 100; // well below the server's limits of number and bytes
 const PARALLEL_REQUESTS = 6; // a browser opens six connections to a server
 const JSON_HEADERS = { "Content-Type": "application/json" };
+const FACETS = ["tags", "format", "year"]; // with the first page of a list or a search for pictures
+const FACET_SIZE = 6;
 
 class Problem extends Error {
   /** `code` is "no_answer" if no server answered. `seconds`: how long to wait before the next attempt. */
@@ -78,8 +80,9 @@ export async function runConcurrently(items, work) {
 // Images
 
 /** The first page, without a cursor, also counts the whole list. */
-export function listImages(cursor, limit, filter, signal) {
-  const path = makePath("v1/images", { limit, filter: filter && JSON.stringify(filter), cursor, count: !cursor });
+export function listImages(cursor, limit, { filter = null, sort = "" } = {}, signal) {
+  const first = !cursor && { count: true, facets: FACETS.join(), facet_size: FACET_SIZE };
+  const path = makePath("v1/images", { limit, filter: filter && JSON.stringify(filter), cursor, order_by: sort, ...first });
   return request(withCollection(path), { signal });
 }
 
@@ -178,19 +181,26 @@ export async function search(query, k, signal) {
 }
 
 async function requestSearch(query, k, signal) {
-  const { q, like, file, target, filter } = query;
+  const { q, like, file, target, filter, liked = [], unliked = [], sort = "", isGrouped = false } = query;
   const { words, without } = parseQuery(q);
-  const options = { k, target, filter: filter && JSON.stringify(filter) };
-  if (!like.length && !file && !without.length) {
+  const isJudged = Boolean(liked.length || unliked.length);
+  const facets = target === "images" ? { facets: FACETS.join(), facet_size: FACET_SIZE } : {};
+  const options = { k, target, filter: filter && JSON.stringify(filter), order_by: sort, collapse: isGrouped, ...facets };
+  if (!like.length && !file && !without.length && !isJudged) {
     return request(withCollection(makePath("v1/search", { q: words || q, ...options })), { signal });
   }
-  if (file && !like.length && !q) {
+  if (file && !like.length && !q && !isJudged) {
     const body = new FormData();
     body.append("file", file);
-    return request(withCollection(makePath("v1/search/image", options)), { method: "POST", body, signal });
+    const { facets: _, ...fields } = options;
+    for (const [name, value] of Object.entries(fields)) if (value) body.append(name, value);
+    for (const field of facets.facets ? FACETS : []) body.append("facets", field);
+    return request(withCollection("v1/search/image"), { method: "POST", body, signal });
   }
   const parts = buildParts(query, file ? await encodeBase64(file) : null);
-  return send("POST", withCollection("v1/search"), { query: parts, target, k, filter }, { signal });
+  const body = { query: parts, target, k, filter, like: liked, unlike: unliked, collapse: isGrouped, order_by: sort || null };
+  if (facets.facets) Object.assign(body, { facets: FACETS, facet_size: FACET_SIZE });
+  return send("POST", withCollection("v1/search"), body, { signal });
 }
 
 function encodeBase64(file) {

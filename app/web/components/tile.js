@@ -2,7 +2,7 @@
 // A name is the caption, or the file's base name with its folder in a second line. The tooltip has the whole path.
 
 import { thumbnailUrl } from "../api/client.js";
-import { currentLanguage, translate } from "../i18n/i18n.js";
+import { currentLanguage, translate, translateCount } from "../i18n/i18n.js";
 import { makeHref } from "../state/url_state.js";
 import { make, makeButton } from "./dom.js";
 import { clampRatio, isCropped } from "./grid_layout.js";
@@ -13,7 +13,8 @@ export function makeTile(hit, { state, isSelected }) {
   const { image } = hit;
   const name = getName(image);
   const picture = make("img", { alt: name, loading: "lazy", decoding: "async" });
-  const frame = make("span", { className: "frame" }, picture);
+  const { length: more } = hit.duplicates ?? [];
+  const frame = make("span", { className: "frame" }, picture, more ? make("span", { className: "more-similar" }, `+${more}`) : "");
   const caption = make("span", { className: "caption", dir: "auto" }, hasName(image) ? name : "");
   const folder = make("span", { className: "folder", dir: "auto" }, getFolder(image));
   const link = make("a", { className: "tile", href: makeHref({ ...state, show: hit.id }) }, frame, caption, folder);
@@ -50,9 +51,10 @@ export function getFolder({ caption, source }) {
   return caption || !source ? "" : source.split("/").slice(0, -1).join("/");
 }
 
-function describeHit({ score, image }) {
+function describeHit({ score, image, duplicates = [] }) {
+  const similar = duplicates.length ? translateCount("more_similar", duplicates.length) : null;
   const match = score === undefined ? null : translate("score", { score: score.toFixed(3) });
-  return [image.caption && getName(image), image.source, match].filter(Boolean).join("\n");
+  return [image.caption && getName(image), image.source, match, similar].filter(Boolean).join("\n");
 }
 
 export function makeTextLines(hits, best = hits[0]?.score) {

@@ -1,25 +1,28 @@
 // Loads results page by page: the newest pictures by cursor, or a search with a growing k.
 // `loadPage(signal, wanted)` gives {items, failed, isLast, isCut, answer, total}; an item without a score does not come
 // from a search. `failed`: files that the server could not read. `total`: of both in the whole list, null for a search.
+// `facets`: how many pictures of the whole list, or of all that the filter of a search lets through, have each value.
 
 import { hitLimit, listImages, search } from "../api/client.js";
 
 const PAGE = 60;
 const MAX_PAGE = 1000; // of the newest pictures
 
-export function pageNewest(filter = null) {
+export function pageNewest(query = {}) {
   let cursor = null;
   let total = null;
+  let facets = null;
   const seen = new Set(); // a picture that the server replaced meanwhile appears a second time
   return async (signal, wanted = PAGE) => {
-    const page = await listImages(cursor, Math.min(Math.max(wanted, PAGE), MAX_PAGE), filter, signal);
+    const page = await listImages(cursor, Math.min(Math.max(wanted, PAGE), MAX_PAGE), query, signal);
     total ??= page.total;
+    facets ??= page.facets;
     cursor = page.next_cursor;
     const found = page.images.map((image) => ({ id: image.id, image })).filter(({ id }) => !seen.has(id));
     found.forEach(({ id }) => seen.add(id));
     const failed = found.filter(({ image }) => image.status === "failed");
     const items = found.filter((hit) => !failed.includes(hit));
-    return { items, failed, isLast: !cursor, isCut: false, answer: null, total };
+    return { items, failed, isLast: !cursor, isCut: false, answer: null, total, facets };
   };
 }
 
@@ -35,6 +38,6 @@ export function pageSearch(query) {
     items.forEach((hit) => seen.add(hit.id));
     const isComplete = answer.hits.length < k;
     const isCut = !isComplete && k === hitLimit();
-    return { items, isLast: isComplete || isCut, isCut, answer, total: null };
+    return { items, isLast: isComplete || isCut, isCut, answer, total: null, facets: answer.facets };
   };
 }

@@ -32,6 +32,10 @@ export class ResultList {
     return total === null ? null : total - this.#failed.length - (this.#items.length - this.hits.length);
   }
 
+  get facets() {
+    return this.lastPage?.facets ?? null;
+  }
+
   get isStarted() {
     return this.lastPage !== null;
   }

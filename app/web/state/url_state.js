@@ -1,4 +1,5 @@
-// The state of the page and its address: `?collection=&q=&target=&like=&weight=&tag=&format=&from=&to=&meta=&job=&show=&view=`.
+// The state of the page and its address:
+// `?collection=&q=&target=&like=&weight=&liked=&unliked=&sort=&grouped=&tag=&format=&from=&to=&meta=&job=&show=&view=`.
 // A dropped picture has no address: this module keeps the file under a number, which the history entry stores.
 
 import { ID } from "../api/client.js";
@@ -7,6 +8,7 @@ import { buildFilter, readFilter, selectApplicable } from "./filter.js";
 
 export const EQUAL_WEIGHT = 0.5; // the weight of the pictures in a search that also has words
 export const MAX_LIKE = 16;
+export const SORTS = ["-created_at", "created_at", "-bytes"]; // beside the ranking of a search, or the newest of a list
 const VIEWS = ["jobs", "duplicates"]; // beside the results
 const droppedFiles = new Map(); // number -> File
 const isNewVisit = performance.getEntriesByType("navigation")[0]?.type === "navigate"; // cannot miss an earlier picture
@@ -21,13 +23,16 @@ export function readState() {
   const parameters = new URLSearchParams(location.search);
   const entry = history.state ?? {};
   const number = entry.picture ?? null;
-  const like = (parameters.get("like") ?? "").split(",").filter((id) => ID.test(id));
   const collection = parameters.get("collection") ?? "";
   return {
     collection: COLLECTION_NAME.test(collection) ? collection : homeCollection(),
     q: parameters.get("q") ?? "",
     target: parameters.get("target") === "texts" ? "texts" : "images",
-    like: [...new Set(like)].slice(0, MAX_LIKE),
+    like: readIds(parameters.get("like")),
+    liked: readIds(parameters.get("liked")),
+    unliked: readIds(parameters.get("unliked")),
+    sort: SORTS.find((one) => one === parameters.get("sort")) ?? "",
+    isGrouped: parameters.get("grouped") === "1",
     weight: parseWeight(parameters.get("weight")),
     conditions: readFilter(parameters),
     show: parameters.get("show") || null,
@@ -43,14 +48,24 @@ export function readState() {
 export function getQuery(state) {
   const { q, like, target, weight, conditions, picture } = state;
   const file = picture ? droppedFiles.get(picture) : null;
-  return { q: q.trim(), like, file, target, weight, filter: buildFilter(conditions, target) };
+  const filter = buildFilter(conditions, target);
+  return { q: q.trim(), like, file, target, weight, filter, ...getArrangement(state) };
+}
+
+/** How the results are arranged; labels are not, and only a search has feedback and groups. */
+function getArrangement({ q, like, picture, target, liked, unliked, sort, isGrouped }) {
+  const isImages = target === "images";
+  const isSearch = isImages && Boolean(q.trim() || like.length || picture);
+  return { liked: isSearch ? liked : [], unliked: isSearch ? unliked : [], isGrouped: isSearch && isGrouped, sort: isImages ? sort : "" };
 }
 
 /** A text that is equal for two states if they have the same results. */
-export function makeSearchKey({ collection, q, target, like, picture, weight, conditions }) {
+export function makeSearchKey(state) {
+  const { collection, q, target, like, picture, weight, conditions } = state;
   const isMixed = q.trim() && (like.length || picture);
   const applicable = selectApplicable(conditions, target);
-  return JSON.stringify([collection, q.trim(), target, like, picture, isMixed ? weight : EQUAL_WEIGHT, applicable]);
+  const balance = isMixed ? weight : EQUAL_WEIGHT;
+  return JSON.stringify([collection, q.trim(), target, like, picture, balance, applicable, getArrangement(state)]);
 }
 
 export function makeHref(state) {
@@ -59,7 +74,9 @@ export function makeHref(state) {
   if (collection !== DEFAULT) parameters.set("collection", collection);
   if (state.q?.trim()) parameters.set("q", state.q);
   if (state.target === "texts") parameters.set("target", state.target);
-  if (state.like?.length) parameters.set("like", state.like.join(","));
+  for (const name of ["like", "liked", "unliked"]) if (state[name]?.length) parameters.set(name, state[name].join(","));
+  if (state.sort) parameters.set("sort", state.sort);
+  if (state.isGrouped) parameters.set("grouped", "1");
   if ((state.weight ?? EQUAL_WEIGHT) !== EQUAL_WEIGHT) parameters.set("weight", state.weight);
   for (const [kind, value] of state.conditions ?? []) parameters.append(kind, value);
   if (VIEWS.includes(state.view)) parameters.set("view", state.view);
@@ -85,6 +102,11 @@ export function parsePictureUrl(text) {
   const id = url.searchParams.get("show") ?? url.pathname.match(/\/v1\/images\/([^/]+)(\/(file|thumbnail))?$/)?.[1];
   const collection = url.searchParams.get("collection") ?? homeCollection();
   return id && ID.test(id) && COLLECTION_NAME.test(collection) ? { id, collection } : null;
+}
+
+function readIds(text) {
+  const ids = (text ?? "").split(",").filter((id) => ID.test(id));
+  return [...new Set(ids)].slice(0, MAX_LIKE);
 }
 
 function parseWeight(text) {

@@ -25,7 +25,7 @@ let listeners = {};
 let similar = null; // an AbortController of the search for similar pictures
 
 /**
- * `onStep(by)`: -1 to the previous, 1 to the next picture; `onShow(id)`: back to this picture; `onChange(image)` after a
+ * `onJudge(kind, id)`: the picture is "liked" or "unliked" as a hit of the search. `onStep(by)`: -1 to the previous, 1 to the next picture; `onShow(id)`: back to this picture; `onChange(image)` after a
  * change of its record.
  */
 export function watchDetail(given) {
@@ -119,6 +119,8 @@ function runAction(action) {
     previous: () => leave(() => listeners.onStep(-1)),
     next: () => leave(() => listeners.onStep(1)),
     like: () => leave(() => listeners.onLike(id)),
+    liked: () => leave(() => listeners.onJudge("liked", id)),
+    unliked: () => leave(() => listeners.onJudge("unliked", id)),
     remove: () => listeners.onRemove(id),
     labels: () => showLabels(id),
     zoom_in: () => stage.zoomIn(),
@@ -156,6 +158,7 @@ function makeSide(hit, caption, tags, canEdit) {
     tags.element,
     ...makeStatus(image),
     make("div", { className: "buttons" }, isReady ? makeActionButton("like") : null, labels),
+    hit.score === undefined ? null : make("div", { className: "buttons" }, makeActionButton("liked"), makeActionButton("unliked")),
     make("section", { className: "labels", hidden: true, "aria-live": "polite" }),
     makeTable(translate("details"), [...listDetails(hit), [translate("id"), makeCopyable(image.id)]]),
     makeTable(translate("metadata"), Object.entries(image.metadata).map(([key, value]) => [key, formatValue(value)])),

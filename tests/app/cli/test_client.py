@@ -71,6 +71,19 @@ def test_texts_are_stored_and_found(client: Client) -> None:
     assert client.search("cyan", 1, "texts")["hits"][0]["id"] == "client-text"
 
 
+def test_a_search_is_arranged_and_takes_feedback(client: Client, server: RunningServer, tmp_path: Path) -> None:
+    paths = [tmp_path / f"purple-{n}.png" for n in range(3)]
+    for n, path in enumerate(paths):
+        path.write_bytes(picture("purple", 4720 + n))
+        server.upload(path.read_bytes(), id=f"purple-{n}", metadata=json.dumps({"place": 2 - n}))
+    only = {"has_id": [f"purple-{n}" for n in range(3)]}
+    found = client.search("purple -blue", 3, filter=only, order_by="metadata.place")
+    assert [hit["id"] for hit in found["hits"]] == ["purple-2", "purple-1", "purple-0"]
+    assert len(client.search_picture(paths[0], 3, filter=only, collapse=True, offset=0)["hits"]) == 1
+    found = client.search("purple", 3, filter=only, like=("purple-1",), unlike=("purple-0",))
+    assert sorted(hit["id"] for hit in found["hits"]) == ["purple-1", "purple-2"]
+
+
 def test_a_client_speaks_of_its_collection(client: Client, server: RunningServer, tmp_path: Path) -> None:
     assert client.make_collection("of-client", "a few")["images"] == 0
     with Client(server.url, collection="of-client") as other:

@@ -55,6 +55,8 @@ def test_paths_alone_are_printed_for_other_programs(server: RunningServer, loade
         ("search", "--paths", "--json", "red"),
         ("search", "--paths", "--target", "texts", "red"),
         ("search", "--paths", "--batch", "-"),
+        ("search", "--order-by", "width", "--batch", "-"),
+        ("search", "--like", "a", "--image", __file__),
         ("search", "red", "--image", "pyproject.toml"),
         ("ingest", "--urls", "list.txt", "--exclude", "x"),
         ("ingest", "--urls", "list.txt", "folder"),

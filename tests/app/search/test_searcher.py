@@ -17,6 +17,8 @@ from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
 from app.encoder.dummy import DummyEncoder
 from app.encoder.protocol import Embeddings
+from app.search import searcher as searcher_module
+from app.search.arrange import Arrangement
 from app.search.collection_profile import DEFAULT_TRUST, Profile
 from app.search.fusion import EQUAL_WEIGHTS, fuse
 from app.search.hubs import HubBiases
@@ -25,7 +27,7 @@ from app.search.searcher import EXTRA_HITS, Searcher, SearchQuery, SearchResult
 from app.search.templates import PLAIN
 from app.storage import keywords
 from app.storage.database import Database
-from app.storage.filters.model import Filter
+from app.storage.filters.model import Field, Filter
 from app.storage.filters.parser import parse_filter
 from app.storage.tables import collections, embeddings, images, texts, work_queue
 from index.flat import FlatIndex
@@ -604,3 +606,25 @@ def test_a_hybrid_search_ranks_as_the_rankings_fused_by_hand(world: World) -> No
     hits = world.searcher.search(SearchQuery(part)).hits
     assert [(hit.image.key, hit.ranks) for hit in hits if hit.image] == [(place.key, place.ranks) for place in fused]
     assert hits[0].id == "green"
+
+
+def test_what_is_arranged_looks_at_a_bounded_part_of_the_ranking(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searcher_module, "MAX_ARRANGED", 3)
+    grouped = Arrangement(group=Field("month"), group_size=100)
+    (part,) = [QueryPart(text="blue")]
+    for k in (2, 5):
+        found = world.searcher.search(SearchQuery([part], k=k, mode="vector", arrangement=grouped)).hits
+        assert [hit.id for hit in found] == world.ids(part, k=3)[:k]
+
+
+def test_the_verdict_is_of_the_ranking_whatever_page_is_shown(world: World) -> None:
+    world.describe("blue", "a blue car")
+    part = QueryPart(text="blue car")
+    verdicts = [
+        world.searcher.search(SearchQuery([part], k=1, mode="keyword", arrangement=Arrangement(offset=n))).verdict
+        for n in range(2)
+    ]
+    assert verdicts[0] is not None
+    assert verdicts[0] == verdicts[1]
+    liked = world.searcher.search(SearchQuery([part], k=1, like=["red"]))
+    assert liked.verdict is None

@@ -160,7 +160,7 @@ def test_slash_focuses_the_box_and_everything_is_reached_by_tab(page_on_server: 
     expect(page.locator("#box")).to_have_value("red")
     seen = []
     page.evaluate("document.activeElement.blur(); document.querySelector('.skip').focus()")
-    for _ in range(14):
+    for _ in range(19):
         seen.append(
             page.evaluate(
                 "document.activeElement.id || document.activeElement.className || document.activeElement.name"
@@ -175,7 +175,8 @@ def test_slash_focuses_the_box_and_everything_is_reached_by_tab(page_on_server: 
         assert outline != "none", seen
         page.keyboard.press("Tab")
     head = ["skip", "home", "collection-button", "box", "by-picture", "add", "jobs-link", "menu-button"]
-    assert seen[:11] == [*head, "share", "filter", "select"]
-    assert seen[11:13] == ["link", "quiet"]  # of the notice of the model
-    assert seen[13] == "tile"  # all pictures are one stop, arrows move between them
+    assert seen[:13] == [*head, "share", "sort", "group", "filter", "select"]
+    assert seen[13:16] == [""] * 3  # links that narrow the results
+    assert seen[16:18] == ["link", "quiet"]  # of the notice of the model
+    assert seen[18] == "tile"  # all pictures are one stop, arrows move between them
     assert page.evaluate("document.activeElement.className") != "tile"

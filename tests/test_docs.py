@@ -14,7 +14,7 @@ from app.api.errors import CODES_BY_STATUS
 from app.cli.main import main
 from app.core.errors import SightlineError, StartupError
 from app.core.settings import Settings
-from app.encoder.catalogue import CATALOGUE, NAME_FORMS
+from app.encoder.catalogue import CATALOGUE, FIGURES, NAME_FORMS
 from tests.docs.samples import ROOT
 from tests.support.servers import RunningServer
 
@@ -188,3 +188,7 @@ def test_every_known_model_is_in_the_how_to() -> None:
         (line,) = re.findall(rf"^\| `{re.escape(model.name)}` \|.*$", page, re.MULTILINE)
         for said in (f"`{model.alias}`", f" {model.parameters:g} M ", f" {model.memory} ", model.licence, model.note):
             assert said in line or said in ("``", " 0 M ", " 0 "), (model.name, said)
+        figures = [f" {value:.3f} " for field in FIGURES if (value := getattr(model, field))]
+        published = re.findall(rf"^\| {re.escape(model.name)} \|.*$", page, re.MULTILINE)
+        assert len(published) == bool(figures)
+        assert all(said in published[0] for said in (*figures, model.source) if figures)

@@ -390,7 +390,7 @@ class TextsOut(BaseModel):
 
 
 class JobOut(BaseModel):
-    """An import of many pictures. At its end `done + failed + duplicates == total`."""
+    """An import of many pictures, or another task. At the end of an import `done + failed + duplicates == total`."""
 
     id: str
     collection: str
@@ -412,6 +412,9 @@ class JobOut(BaseModel):
     warnings: list[WarningOut] = Field(default_factory=list, description="Places that were left out, by name.")
     warned: int = Field(0, description="How many items have warnings.")
     name: str | None = Field(None, description="The archive, folder or bucket; null for loose files.")
+    is_task: bool = Field(False, description="Whether it is no import, but a task of the server.")
+    result: dict[str, Any] | None = Field(None, description="What came of a task that is no import.")
+    error: ErrorOut | None = Field(None, description="Why a task failed.")
 
     @classmethod
     def of(cls, job: Job) -> JobOut:
@@ -434,6 +437,9 @@ class JobOut(BaseModel):
             warnings=[WarningOut.of(one) for one in job.warnings],
             warned=job.warned,
             name=job.name,
+            is_task=job.is_task,
+            result=None if job.result is None else dict(job.result),
+            error=ErrorOut.of(job.error),
         )
 
 

@@ -23,6 +23,11 @@ class Picture(Answer):
     source: str | None
 
 
+class Pictures(Answer):
+    images: list[Picture]
+    next_cursor: str | None
+
+
 class StoredText(Answer):
     text: str
 

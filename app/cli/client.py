@@ -236,6 +236,56 @@ class Client:
             raise ServerError(f"the server at {self.server} is not Sightline: it answered {len(found)} searches")
         return found
 
+    def begin_evaluation(self, options: Mapping[str, Any], path: Path | None) -> dict[str, Any]:
+        """Have the server measure its search, on the set at `path` if that is given; returns the job."""
+        if path is None:
+            body = {"json": dict(options), "params": self._collection, "headers": new_key()}
+            return self._call_patiently("POST", "/v1/evaluations", answers.Job, **body)
+        try:
+            with open(path, "rb") as file:
+                files = {"file": (to_valid_unicode(path.name), file)}
+                data = {name: list(map(str, one)) if isinstance(one, list) else one for name, one in options.items()}
+                body = {"files": files, "data": data, "params": self._collection, "timeout": UPLOAD_TIMEOUT}
+                return self._call("POST", "/v1/evaluations", answers.Job, **body)
+        except OSError as error:
+            raise ServerError(f"{path} cannot be read: {error.strerror}") from None
+
+    def list_captions(self, most: int) -> Iterator[tuple[str, str]]:
+        """The id and caption of pictures that have one, newest first."""
+        params: dict[str, Any] = {"limit": 1000, **self._collection}
+        count = 0
+        while count < most:
+            page = self._call_patiently("GET", "/v1/images", answers.Pictures, params=params)
+            for image in page["images"]:
+                if image["status"] == "ready" and (image["caption"] or "").strip() and count < most:
+                    count += 1
+                    yield image["id"], image["caption"]
+            if page["next_cursor"] is None:
+                return
+            params["cursor"] = page["next_cursor"]
+
+    def download(self, id: str, path: Path) -> None:
+        """Write the file of a picture."""
+        with (
+            self._map_errors(),
+            self._http.stream("GET", self._picture(id, "file"), params=self._collection) as response,
+        ):
+            if not response.is_success:
+                response.read()
+            self._require_success(response)
+            with open(path, "wb") as file:
+                file.writelines(response.iter_bytes())
+
+    def thumbnail(self, id: str) -> bytes:
+        with self._map_errors():
+            response = self._http.get(self._picture(id, "thumbnail"), params=self._collection)
+        self._require_success(response)
+        return response.content
+
+    @staticmethod
+    def _picture(id: str, what: str) -> str:
+        return f"/v1/images/{quote(id, safe='')}/{what}"
+
     def delete(self, filter: Any, *, dry_run: bool) -> dict[str, Any]:
         """Delete the pictures that match a filter; a dry run only counts them and shows examples."""
         return self._call(

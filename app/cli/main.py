@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -235,6 +236,59 @@ def search(
         output.show_hits(answer, new_console())
 
 
+@main.command(
+    short_help="Measure how good the search is.",
+    epilog=examples(
+        "sightline evaluate                                        the captions that are stored",
+        "sightline evaluate pairs.csv --report report.html         pairs of stored pictures and texts",
+        "sightline evaluate dataset_coco.json --pictures /coco     a public set, which the server reads",
+        "sightline evaluate pairs.csv --pictures . --model photos  another model, without a server",
+    ),
+)
+@click.argument("set", metavar="[SET]", required=False)
+@click.option("--pictures", metavar="FOLDER", help="The pictures of SET; without it they are those of the collection.")
+@click.option("--split", default="test", show_default=True, help="Which part of a set of Karpathy's form.")
+@click.option(
+    "-k", "ks", multiple=True, type=click.IntRange(1, 100), help="Recall at this k; may be repeated (1 5 10)."
+)
+@click.option("--model", "models", multiple=True, help="Measure this model, too, in this command; may be repeated.")
+@click.option(
+    "--report", type=click.Path(dir_okay=False, path_type=Path), help="Write a page of HTML with the worst misses."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@setting_options(*CLIENT_OPTIONS, "collection")
+def evaluate(
+    set: str | None,
+    pictures: str | None,
+    split: str,
+    ks: tuple[int, ...],
+    models: tuple[str, ...],
+    report: Path | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Measure how often a text finds its picture, and a picture one of its texts.
+
+    SET is a table (CSV, TSV, JSONL) of pictures and texts, or a JSON file of Karpathy's splits of COCO or Flickr30k;
+    without it the captions of the collection are the texts. A picture is named by its id, SHA-256 or file. With
+    --pictures, a running server reads the pictures of a folder that it may read, and stores nothing.
+
+    --model loads another model into this command and measures it on the same set: on the folder of --pictures, or on
+    up to 1,000 stored pictures with captions.
+    """
+    from app.cli.evaluate import EvaluationOptions
+    from app.cli.evaluate import evaluate as run
+
+    settings = load_settings(given)
+    options = EvaluationOptions(set, pictures, split, ks, models)
+    run(settings, lambda: open_client(given), options, new_console(), report, as_json=as_json)
+
+
+alias = copy(evaluate)
+alias.hidden = True
+main.add_command(alias, "eval")
+
+
 @main.command(short_help="Delete the pictures that match a filter.")
 @click.option(
     "--filter", callback=parse_json, required=True, help="Delete the pictures that match this filter, as JSON."
@@ -314,7 +368,7 @@ def jobs(as_json: bool, **given: Any) -> None:
 @setting_options(*CLIENT_OPTIONS)
 def job(id: str, failed: bool, report: Any, as_json: bool, **given: Any) -> None:
     """Show a job of a running server; or pause, resume, cancel or retry it."""
-    from app.cli.output import show_failed, show_jobs
+    from app.cli.output import show_failed, show_jobs, show_result
 
     actions = [name for name in ACTIONS if given[name]]
     if len(actions) > 1:
@@ -333,6 +387,7 @@ def job(id: str, failed: bool, report: Any, as_json: bool, **given: Any) -> None
             print_json(shown)
         else:
             show_jobs([shown], new_console())
+            show_result(shown, new_console())
             if failed:
                 show_failed(client.items(id, status="failed"), shown["failed"], new_console())
 

@@ -15,7 +15,7 @@ from rich.progress import track
 from rich.table import Column, Table
 
 from app.core.types import DEFAULT_COLLECTION
-from app.encoder.catalogue import CATALOGUE, NAME_FORMS
+from app.encoder.catalogue import CATALOGUE, FIGURES, NAME_FORMS
 
 if TYPE_CHECKING:
     from app.cli.local_files import Failure
@@ -124,7 +124,7 @@ def show_matches(matches: dict[str, Any], console: Console) -> None:
 def show_jobs(found: list[dict[str, Any]], console: Console) -> None:
     rows = []
     for job in found:
-        done = f"{job['done'] + job['duplicates']} of {job['total']}"
+        done = f"{job['done'] + job['duplicates']} of {job['total']}" if job["total"] or not job.get("result") else ""
         failed = f", {job['failed']} failed" if job["failed"] else ""
         begun = job["created_at"][5:16].replace("T", " ")
         name = job.get("name") or job["kind"]
@@ -141,6 +141,14 @@ def show_jobs(found: list[dict[str, Any]], console: Console) -> None:
     )
     header = (Column("name", overflow="fold"), "state", "done", "begun", Column("job", no_wrap=True))
     print_rows(console, header, rows, piped)
+
+
+def show_result(job: dict[str, Any], console: Console) -> None:
+    """What came of a task, and why it failed; nothing for an import."""
+    if error := job.get("error"):
+        console.print(f"failed  {error['detail']}", highlight=False, soft_wrap=True, markup=False)
+    if job.get("result"):
+        console.print_json(data=job["result"])
 
 
 def show_failed_jobs(newest: Sequence[dict[str, Any]], console: Console) -> None:
@@ -219,13 +227,13 @@ def show_models(console: Console) -> None:
         facts += [f"download {model.download} MB"] if model.download else []
         facts += [f"{model.parameters:g} M parameters", f"{model.memory} MiB"] if model.parameters else []
         facts += [f"d {model.d}", model.licence]
-        facts += [f"recall {model.recall:.3f}"] if model.recall else []
-        console.print(
-            f"{name}\n    {model.note}\n    {' · '.join(facts)}", markup=False, highlight=False, soft_wrap=True
-        )
+        figures = [f"{title} {value:.3f}" for field, title in FIGURES.items() if (value := getattr(model, field))]
+        lines = [name, model.note, " · ".join(facts)]
+        lines += [f"{' · '.join(figures)} ({model.source})"] if figures else []
+        console.print("\n    ".join(lines), markup=False, highlight=False, soft_wrap=True)
     console.print(
         "\ntokens: how much of a text it reads; a short word is one. MiB: weights in bf16. d: width of a vector."
-        " recall: of MS COCO's captions, the share whose picture is among the first five, as open_clip publishes it.\n"
+        " R@k: of the captions of a public set, the share whose picture is among the first k, as its source says.\n"
     )
     for form, meaning in NAME_FORMS:
         console.print(f"{form:24}{meaning}", markup=False)

@@ -165,7 +165,10 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An import of many pictures, with the counts of its items by outcome. Times are RFC 3339."""
+    """An import of many pictures, with the counts of its items by outcome; or a task of the server, with its result.
+
+    `error` says why a task failed. Times are RFC 3339.
+    """
 
     id: str
     collection: str
@@ -186,6 +189,9 @@ class Job:
     warnings: tuple[AnswerWarning, ...] = ()
     warned: int = 0  # items with warnings
     name: str | None = None  # of the archive, folder or bucket; None for loose files
+    is_task: bool = False
+    result: Mapping[str, Any] | None = None
+    error: ItemError | None = None
 
 
 @dataclass(frozen=True, slots=True)

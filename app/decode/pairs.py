@@ -32,7 +32,7 @@ TEXT_COLUMNS = (
     *("texts", "text", "captions", "caption", "sentences", "sentence", "raw", "comment", "query"),
     *("title", "alt_text", "description", "label"),
 )
-_SEPARATORS = re.compile(r"[\s,]*")
+SEPARATORS = frozenset(" \t\r\n,")
 _IMAGES = re.compile(r'"images"\s*:\s*\[')
 
 
@@ -89,7 +89,8 @@ def _iter_json(path: Path) -> Iterator[Mapping[str, Any] | Validation]:
         raise Validation("the JSON is neither a list of pairs nor has it a list `images`, as dataset_coco.json does")
     at, decoder = start.end(), json.JSONDecoder()
     while True:
-        at = _SEPARATORS.match(text, at).end()  # type: ignore[union-attr] (it matches nothing, too)
+        while text[at : at + 1] in SEPARATORS:
+            at += 1
         if text[at : at + 1] == "]":
             return
         try:
@@ -107,7 +108,7 @@ def _read_karpathy(image: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_row(row: Mapping[str, Any], n: int) -> list[Any] | str:
     """The picture and its texts, or what is wrong with the row."""
-    names = {name.casefold(): name for name in reversed(row)}
+    names = {name.casefold(): name for name in reversed(list(row))}
     picture = row[names[found]] if (found := _find_column(names, PICTURE_COLUMNS)) else None
     given = row[names[found]] if (found := _find_column(names, TEXT_COLUMNS)) else None
     texts = [given] if isinstance(given, str | int | float) else given if isinstance(given, Sequence) else []

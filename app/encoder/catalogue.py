@@ -11,6 +11,8 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 Knows = Literal["drawings", "photographs", "unknown"]
+FIGURES = {"coco_r1": "COCO R@1", "recall": "COCO R@5", "flickr_r1": "Flickr30k R@1", "xm3600_r1": "XM3600 R@1"}
+"""The published figures of a model, as people know them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +20,12 @@ class CatalogueEntry:
     """A model of `sightline models`, and a line of `catalogue.csv`.
 
     `knows` is the kind of pictures that the model was trained on; `max_tokens` how many tokens of a text it reads (0
-    reads all); `parameters` in millions, of both towers; `d` the dimension of a vector; `recall` the published share of
-    MS COCO captions whose picture is among the first five (image retrieval R@5 in open_clip's own table; 0 if it has
-    none). `languages` are codes, or a number where they are so many.
+    reads all); `parameters` in millions, of both towers; `d` the dimension of a vector. `languages` are codes, or a
+    number where they are so many.
+
+    The figures are published shares of texts that find their picture, 0 where none is published: of MS COCO's captions
+    (5,000 pictures of Karpathy's test) among the first five (`recall`) and first (`coco_r1`), of Flickr30k's captions
+    first (`flickr_r1`), of Crossmodal-3600's, as the mean of 36 languages, first (`xm3600_r1`), as `source` has them.
     """
 
     name: str
@@ -32,6 +37,10 @@ class CatalogueEntry:
     licence: str
     d: int
     recall: float
+    coco_r1: float
+    flickr_r1: float
+    xm3600_r1: float
+    source: str
     note: str
 
     @property
@@ -56,7 +65,7 @@ class CatalogueEntry:
             "alias": self.alias or None,
             "names": self.names,
             "max_tokens": self.max_tokens or None,
-            "recall": self.recall or None,
+            **{name: getattr(self, name) or None for name in (*FIGURES, "source")},
             "memory_mib": self.memory,
             "download_mb": self.download or None,
         }
@@ -75,7 +84,8 @@ class ModelFacts:
 CHOICES = {"photos": "siglip2-b-32", "photos-fast": "vit-b-32", "photos-multilingual": "xlm-r-b-32"}
 """The best choice for a purpose; docs/decisions/0041-names-for-photographs.md says why."""
 
-PHOTOS_COMMAND = "sightline serve --data-dir photos --model photos"
+PHOTOS, FAST_PHOTOS = "photos", "photos-fast"  # the first advice, and the one beside it
+PHOTOS_COMMAND = f"sightline serve --data-dir photos --model {PHOTOS}"
 HINTS = {
     "starter": f"starter knows drawings in the style of emoji, not photographs; for photographs: {PHOTOS_COMMAND}",
     "colours": f"colours sees colours only, for trying out; for photographs: {PHOTOS_COMMAND}",

@@ -18,6 +18,8 @@ from app.encoder.tokenizer import find_word_ends
 LANGUAGE_NAMES = {"en": "English", "zh": "Chinese"}
 SCRIPTS = {"en": {"LATIN"}, "zh": {"CJK"}}  # the first word of Unicode's names of letters
 SCRIPT_NAMES = {"CJK": "Chinese"}
+KANA = ("HIRAGANA", "KATAKANA")
+LANGUAGES_OF_SCRIPTS = {"CJK": "zh", "HANGUL": "ko", "THAI": "th", "GREEK": "el", "HEBREW": "he"}
 FOREIGN = {  # languages in Latin letters for which `emoji` has names
     "de": "German",
     "es": "Spanish",
@@ -156,7 +158,7 @@ def describe_foreign_script(text: str, languages: Iterable[str]) -> str | None:
     own = set().union(*(SCRIPTS[language] for language in languages))
     scripts = [unicodedata.name(letter, "").partition(" ")[0] for letter in letters]
     foreign = [script for script in scripts if script not in own]
-    kana = [script for script in foreign if script in ("HIRAGANA", "KATAKANA")]
+    kana = [script for script in foreign if script in KANA]
     if 5 * len(kana) >= len(scripts) > 0:  # Japanese, which has Chinese characters between them
         return "looks like Japanese"
     if 2 * len(foreign) <= len(scripts):
@@ -166,7 +168,26 @@ def describe_foreign_script(text: str, languages: Iterable[str]) -> str | None:
 
 
 def describe_foreign_language(words: list[str]) -> str | None:
-    """The language that most of the words belong to, where English explains fewer of them."""
+    """What a text is in that is not English, by its words."""
+    language = find_foreign_language(words)
+    return None if language is None else f"looks like {FOREIGN[language]}"
+
+
+def guess_language(text: str) -> str:
+    """The code of the language that a text seems to be in (a script's name where several are written in it); "en" for
+    Latin letters unless the words say otherwise."""
+    letters = [letter for letter in unicodedata.normalize("NFKC", text) if letter.isalpha()]
+    scripts = [unicodedata.name(letter, "").partition(" ")[0] for letter in letters]
+    if 5 * sum(script in KANA for script in scripts) >= len(scripts) > 0:
+        return "ja"
+    script = max(scripts, key=scripts.count, default="LATIN")
+    if script == "LATIN":
+        return find_foreign_language(split_words(text)) or "en"
+    return LANGUAGES_OF_SCRIPTS.get(script, script.lower())
+
+
+def find_foreign_language(words: list[str]) -> str | None:
+    """The code of the language that most of the words belong to, where English explains fewer of them."""
     if all(word in STOP_WORDS or word in load_starter_words() for word in words):
         return None
     english, others = load_names_of_emoji()
@@ -175,7 +196,7 @@ def describe_foreign_language(words: list[str]) -> str | None:
     foreign = sum(word in others[best] and word not in english for word in words)
     english_only = sum(word in english and word not in others[best] for word in words)
     if 2 * own > len(words) and 2 * foreign >= len(words) and foreign > english_only:
-        return f"looks like {FOREIGN[best]}"
+        return best
     return None
 
 

@@ -25,6 +25,7 @@ from app.search.index_manager import TARGETS, IndexManager, open_milvus_client
 from app.search.recall import RecallSampler, SearchEffortStore
 from app.search.searcher import Searcher
 from app.service.health import HealthCheck, check_model
+from app.service.photograph_watch import PhotographWatch
 from app.sources.clip_retrieval import wrong_space_detail
 from app.storage.database import Database
 from app.storage.model_check import check_golden, check_name, check_space, find_model_name
@@ -56,6 +57,7 @@ class SearchService:
         self.loaded: LoadedModel | None = None  # while the model is loading
         self.is_prepared = False  # whether workers can open the model's files, too
         self.sampler = RecallSampler(settings.recall_target, self._is_busy)
+        self._photographs = PhotographWatch(database, settings.data_dir)
         self._settings = settings
         self._database = database
         self._pool = pool
@@ -86,6 +88,7 @@ class SearchService:
 
     def close(self) -> None:
         self.stop_loading()
+        self._photographs.close()
         self.sampler.close()
         if self.loaded is not None:
             self.loaded.batcher.close()  # ends a measurement that waits for it
@@ -176,6 +179,7 @@ class SearchService:
             "languages": list(facts.languages),
             "max_tokens": encoder.max_tokens,
             "hint": facts.hint,
+            "photographs": None if facts.hint is None else self._photographs.found,
             "d": space.d,
             "space": space.fingerprint,
             "weights": space.weights,
@@ -233,6 +237,7 @@ class SearchService:
             self._check_model(encoder)
             self.loaded = self._open_indexes(encoder)
             space = encoder.space
+            self._photographs.start(space.model)
             log.info("ready: model %s on %s, %s, d %d", space.model, encoder.device, encoder.runtime, space.d)
         except StartupError as error:
             self.fatal = error

@@ -24,6 +24,7 @@ from app.service.health import HealthCheck, check_ingest
 from app.service.image_waiter import ImageWaiter
 from app.service.maintenance import CollectionDeleter, MaintenanceLoop
 from app.service.search_service import SearchService
+from app.service.tasks import TaskRunner
 from app.sources.base import SourcePolicy
 from app.storage.idempotency import IdempotencyStore
 from app.storage.jobs import JobService
@@ -43,6 +44,7 @@ class Service:
     library: Library
     pool: DecodePool
     jobs: JobService
+    tasks: TaskRunner
     search: SearchService
     source_policy: SourcePolicy
     api_keys: ApiKeyService
@@ -62,6 +64,7 @@ class Service:
         self.image_waiter.start()
         self.search.start()
         self.maintenance.start()
+        self.tasks.start()
 
     def close(self, *, refused: bool = False) -> None:
         """Close everything. What the server has acknowledged is on the disk long before.
@@ -69,6 +72,7 @@ class Service:
         A start that was `refused` leaves no data directory behind that it has made and that holds nothing.
         """
         self.search.stop_loading()
+        self.tasks.close()
         self.maintenance.close()
         self.image_waiter.close()
         self.deleter.close()
@@ -88,7 +92,7 @@ class Service:
 
     def faults(self) -> list[str]:
         """What fails in the background while searches are answered; each is tried again by itself."""
-        found = [*self.maintenance.faults(), self.deleter.fault, self.image_waiter.fault]
+        found = [*self.maintenance.faults(), self.deleter.fault, self.image_waiter.fault, self.tasks.fault]
         return [fault for fault in found if fault] + self.search.faults()
 
     def read_job(self, id: str) -> Job:
@@ -133,6 +137,7 @@ def open_service(settings: Settings) -> Service:
             library=library,
             pool=pool,
             jobs=jobs,
+            tasks=TaskRunner(library.database, lambda: search.loaded is not None),
             search=search,
             source_policy=source_policy,
             api_keys=ApiKeyService(library.database),

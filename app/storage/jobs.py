@@ -31,7 +31,7 @@ from app.decode.sidecars import (
 from app.storage.idempotency import ResponseSlot
 from app.storage.library import Library
 from app.storage.manifest import write_manifest
-from app.storage.tables import collections, job_control, jobs, work_queue
+from app.storage.tables import collections, job_control, jobs, tasks, work_queue
 from app.storage.tables.job_control import LostItem
 
 log = logging.getLogger(__name__)
@@ -126,6 +126,28 @@ class JobService:
 
         return self._begin(collection, spec.kind, fill, options)
 
+    def add_task(
+        self, collection: str, kind: str, parameters: Mapping[str, Any], slot: ResponseSlot | None = None
+    ) -> Job:
+        """Make a job that the server itself does (see `app.service.tasks`). Raises NotFound.
+
+        Raises Validation while a job of the same kind and collection has not ended.
+        """
+
+        def work(c: apsw.Connection) -> Job:
+            collections.require(c, collection)
+            if (other := tasks.find_unfinished(c, collection, kind)) is not None:
+                raise Validation(f"the job {other} does this already; wait for its end, or cancel it")
+            job = jobs.get(c, tasks.create(c, collection, kind, parameters))
+            assert job is not None
+            if slot is not None:
+                slot.record(c, job)
+            return job
+
+        job = self._library.database.write(work)
+        log.info("job accepted", extra={"job": job.id, "kind": kind, "collection": collection})
+        return job
+
     def _begin(
         self, collection: str, kind: str, fill: Callable[[apsw.Connection, str, int], None], options: JobOptions
     ) -> Job:
@@ -190,9 +212,12 @@ class JobService:
     def retry(self, id: str) -> Job:
         """Queue the failed items of a job again: pictures whose bytes are stored, and those whose bytes never came.
 
-        A warning of the answer says how many stay failed. Raises NotFound, QueueFull.
+        A warning of the answer says how many stay failed. A task that did not succeed begins anew. Raises NotFound,
+        QueueFull.
         """
-        self.get(id)
+        if self.get(id).is_task:
+            self._library.database.write(lambda c: tasks.retry(c, id))
+            return self.get(id)
         self._library.require_queue_capacity()
         after: int | None = 0
         while after is not None:

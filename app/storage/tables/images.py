@@ -136,6 +136,17 @@ def list_sources(c: apsw.Connection, collection: str, after: int, limit: int) ->
     return [(key, id, source) for key, id, source in rows]
 
 
+def count_photographs(c: apsw.Connection, newest: int) -> tuple[int, int]:
+    """How many of the newest pictures of all collections are ready, and how many of those are JPEGs of half a megapixel
+    or more."""
+    sql = (
+        "SELECT count(*), sum(format = 'jpeg' AND width * height >= 500000)"
+        " FROM (SELECT format, width, height, status FROM images ORDER BY key DESC LIMIT ?) WHERE status = 'ready'"
+    )
+    ((count, photographs),) = fetch_all(c, sql, (newest,))
+    return int(count), int(photographs or 0)
+
+
 def list_page(c: apsw.Connection, collection: str, limit: int, before: int | None) -> list[Image]:
     """Up to `limit` pictures, newest first, with keys below `before`."""
     highest = before if before is not None else 1 << 62

@@ -22,7 +22,7 @@ COLUMNS = (
     "SELECT id, collection, kind, " + STATE + ","
     " total + (SELECT coalesce(sum(pending), 0) FROM sources WHERE job_id = jobs.id),"
     " done, failed, duplicates, created_at, started_at, finished_at, last_seq, step,"
-    " left_out, warnings, warned, name FROM jobs "
+    " left_out, warnings, warned, name, parameters IS NOT NULL, result, error FROM jobs "
 )
 WAITING = "SELECT job_id, n FROM job_items WHERE image_key = ? AND status = 'queued'"
 IN_STATE = STATE + " = coalesce(?, " + STATE + ")"
@@ -43,7 +43,7 @@ PRIORITY_OF_COST = {step: priority for priority, step in COST_OF_PRIORITY.items(
 def job_from_row(row: Sequence[Any]) -> Job:
     """The job of one row of `COLUMNS`, with its rate (items a second) and time left (seconds)."""
     (id, collection, kind, state, total, done, failed, duplicates, created, started, finished, seq, step) = row[:13]
-    left_out, warnings, warned, name = row[13:]
+    left_out, warnings, warned, name, is_task, result, error = row[13:]
     ended = done + failed + duplicates
     rate = eta = None
     if started is not None and ended:
@@ -54,7 +54,8 @@ def job_from_row(row: Sequence[Any]) -> Job:
     named = (id, name_from_label(collection), kind, JobState(state))
     counts = (total, done, failed, duplicates)
     said = (json.loads(left_out), read_warnings(warnings), warned, name)
-    return Job(*named, *counts, created, started, finished, rate, eta, seq, PRIORITY_OF_COST[step], *said)
+    came = (bool(is_task), json.loads(result) if result else None, ItemError(**json.loads(error)) if error else None)
+    return Job(*named, *counts, created, started, finished, rate, eta, seq, PRIORITY_OF_COST[step], *said, *came)
 
 
 def read_warnings(text: str | None) -> tuple[AnswerWarning, ...]:

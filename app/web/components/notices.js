@@ -13,29 +13,37 @@ let model = null;
 let loading = null;
 let isNoticeDue = false;
 
-/** Load once what the model knows; until the model is in memory, the next call asks again. */
+/** Load what the model knows. The next call asks again until the model is in memory, and, of a model that does not know
+ * photographs, until most pictures are some. */
 export async function loadModel() {
-  if (model) return;
+  if (model && model.photographs !== false) return;
   const collection = () => getCollection(homeCollection()).catch(() => ({}));
   loading ??= Promise.all([getModel(), collection()]).catch(() => []);
   const [loaded, { created_at } = {}] = await loading;
   loading = null;
-  if (!loaded || model) return;
+  if (!loaded || loaded.photographs === model?.photographs) return;
   model = loaded;
-  isNoticeDue = Boolean(model.hint) && rememberNotice(`${model.name} ${created_at}`); // when the data directory began
+  const kind = model.photographs ? " photographs" : "";
+  isNoticeDue = Boolean(model.hint) && rememberNotice(`${model.name} ${created_at}${kind}`); // when the data directory began
 }
 
 /** What the model does not know and what to do, as nodes, or null for a model without such a limit. */
 export function describeModel() {
   if (!model?.hint) return null;
   if (!(model.name in HINTS)) return [model.hint];
-  return [translate(HINTS[model.name]), " ", translate("hint_photos"), " ", make("code", {}, "sightline serve --data-dir photos --model photos")];
+  return [translate(HINTS[model.name]), " ", ...describeCommand()];
+}
+
+function describeCommand() {
+  return [translate("hint_photos"), " ", make("code", {}, "sightline serve --data-dir photos --model photos")];
 }
 
 export function showModelNotice() {
   const notice = byId("model-notice");
   notice.hidden = !isNoticeDue;
-  if (isNoticeDue) notice.querySelector("span").textContent = model.name in HINTS ? translate(HINTS[model.name]) : model.hint;
+  if (!isNoticeDue) return;
+  const limit = model.name in HINTS ? translate(HINTS[model.name]) : model.hint;
+  notice.querySelector("span").replaceChildren(...(model.photographs ? [translate("notice_photographs"), " ", ...describeCommand(), " "] : [limit]));
 }
 
 export function hideModelNotice() {

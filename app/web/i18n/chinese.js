@@ -133,6 +133,7 @@ export const CHINESE = {
   hint_colours: "此服务器使用只能识别颜色的试用模型。",
   hint_photos: "要搜索照片，请运行：",
   hint_more: "如何更换",
+  notice_photographs: "您的图片是照片，而此服务器的模型不认识照片。",
   busy: "服务器繁忙，正在重试……",
   refused: "服务器拒绝了请求：{detail}",
   not_done: "操作失败：{detail}",

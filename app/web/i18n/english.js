@@ -137,6 +137,7 @@ export const ENGLISH = {
   hint_colours: "This server uses a model that sees colours only, for trying out.",
   hint_photos: "For photographs:",
   hint_more: "What to do",
+  notice_photographs: "Your pictures are photographs, and this server's model does not know photographs.",
   busy: "The server is busy. Trying again …",
   refused: "The server refused the request: {detail}",
   not_done: "Something went wrong: {detail}",

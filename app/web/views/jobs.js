@@ -101,7 +101,7 @@ function showJob(job) {
   row.element.dataset.state = job.failed && job.state === "succeeded" ? "partly" : job.state;
   row.state.textContent = translate(`state_${row.element.dataset.state}`);
   Object.assign(row.bar, { max: job.total || 1, value: processed, hidden: !isActive });
-  row.status.replaceChildren(...(isActive ? [describeProgress(job, processed)] : describeOutcome([job])));
+  row.status.replaceChildren(...(isActive ? [describeProgress(job, processed)] : describeEnd(job)));
   row.duration.textContent = describeDuration(job);
   row.results.hidden = !job.done;
   row.results.textContent = translateCount("show_added", job.done);
@@ -158,6 +158,11 @@ function showName({ name, firstName, job }) {
   const isWhole = rest.length || job.total < 2 || !firstName;
   const derived = isWhole ? folder : translate("and_more", { name: folder, n: job.total - 1 });
   name.textContent = getJobName(job.id) ?? job.name ?? derived;
+}
+
+function describeEnd(job) {
+  if (job.error) return [make("span", { className: "failed" }, job.error.detail)];
+  return job.is_task ? [] : describeOutcome([job]);
 }
 
 function describeDuration({ started_at, finished_at }) {

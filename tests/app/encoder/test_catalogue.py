@@ -8,6 +8,8 @@ import pytest
 from app.encoder.catalogue import (
     CATALOGUE,
     CHOICES,
+    FAST_PHOTOS,
+    PHOTOS,
     CatalogueEntry,
     ModelFacts,
     find_facts,
@@ -80,6 +82,22 @@ def test_what_resembles_nothing_gets_no_offer() -> None:
 
 def test_what_is_not_published_is_null() -> None:
     said = CATALOGUE[0].to_json()
-    assert said["recall"] is None
+    assert said["recall"] is said["coco_r1"] is said["source"] is None
     assert said["memory_mib"] == 11
-    assert CATALOGUE[4].to_json()["recall"] == 0.654
+    known = {model.alias: model.to_json() for model in CATALOGUE}
+    assert known["vit-b-32"]["recall"] == 0.654
+    assert (known["siglip2-b-32"]["coco_r1"], known["siglip2-b-32"]["recall"]) == (0.472, None)
+
+
+def test_every_published_figure_has_its_source() -> None:
+    for model in CATALOGUE[2:]:
+        assert model.source
+        assert 0.3 < model.coco_r1 < 0.6
+        assert all(value == 0 or value > model.coco_r1 for value in (model.recall, model.flickr_r1))
+
+
+def test_the_first_advice_is_the_best_that_is_free_for_a_small_machine() -> None:
+    """Of the freely licensed models whose pictures are cut into patches of 32, as many as two cores bear."""
+    small = [model for model in CATALOGUE[2:] if model.licence in ("MIT", "Apache-2.0") and "B-32" in model.name]
+    assert max(small, key=lambda model: model.coco_r1).name == resolve_alias(PHOTOS)
+    assert [model.name for model in CATALOGUE[2:4]] == [resolve_alias(PHOTOS), resolve_alias(FAST_PHOTOS)]

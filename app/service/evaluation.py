@@ -1,0 +1,225 @@
+"""Evaluations: how good a search is on a set of pairs, or on the captions of a collection.
+
+The set's own pictures are compared with its own texts, as benchmarks do. If they are those of a collection, the same
+texts are also searched in it, as a user would, in every way in which a search can be done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.core.errors import Busy, SightlineError, Validation
+from app.core.types import AnswerWarning
+from app.decode.picture import DecodedPicture, decode_picture
+from app.decode.pool import DecodePool
+from app.encoder.protocol import Embeddings, Encoder, Pixels, check_vectors
+from app.encoder.reading import TextReader, guess_language
+from app.search.evaluation import DEFAULT_K, MIN_QUERIES, Evaluation, Miss, Ranks, evaluate
+from app.search.searcher import QueryPart, Searcher, SearchQuery, SearchResult
+from app.sources.pairs import LeftOutNames, PairSet
+
+PICTURES_AT_ONCE = 8  # decoded and encoded, so that searches get their turn in between
+TEXTS_AT_ONCE = 32
+SEARCHED_TEXTS = 1_000  # of a set, that are searched in each way
+MAX_OWN_TEXTS = 3  # of a missed picture that are shown
+SEARCHES: Mapping[str, Mapping[str, Any]] = {
+    "vector, exact": {"exact": True},
+    "vector": {"mode": "vector"},
+    "keyword": {"mode": "keyword"},
+    "hybrid": {"mode": "hybrid"},
+}
+"""The ways in which texts are searched, by the name of their line: options of `SearchQuery`."""
+
+Advance = Callable[[int], None]
+"""Called with the number of steps that are done since the last call. It raises what ends the evaluation."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairEncoder:
+    """How an evaluation encodes: with the encoder itself, or in turn with the searches of a server."""
+
+    encoder: Encoder
+    pool: DecodePool
+    encode_texts: Callable[[Sequence[str]], Embeddings]
+    encode_images: Callable[[Pixels], Embeddings]
+
+    def embed_texts(self, texts: Sequence[str], advance: Advance) -> Embeddings:
+        """float32 [n, d]."""
+        reader = TextReader(self.encoder)
+        vectors = [np.zeros((0, self.encoder.space.d), np.float32)]
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            some = [reader.replace_emoji(text) for text in texts[start : start + TEXTS_AT_ONCE]]
+            vectors.append(check_vectors(self.encode_texts(some)))
+            advance(len(some))
+        return np.concatenate(vectors)
+
+    def embed_pictures(self, paths: Mapping[int, Path], advance: Advance) -> tuple[dict[int, Embeddings], list[int]]:
+        """The vectors of these files by their numbers, and the numbers of those that cannot be read. Stores nothing."""
+        vectors: dict[int, Embeddings] = {}
+        numbers = list(paths)
+        waiting: list[Future[DecodedPicture]] = []
+        for start in range(0, len(numbers), PICTURES_AT_ONCE):
+            some = numbers[start : start + PICTURES_AT_ONCE]
+            args = (self.encoder.preprocessing, self.pool.picture_limits)
+            waiting = [self.pool.submit(decode_picture, paths[n], *args) for n in some]
+            pixels = {}
+            for n, decoded in zip(some, waiting, strict=True):
+                try:
+                    pixels[n] = decoded.result().pixels
+                except Busy:
+                    raise
+                except SightlineError:
+                    continue
+            if pixels:
+                rows = check_vectors(self.encode_images(np.stack(list(pixels.values()))))
+                vectors |= dict(zip(pixels, rows, strict=True))
+            advance(len(some))
+        return vectors, [n for n in numbers if n not in vectors]
+
+
+@dataclass(slots=True)
+class PreparedSet:
+    """A set whose pictures have vectors: row n of `images` [n, d] is that of `pairs.pictures[n]`.
+
+    `ids` are those of the stored pictures, if they are stored.
+    """
+
+    pairs: PairSet
+    images: Embeddings
+    ids: Sequence[str] | None = None
+    unknown: LeftOutNames = field(default_factory=LeftOutNames)
+    unreadable: LeftOutNames = field(default_factory=LeftOutNames)
+
+    def name(self, n: int) -> dict[str, str]:
+        """How a result names a picture."""
+        if self.ids is None:
+            return {"name": self.pairs.pictures[n]}
+        return {"id": self.ids[n]}
+
+
+def prepare_files(
+    pairs: PairSet, files: Mapping[int, Path], unknown: LeftOutNames, encoder: PairEncoder, advance: Advance
+) -> PreparedSet:
+    """Embed the files of a set by their numbers in it. Raises Validation when none can be read."""
+    vectors, failed = encoder.embed_pictures(files, advance)
+    unreadable = LeftOutNames()
+    for n in failed:
+        unreadable.add(pairs.pictures[n])
+    if not vectors:
+        first = (unknown.names + unreadable.names)[0]
+        raise Validation(f"none of the {len(pairs.pictures):,} pictures of the set can be read, such as {first}")
+    kept = sorted(vectors)
+    return PreparedSet(pairs.select(kept), np.stack([vectors[n] for n in kept]), None, unknown, unreadable)
+
+
+def measure(prepared: PreparedSet, encoder: PairEncoder, ks: Sequence[int], advance: Advance) -> dict[str, Any]:
+    """The result of an evaluation, without searches. `advance` is called for each text."""
+    pairs = prepared.pairs
+    texts = encoder.embed_texts(pairs.texts, advance)
+    languages = [guess_language(text) for text in pairs.texts]
+    found = evaluate(prepared.images, texts, pairs.owners, ks, languages)
+    return {
+        "model": encoder.encoder.space.model,
+        "head": None,
+        "n": len(pairs.pictures),
+        "texts": len(pairs.texts),
+        "text_to_image": found.text_to_image,
+        "image_to_text": found.image_to_text,
+        "languages": dict(found.languages),
+        "misses": describe_misses(prepared, found),
+        "unknown": prepared.unknown.to_json(),
+        "unreadable": prepared.unreadable.to_json(),
+        "warnings": [{"code": one.code, "detail": one.detail} for one in warn_of_set(prepared)],
+    }
+
+
+def describe_misses(prepared: PreparedSet, found: Evaluation) -> dict[str, list[dict[str, Any]]]:
+    pairs, name = prepared.pairs, prepared.name
+
+    def describe_picture(miss: Miss) -> dict[str, Any]:
+        own = [text for text, owner in zip(pairs.texts, pairs.owners, strict=True) if owner == miss.own]
+        return {
+            "image": name(miss.own),
+            "texts": own[:MAX_OWN_TEXTS],
+            "rank": miss.rank,
+            "first": pairs.texts[miss.first],
+        }
+
+    return {
+        "text_to_image": [
+            {"text": pairs.texts[miss.query], "image": name(miss.own), "rank": miss.rank, "first": name(miss.first)}
+            for miss in found.missed_texts
+        ],
+        "image_to_text": [describe_picture(miss) for miss in found.missed_pictures],
+    }
+
+
+def warn_of_set(prepared: PreparedSet) -> list[AnswerWarning]:
+    """What makes the figures of a set say less."""
+    pairs, found = prepared.pairs, []
+    for code, left_out, what in (
+        ("unknown_pictures", prepared.unknown, "pictures of the set are not there"),
+        ("unreadable_pictures", prepared.unreadable, "pictures of the set cannot be read"),
+        ("bad_rows", pairs.bad_rows, "rows of the set have no picture or no text"),
+    ):
+        if left_out.count:
+            names = ", ".join(left_out.names)
+            found.append(AnswerWarning(code, f"{left_out.count:,} {what}, and are left out: {names}"))
+    if pairs.repeated:
+        found.append(AnswerWarning("repeated_pairs", f"{pairs.repeated:,} pairs are there twice, and count once"))
+    if shared := pairs.shared_texts:
+        detail = f"{shared:,} texts are those of another picture, too: only one of these can come first"
+        found.append(AnswerWarning("shared_texts", detail))
+    if len(pairs.pictures) < MIN_QUERIES:
+        detail = f"{len(pairs.pictures)} pictures are too few to say how good the search is; {MIN_QUERIES} is the least"
+        found.append(AnswerWarning("too_few", detail))
+    return found
+
+
+def search_texts(
+    searcher: Searcher, collection: str, prepared: PreparedSet, ks: Sequence[int], advance: Advance
+) -> list[dict[str, Any]]:
+    """A line for each way of SEARCHES: the recall of the set's texts among all pictures of the collection."""
+    assert prepared.ids is not None
+    pairs, k = prepared.pairs, max(ks)
+    chosen = choose_texts(pairs)
+    lines = []
+    for name, options in SEARCHES.items():
+        ranks = np.full(len(chosen), k + 1, np.int64)
+        searched = 0
+        for start in range(0, len(chosen), TEXTS_AT_ONCE):
+            some = chosen[start : start + TEXTS_AT_ONCE]
+            queries = [
+                SearchQuery([QueryPart(text=pairs.texts[n])], k=k, collection=collection, **options) for n in some
+            ]
+            for place, (n, answer) in enumerate(zip(some, searcher.search_all(queries), strict=True), start):
+                if isinstance(answer, SearchResult):
+                    own = prepared.ids[pairs.owners[n]]
+                    ranks[place] = next((at for at, hit in enumerate(answer.hits, 1) if hit.id == own), k + 1)
+                    searched = max(searched, answer.searched)
+            advance(len(some))
+        figures = Ranks(ranks, np.array([pairs.owners[n] for n in chosen])).summarize(ks)
+        if (figures["median_rank"] or 0) > k:
+            figures["median_rank"] = None  # it is not looked for beyond k
+        lines.append({"name": name, "searched": searched, **figures})
+    return lines
+
+
+def choose_texts(pairs: PairSet) -> list[int]:
+    """The numbers of up to SEARCHED_TEXTS texts, always the same ones of a set."""
+    count = len(pairs.texts)
+    return np.sort(np.random.default_rng(0).permutation(count)[:SEARCHED_TEXTS]).tolist()
+
+
+def validate_ks(ks: Sequence[int] | None) -> list[int]:
+    """The k of an evaluation, in order. Raises Validation."""
+    found = sorted(set(ks or DEFAULT_K))
+    if not 1 <= found[0] <= found[-1] <= 100 or len(found) > 10:
+        raise Validation("k takes up to 10 numbers from 1 to 100")
+    return found

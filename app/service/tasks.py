@@ -1,0 +1,123 @@
+"""Tasks: jobs that are no imports. One thread of the server does them, the oldest first."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import apsw
+
+from app.core.background import BackgroundLoop
+from app.core.errors import SightlineError
+from app.core.logging import bind_log_fields
+from app.core.types import ItemError, Job, JobState
+from app.storage.database import Database
+from app.storage.tables import jobs, tasks
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+LOOK_SECONDS = 0.3  # between two looks whether a running task was cancelled, and between two reports
+
+
+class TaskStopped(Exception):
+    """The job was cancelled or paused, or the server stops."""
+
+
+class TaskContext:
+    """What a handler knows of its job. `result` becomes the result of the job, also of one that fails."""
+
+    def __init__(
+        self, database: Database, job_id: str, parameters: Mapping[str, Any], is_closing: Callable[[], bool]
+    ) -> None:
+        self.job_id = job_id
+        self.parameters = parameters
+        self.result: dict[str, Any] = {}
+        self._database = database
+        self._is_closing = is_closing
+        self._looked_at = self._reported_at = 0.0
+        job = database.read(partial(_read_running, id=job_id))
+        self.collection, self.kind = job.collection, job.kind
+
+    def check(self) -> None:
+        """Raise TaskStopped if the task must end now. Call it at least twice a second."""
+        if self._is_closing():
+            raise TaskStopped
+        if (now := time.monotonic()) - self._looked_at >= LOOK_SECONDS:
+            self._looked_at = now
+            self._database.read(partial(_read_running, id=self.job_id))
+
+    def report(self, done: int, total: int) -> None:
+        """Say how far the task is, in steps of its own, and `check`."""
+        self.check()
+        if (now := time.monotonic()) - self._reported_at >= LOOK_SECONDS or done == total:
+            self._reported_at = now
+            self._database.write(lambda c: tasks.report(c, self.job_id, done, total))
+
+
+Handler = Callable[[TaskContext], Mapping[str, Any]]
+"""Does the work of one kind and returns the result of the job; a SightlineError that it raises fails the job.
+
+After a kill it begins anew: what it stores must allow that."""
+
+
+class TaskRunner(BackgroundLoop):
+    """Runs the tasks of one server once `is_ready` (the model is loaded)."""
+
+    def __init__(self, database: Database, is_ready: Callable[[], bool]) -> None:
+        super().__init__("tasks", self._run_next, "a task cannot be run")
+        self._database = database
+        self._is_ready = is_ready
+        self._handlers: dict[str, Handler] = {}
+        self._count_commits = database.watch_commits()
+        self._idle_at = -1
+        self._is_recovered = False  # whether the tasks wait again that a kill interrupted
+
+    def register(self, kind: str, handler: Handler) -> None:
+        """Let `handler` do the jobs of this kind."""
+        self._handlers[kind] = handler
+
+    def _run_next(self) -> float:
+        if not self._is_recovered:
+            self._database.write(tasks.release_all)
+            self._is_recovered = True
+        commit = self._count_commits()
+        if commit == self._idle_at or not self._is_ready():
+            return POLL_SECONDS
+        claimed = self._database.write(tasks.claim)
+        if claimed is None:
+            self._idle_at = commit
+            return POLL_SECONDS
+        with bind_log_fields(job=claimed[0]):
+            self._run_task(*claimed)
+        return 0.0
+
+    def _run_task(self, id: str, parameters: Mapping[str, Any]) -> None:
+        error: ItemError | None = None
+        result: dict[str, Any] = {}
+        try:
+            context = TaskContext(self._database, id, parameters, self.is_closing)
+            result = context.result
+            log.info("task begun: %s", context.kind)
+            result |= self._handlers[context.kind](context)
+        except TaskStopped:
+            self._database.write(lambda c: tasks.release(c, id))  # a cancelled one stays so
+            return
+        except SightlineError as failure:
+            error = ItemError(failure.code, failure.detail)
+        except Exception:
+            log.exception("the task failed")
+            error = ItemError("internal", "the server could not do this; its log says why")
+        self._database.write(lambda c: tasks.finish(c, id, result, error))
+        log.info("task ended: %s", error.detail if error else "succeeded")
+
+
+def _read_running(c: apsw.Connection, id: str) -> Job:
+    """The job. Raises TaskStopped unless it is running."""
+    job = jobs.get(c, id)
+    if job is None or job.state is not JobState.RUNNING:
+        raise TaskStopped
+    return job

@@ -1,0 +1,82 @@
+"""Jobs that are no imports: the server itself does them, one after the other (see `app.service.tasks`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import apsw
+
+from app.core.clock import now_rfc3339
+from app.core.types import ItemError, JobState
+from app.storage.sql import fetch_one
+from app.storage.tables import jobs
+from app.storage.tables.collections import LABEL_OF_NAME
+
+NEXT = (
+    "SELECT id, parameters FROM jobs INDEXED BY jobs_tasks"
+    " WHERE parameters IS NOT NULL AND state = 'queued' AND paused = 0 ORDER BY rowid LIMIT 1"
+)
+BEGIN_ANEW = (
+    "UPDATE jobs SET state = 'queued', started_at = NULL, finished_at = NULL, result = NULL, error = NULL,"
+    " done = 0, total = 0 WHERE parameters IS NOT NULL"
+)
+
+
+def create(c: apsw.Connection, collection: str, kind: str, parameters: Mapping[str, Any]) -> str:
+    """A new task; returns the id of its job."""
+    id = jobs.create(c, collection, kind)
+    c.execute("UPDATE jobs SET parameters = ? WHERE id = ?", (json.dumps(parameters), id))
+    return id
+
+
+def find_unfinished(c: apsw.Connection, collection: str, kind: str) -> str | None:
+    """The id of a task of this kind and collection that has not ended."""
+    row = fetch_one(
+        c,
+        "SELECT id FROM jobs INDEXED BY jobs_tasks WHERE parameters IS NOT NULL AND state IN ('queued', 'running')"
+        " AND kind = ? AND collection = " + LABEL_OF_NAME + " LIMIT 1",
+        (kind, collection),
+    )
+    return str(row[0]) if row else None
+
+
+def claim(c: apsw.Connection) -> tuple[str, dict[str, Any]] | None:
+    """Begin the oldest task that waits; returns its id and parameters."""
+    row = fetch_one(c, NEXT)
+    if row is None:
+        return None
+    jobs.mark_running(c, [row[0]])
+    return row[0], json.loads(row[1])
+
+
+def report(c: apsw.Connection, id: str, done: int, total: int) -> None:
+    """How far a running task is."""
+    c.execute("UPDATE jobs SET done = ?, total = ? WHERE id = ? AND state = 'running'", (done, total, id))
+
+
+def finish(c: apsw.Connection, id: str, result: Mapping[str, Any], error: ItemError | None) -> None:
+    """End a running task, with its result and, if it failed, the reason."""
+    state = JobState.FAILED if error else JobState.SUCCEEDED
+    wrong = json.dumps({"code": error.code, "detail": error.detail}) if error else None
+    c.execute(
+        "UPDATE jobs SET state = ?1, result = ?2, error = ?3, finished_at = ?4, done = iif(?3 IS NULL, total, done)"
+        " WHERE id = ?5 AND state = 'running'",
+        (state, json.dumps(result), wrong, now_rfc3339(), id),
+    )
+
+
+def release(c: apsw.Connection, id: str) -> None:
+    """Let a running task wait again."""
+    c.execute(BEGIN_ANEW + " AND id = ? AND state = 'running'", (id,))
+
+
+def retry(c: apsw.Connection, id: str) -> None:
+    """Let a task wait again that did not succeed."""
+    c.execute(BEGIN_ANEW + " AND id = ? AND state IN ('failed', 'cancelled')", (id,))
+
+
+def release_all(c: apsw.Connection) -> None:
+    """Let the tasks wait again that ran when the server ended."""
+    c.execute(BEGIN_ANEW + " AND state = 'running'")

@@ -55,10 +55,15 @@ ROUTE_SCOPES = {
     "POST /v1/texts": WRITE,
     "GET /v1/texts/{id}": SEARCH,
     "DELETE /v1/texts/{id}": WRITE,
+    "GET /v1/heads": SEARCH,
+    "POST /v1/heads": ADMIN,
+    "GET /v1/heads/{id}": SEARCH,
+    "DELETE /v1/heads/{id}": ADMIN,
     "GET /v1/collections": SEARCH,
     "POST /v1/collections": ADMIN,
     "GET /v1/collections/{name}": SEARCH,
     "PATCH /v1/collections/{name}": ADMIN,
+    "PUT /v1/collections/{name}/head": ADMIN,
     "DELETE /v1/collections/{name}": ADMIN,
 }
 # They concern all collections: not for a key that is bound to some.

@@ -167,8 +167,8 @@ def learn(
     best, best_loss, worse = learner.matrix.copy(), np.inf, 0
     until = time.monotonic() + MAX_SECONDS
     for step in range(MAX_STEPS):
+        report(step / MAX_STEPS)
         if step % TRY_EVERY == 0:
-            report(step / MAX_STEPS)
             ranks = rank_best(normalise(texts[trial] @ learner.matrix), candidates, own)
             loss, worse = float(np.log(ranks).mean()), worse + 1
             if loss < best_loss:

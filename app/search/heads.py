@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 import apsw
 import numpy as np
 
-from app.core.types import Target
+from app.core.types import AnswerWarning, Target
 from app.encoder.protocol import Embeddings, normalise
 from app.storage.database import Database
 from app.storage.tables import heads
 
+INACTIVE = AnswerWarning(
+    "head_inactive", "the collection was taught for another model: teach it again (`sightline teach`), or take its head off"
+)
 MAX_CACHED = 8  # matrices in memory, of the heads that were used last
 
 
@@ -29,14 +32,18 @@ class Head:
     maps_pictures: bool = True
 
     def map_texts(self, vectors: Embeddings) -> Embeddings:
-        """Unit vectors of texts, [n, d] or [d], to compare with those of pictures."""
+        """Unit vectors of texts [n, d], to compare with those of pictures."""
         return normalise(vectors @ self.matrix)
 
-    def map_query(self, vector: Embeddings, kind: Target, target: Target) -> Embeddings:
+    def is_for(self, kind: Target | None, target: Target) -> bool:
+        """Whether queries of this kind (None: a vector, of which nobody knows) that look for `target` go through it."""
+        return kind is not None and kind != target and (kind == "texts" or self.maps_pictures)
+
+    def map_query(self, vector: Embeddings, kind: Target | None, target: Target) -> Embeddings:
         """The vector [d] of a query of this kind, to compare with stored vectors of `target`."""
-        if kind == target or (kind == "images" and not self.maps_pictures):
+        if not self.is_for(kind, target):
             return vector
-        return normalise(vector @ (self.matrix if kind == "texts" else self.matrix.T))
+        return normalise(vector[None] @ (self.matrix if kind == "texts" else self.matrix.T))[0]
 
 
 class HeadCache:
@@ -50,22 +57,26 @@ class HeadCache:
 
     def get(self, collection: str) -> Head | None:
         """None without a head, and with one that was taught for another model."""
+        return self.find(collection)[0]
+
+    def find(self, collection: str) -> tuple[Head | None, bool]:
+        """The head, and whether the collection uses one that was taught for another model: that counts for nothing."""
         return self._database.read(lambda c: self._find(c, collection))
 
-    def _find(self, c: apsw.Connection, collection: str) -> Head | None:
-        used = heads.get_used(c, collection, self._space)
-        if used is None:
-            return None
+    def _find(self, c: apsw.Connection, collection: str) -> tuple[Head | None, bool]:
+        used = heads.get_used(c, collection)
+        if used is None or used[1] != self._space:
+            return None, used is not None
         with self._lock:
-            head = self._cached.pop(used, None)
+            head = self._cached.pop(used[0], None)
         if head is None:
-            values, maps_pictures = heads.read_matrix(c, used)
-            head = Head(used, read_matrix(values), maps_pictures)
+            values, maps_pictures = heads.read_matrix(c, used[0])
+            head = Head(used[0], read_matrix(values), maps_pictures)
         with self._lock:
-            self._cached[used] = head  # the newest comes last
+            self._cached[head.id] = head  # the newest comes last
             while len(self._cached) > MAX_CACHED:
                 del self._cached[next(iter(self._cached))]
-        return head
+        return head, False
 
 
 def read_matrix(values: bytes) -> Embeddings:

@@ -17,6 +17,7 @@ import numpy as np
 from app.core.background import BackgroundLoop
 from app.core.types import Image
 from app.encoder.protocol import Embeddings
+from app.search.heads import Head
 from app.storage.database import Database
 from app.storage.keywords import drop_stop_words, split_source, split_words
 from app.storage.tables import embeddings, images
@@ -38,17 +39,25 @@ CAMERA_WORD = re.compile(
 class _Measured:
     trust: float
     size: int  # of the collection
+    head: str | None
 
 
 class ModelTrust:
-    """What is known of each collection; a thread measures it, again whenever a collection has doubled."""
+    """What is known of each collection; a thread measures it, again whenever a collection has doubled or changed its
+    head."""
 
-    def __init__(self, database: Database, encode: Callable[[Sequence[str]], Sequence[Embeddings]]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        encode: Callable[[Sequence[str]], Sequence[Embeddings]],
+        find_head: Callable[[str], Head | None] = lambda collection: None,
+    ) -> None:
         self._database = database
         self._encode = encode
+        self._find_head = find_head
         self._lock = threading.Lock()
         self._measured: dict[str, _Measured] = {}
-        self._waiting: dict[str, int] = {}
+        self._waiting: dict[str, tuple[int, str | None]] = {}
         self._loop = BackgroundLoop("model-trust", self._step, "the model is not measured on the collections")
 
     def start(self) -> None:
@@ -57,12 +66,12 @@ class ModelTrust:
     def close(self) -> None:
         self._loop.close()
 
-    def get(self, collection: str, size: int) -> float:
+    def get(self, collection: str, size: int, head: str | None = None) -> float:
         """0 (the vectors find nothing of what they should) to 1; `size` is how many pictures there are now."""
         known = self._measured.get(collection)
-        if known is None or size >= 2 * known.size:
+        if known is None or size >= 2 * known.size or known.head != head:
             with self._lock:
-                self._waiting[collection] = size
+                self._waiting[collection] = size, head
             self._loop.wake()
         return known.trust if known else DEFAULT_TRUST
 
@@ -74,9 +83,10 @@ class ModelTrust:
         """Measure each collection that was asked for. Raises what the encoder raises."""
         while self._waiting and not self._loop.is_closing():
             with self._lock:
-                collection, size = self._waiting.popitem()
+                collection, (size, head) = self._waiting.popitem()
             found = self.measure(collection)
-            self._measured[collection] = _Measured(DEFAULT_TRUST if found is None else found, max(size, MIN_TEXTS))
+            trust = DEFAULT_TRUST if found is None else found
+            self._measured[collection] = _Measured(trust, max(size, MIN_TEXTS), head)
 
     def measure(self, collection: str) -> float | None:
         """The share of texts that find their own picture; None if too few pictures have a text that names them."""
@@ -90,6 +100,8 @@ class ModelTrust:
         keys = list(vectors)
         table = np.stack([vectors[key] for key in keys])
         queries = np.stack(self._encode([described[key] for key in chosen]))
+        if (head := self._find_head(collection)) is not None:
+            queries = head.map_texts(queries)
         scores = queries @ table.T
         own = scores[np.arange(len(chosen)), [keys.index(key) for key in chosen]]
         better = (scores > own[:, None]).sum(axis=1)

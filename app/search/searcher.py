@@ -31,6 +31,7 @@ from app.encoder.protocol import Embeddings, Encoder, check_vectors
 from app.encoder.reading import TextReader
 from app.search.filter_cache import FilterCache
 from app.search.fusion import DEPTH, EQUAL_WEIGHTS, FusedHit, Weights, find_highlights, fuse
+from app.search.heads import INACTIVE, Head, HeadCache
 from app.search.model_trust import ModelTrust
 from app.storage import keywords
 from app.storage.database import Database
@@ -64,6 +65,13 @@ class QueryPart:
     vector: Sequence[float] | None = None
     weight: float = 1.0
     field: str | None = None
+
+    @property
+    def kind(self) -> Target | None:
+        """Whether it is a picture or a text; None for a vector, of which nobody knows."""
+        if self.vector is not None:
+            return None
+        return "texts" if self.text is not None or self.text_id is not None else "images"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +109,7 @@ class SearchQuery:
 class SearchResult:
     """The answer: hits, best first; milliseconds by stage; how many vectors were compared; what is odd in the query.
 
-    `trust` is that of the model if words were ranked beside the vectors.
+    `trust` is that of the model if words were ranked beside the vectors; `head` is the head that the query went through.
     """
 
     hits: list[Hit]
@@ -110,6 +118,7 @@ class SearchResult:
     mode: Mode
     trust: float | None = None
     warnings: list[AnswerWarning] = field(default_factory=list)
+    head: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +149,8 @@ class _Search:
     orphans: int = 0
     searched: int = 0
     error: SightlineError | None = None
+    head: Head | None = None
+    is_head_inactive: bool = False
 
     def group_key(self) -> tuple[object, ...]:
         """Equal for those that one search of their index can answer; some then take up to twice as many hits."""
@@ -174,7 +185,8 @@ class Searcher:
         self._metrics = metrics or ProcessMetrics()
         self._record_query = record_query
         self._filter_cache = FilterCache(database)
-        self.trust = ModelTrust(database, self._encode_texts)
+        self.heads = HeadCache(database, encoder.space.fingerprint)
+        self.trust = ModelTrust(database, self._encode_texts, self.heads.get)
         self.running = 0  # calls that are being answered right now
         self._lock = threading.Lock()  # of `running`
 
@@ -224,13 +236,15 @@ class Searcher:
 
     def _make_result(self, search: _Search, took_ms: dict[str, float]) -> SearchResult:
         mode, warnings = search.query.applied_mode, self._warn(search)
-        return SearchResult(search.hits, took_ms, search.searched, mode, search.trust, warnings)
+        head = search.head.id if search.head is not None else None
+        return SearchResult(search.hits, took_ms, search.searched, mode, search.trust, warnings, head)
 
     def _warn(self, search: _Search) -> list[AnswerWarning]:
         """What is odd about the texts of a query, once each, and about its filter where that left too few hits."""
         query = search.query
         texts = [part for part in query.parts if part.text is not None]
         found = list(dict.fromkeys(one for part in texts for one in self.reader.warn(part.text or "", part.field)))
+        found += [INACTIVE] * search.is_head_inactive
         if (filter := query.filter) is None or len(search.hits) >= query.k or not filter.compared:
             return found
         return found + self._database.read(lambda c: sql.explain_filter(c, query.collection, filter))
@@ -238,8 +252,13 @@ class Searcher:
     def _begin(self, query: SearchQuery, encoded: _Encoded) -> _Search:
         """The query with its vector. Raises Validation, NotFound, Rejected."""
         params = SearchParams(exact=query.exact, nprobe=query.nprobe, refine_k=query.refine_k)
-        vector = self._sum_parts(query.collection, query.parts, encoded)
-        return _Search(query, params, vector, query.k + EXTRA_HITS, query.k + EXTRA_HITS)
+        head, is_inactive = (None, False) if query.exact else self.heads.find(query.collection)
+        vector = self._sum_parts(query.collection, query.parts, encoded, head, query.target)
+        search = _Search(query, params, vector, query.k + EXTRA_HITS, query.k + EXTRA_HITS)
+        if head is not None and any(head.is_for(part.kind, query.target) for part in query.parts):
+            search.head = head
+        search.is_head_inactive = is_inactive
+        return search
 
     def _prepare(self, search: _Search, took: dict[str, float]) -> None:
         """Find out which rows the filter allows, and which have the words. Raises Timeout."""
@@ -267,7 +286,8 @@ class Searcher:
                 with span("fetch", {"target": query.target}):
                     for search in waiting:
                         if search.query.applied_mode == "hybrid" and search.word_keys:
-                            search.trust = self.trust.get(query.collection, index.ntotal)
+                            head = search.head.id if search.head is not None else None
+                            search.trust = self.trust.get(query.collection, index.ntotal, head)
                     self._fetch(query.target, waiting)
                 took["search"] += middle - start
                 took["fetch"] += time.perf_counter() - middle
@@ -288,12 +308,22 @@ class Searcher:
         """
         return self._sum_parts(collection, parts, self._encode_parts(parts))
 
-    def _sum_parts(self, collection: str, parts: Sequence[QueryPart], encoded: _Encoded) -> Embeddings:
+    def _sum_parts(
+        self,
+        collection: str,
+        parts: Sequence[QueryPart],
+        encoded: _Encoded,
+        head: Head | None = None,
+        target: Target = "images",
+    ) -> Embeddings:
         if not parts:
             raise Validation("the query is empty")
         total = np.zeros(self._encoder.space.d, dtype=np.float32)
         for part in parts:
-            total += np.float32(part.weight) * self._part_vector(collection, part, encoded)
+            vector = self._part_vector(collection, part, encoded)
+            if head is not None:
+                vector = head.map_query(vector, part.kind, target)
+            total += np.float32(part.weight) * vector
         length = float(np.linalg.norm(total))
         if not np.isfinite(length) or length < MIN_LENGTH:
             raise Validation("the parts of the query cancel each other out")
@@ -310,12 +340,17 @@ class Searcher:
     def classify(
         self, collection: str, part: QueryPart, labels: Sequence[str], template: str
     ) -> list[tuple[str, float]]:
-        """Labels with their probabilities, likeliest first: a softmax with the model's own temperature."""
+        """Labels with their probabilities, likeliest first: a softmax with the model's own temperature.
+
+        The labels go through the head of the collection, if it uses one.
+        """
         with self._use(collection, "images"):  # raises NotFound
             pass
         sentences = [fill_template(template, label) for label in labels]
         image = self.embed(collection, [part])
         vectors = np.stack(self._encode_texts(sentences))
+        if (head := self.heads.get(collection)) is not None:
+            vectors = head.map_texts(vectors)
         logits = self._encoder.temperature * (vectors @ image)
         odds = np.exp(logits - logits.max())
         shares = odds / odds.sum()

@@ -20,6 +20,7 @@ from app.decode.pool import DecodePool
 from app.service.auth import ApiKeyService
 from app.service.data_dir import lock_data_dir, open_library
 from app.service.factory import check_source_settings, open_pool, open_source_policy
+from app.service.heads import TEACH, HeadService
 from app.service.health import HealthCheck, check_ingest
 from app.service.image_waiter import ImageWaiter
 from app.service.maintenance import CollectionDeleter, MaintenanceLoop
@@ -45,6 +46,7 @@ class Service:
     pool: DecodePool
     jobs: JobService
     tasks: TaskRunner
+    heads: HeadService
     search: SearchService
     source_policy: SourcePolicy
     api_keys: ApiKeyService
@@ -138,6 +140,7 @@ def open_service(settings: Settings) -> Service:
             pool=pool,
             jobs=jobs,
             tasks=TaskRunner(library.database, lambda: search.loaded is not None),
+            heads=HeadService(library.database, search),
             search=search,
             source_policy=source_policy,
             api_keys=ApiKeyService(library.database),
@@ -147,5 +150,6 @@ def open_service(settings: Settings) -> Service:
             maintenance=MaintenanceLoop(library, jobs, settings.job_days),
             worker_metrics=MergedMetricsCollector(settings.data_dir / "workers", metrics),
         )
+        service.tasks.register(TEACH, service.heads.teach)
         opened.pop_all()
     return service

@@ -208,7 +208,7 @@ def search_response(search: SearchService, found: SearchResult, target: Target) 
             "model": search.model.encoder.space.model,
             "target": target,
             "searched": found.searched,
-            "applied": {"mode": found.mode, "model_trust": found.trust},
+            "applied": {"mode": found.mode, "model_trust": found.trust, "head": found.head},
             "warnings": [WarningOut.of(warning) for warning in found.warnings],
         }
     )

@@ -66,11 +66,11 @@ def list_all(c: apsw.Connection, collection: str | None = None) -> list[HeadInfo
     return [head_from_row(row) for row in fetch_all(c, COLUMNS + "WHERE " + NAMED + NEWEST_FIRST)]
 
 
-def get_used(c: apsw.Connection, collection: str, space: str) -> str | None:
-    """The id of the head that a collection uses; None without one, or if that is of another space."""
-    sql = "SELECT heads.id FROM collections o JOIN heads ON heads.id = o.head WHERE o.name = ? AND heads.space = ?"
-    row = fetch_one(c, sql, (collection, space))
-    return str(row[0]) if row else None
+def get_used(c: apsw.Connection, collection: str) -> tuple[str, str] | None:
+    """The id and the space of the head that a collection uses."""
+    sql = "SELECT heads.id, heads.space FROM collections o JOIN heads ON heads.id = o.head WHERE o.name = ?"
+    row = fetch_one(c, sql, (collection,))
+    return (row[0], row[1]) if row else None
 
 
 def read_matrix(c: apsw.Connection, id: str) -> tuple[bytes, bool]:

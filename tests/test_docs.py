@@ -49,7 +49,7 @@ def list_error_codes() -> dict[str, set[int]]:
         codes.setdefault(code, set()).add(status)
     for path in (ROOT / "app").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
                 values = [one.value if isinstance(one, ast.Constant) else None for one in node.args]
                 if node.func.id == "ItemError" and isinstance(values[0], str):
                     codes.setdefault(values[0], set())

@@ -23,7 +23,19 @@ from app.api.job_events import JobEvents
 from app.api.metrics import ServerMetrics
 from app.api.middleware import CrossOriginMiddleware, HeadMiddleware, RequestMiddleware
 from app.api.openapi import complete_document
-from app.api.routes import collections, demo, heads, images, ingest, jobs, search, session, system, texts
+from app.api.routes import (
+    collections,
+    demo,
+    evaluations,
+    heads,
+    images,
+    ingest,
+    jobs,
+    search,
+    session,
+    system,
+    texts,
+)
 from app.service.service import Service
 
 WEB = Path(__file__).parent.parent / "web"
@@ -89,7 +101,7 @@ def add_routes(app: FastAPI) -> None:
         app.include_router(router)
     for router in (search.pictures, search.queries, ingest.sources):
         app.include_router(router)
-    for module in (images, jobs, demo, texts, collections, heads, session):
+    for module in (images, jobs, evaluations, demo, texts, collections, heads, session):
         app.include_router(module.router)
 
 

@@ -30,6 +30,7 @@ ROUTE_SCOPES = {
     "POST /v1/search/image": SEARCH,
     "POST /v1/search/batch": SEARCH,
     "POST /v1/classify": SEARCH,
+    "POST /v1/evaluations": WRITE,
     "GET /v1/images": SEARCH,
     "POST /v1/images": WRITE,
     "POST /v1/images/bulk": WRITE,

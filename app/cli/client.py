@@ -239,14 +239,14 @@ class Client:
     def begin_evaluation(self, options: Mapping[str, Any], path: Path | None) -> dict[str, Any]:
         """Have the server measure its search, on the set at `path` if that is given; returns the job."""
         if path is None:
-            body = {"json": dict(options), "params": self._collection, "headers": new_key()}
-            return self._call_patiently("POST", "/v1/evaluations", answers.Job, **body)
+            said = {"json": dict(options), "params": self._collection, "headers": new_key()}
+            return self._call_patiently("POST", "/v1/evaluations", answers.Job, **said)
         try:
             with open(path, "rb") as file:
                 files = {"file": (to_valid_unicode(path.name), file)}
                 data = {name: list(map(str, one)) if isinstance(one, list) else one for name, one in options.items()}
-                body = {"files": files, "data": data, "params": self._collection, "timeout": UPLOAD_TIMEOUT}
-                return self._call("POST", "/v1/evaluations", answers.Job, **body)
+                said = {"files": files, "data": data, "params": self._collection}
+                return self._call("POST", "/v1/evaluations", answers.Job, timeout=UPLOAD_TIMEOUT, **said)
         except OSError as error:
             raise ServerError(f"{path} cannot be read: {error.strerror}") from None
 

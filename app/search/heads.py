@@ -18,7 +18,8 @@ from app.storage.database import Database
 from app.storage.tables import heads
 
 INACTIVE = AnswerWarning(
-    "head_inactive", "the collection was taught for another model: teach it again (`sightline teach`), or take its head off"
+    "head_inactive",
+    "the collection was taught for another model: teach it again (`sightline teach`), or take its head off",
 )
 MAX_CACHED = 8  # matrices in memory, of the heads that were used last
 
@@ -83,4 +84,3 @@ def read_matrix(values: bytes) -> Embeddings:
     """float32 [d, d] of what `heads.save` stored."""
     row = np.frombuffer(values, "<f4")
     return row.reshape(-1, round(len(row) ** 0.5)).astype(np.float32)
-

@@ -6,27 +6,50 @@ texts are also searched in it, as a user would, in every way in which a search c
 
 from __future__ import annotations
 
+import base64
+import json
+import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from app.core.errors import Busy, SightlineError, Validation
+from app.core.errors import Busy, Overloaded, SightlineError, Validation
 from app.core.types import AnswerWarning
-from app.decode.picture import DecodedPicture, decode_picture
+from app.decode.picture import decode_picture
 from app.decode.pool import DecodePool
 from app.encoder.protocol import Embeddings, Encoder, Pixels, check_vectors
 from app.encoder.reading import TextReader, guess_language
 from app.search.evaluation import DEFAULT_K, MIN_QUERIES, Evaluation, Miss, Ranks, evaluate
+from app.search.heads import Head
 from app.search.searcher import QueryPart, Searcher, SearchQuery, SearchResult
-from app.sources.pairs import LeftOutNames, PairSet
+from app.service.search_service import SearchService
+from app.service.tasks import TaskContext, TaskStopped
+from app.sources.base import SourcePolicy
+from app.sources.pairs import (
+    CAPTIONS,
+    PAIRS_PREFIX,
+    LeftOutNames,
+    PairSet,
+    StoredPairs,
+    find_files,
+    match_pairs,
+    read_captions,
+    read_pairs,
+)
+from app.storage.database import Database
+from app.storage.tables import embeddings
 
+EVALUATE = "evaluate"  # the kind of its jobs
 PICTURES_AT_ONCE = 8  # decoded and encoded, so that searches get their turn in between
 TEXTS_AT_ONCE = 32
 SEARCHED_TEXTS = 1_000  # of a set, that are searched in each way
+BUSY_SECONDS = 0.5  # between two tries while the server is busy
+BUSY_TRIES = 60
+VECTORS_AT_ONCE = 2_000
 MAX_OWN_TEXTS = 3  # of a missed picture that are shown
 SEARCHES: Mapping[str, Mapping[str, Any]] = {
     "vector, exact": {"exact": True},
@@ -63,7 +86,6 @@ class PairEncoder:
         """The vectors of these files by their numbers, and the numbers of those that cannot be read. Stores nothing."""
         vectors: dict[int, Embeddings] = {}
         numbers = list(paths)
-        waiting: list[Future[DecodedPicture]] = []
         for start in range(0, len(numbers), PICTURES_AT_ONCE):
             some = numbers[start : start + PICTURES_AT_ONCE]
             args = (self.encoder.preprocessing, self.pool.picture_limits)
@@ -118,15 +140,19 @@ def prepare_files(
     return PreparedSet(pairs.select(kept), np.stack([vectors[n] for n in kept]), None, unknown, unreadable)
 
 
-def measure(prepared: PreparedSet, encoder: PairEncoder, ks: Sequence[int], advance: Advance) -> dict[str, Any]:
+def measure(
+    prepared: PreparedSet, encoder: PairEncoder, ks: Sequence[int], advance: Advance, head: Head | None = None
+) -> dict[str, Any]:
     """The result of an evaluation, without searches. `advance` is called for each text."""
     pairs = prepared.pairs
     texts = encoder.embed_texts(pairs.texts, advance)
+    if head is not None:
+        texts = head.map_texts(texts)
     languages = [guess_language(text) for text in pairs.texts]
     found = evaluate(prepared.images, texts, pairs.owners, ks, languages)
     return {
         "model": encoder.encoder.space.model,
-        "head": None,
+        "head": head.id if head is not None else None,
         "n": len(pairs.pictures),
         "texts": len(pairs.texts),
         "text_to_image": found.text_to_image,
@@ -198,7 +224,8 @@ def search_texts(
             queries = [
                 SearchQuery([QueryPart(text=pairs.texts[n])], k=k, collection=collection, **options) for n in some
             ]
-            for place, (n, answer) in enumerate(zip(some, searcher.search_all(queries), strict=True), start):
+            answers = search_patiently(searcher, queries, advance)
+            for place, (n, answer) in enumerate(zip(some, answers, strict=True), start):
                 if isinstance(answer, SearchResult):
                     own = prepared.ids[pairs.owners[n]]
                     ranks[place] = next((at for at, hit in enumerate(answer.hits, 1) if hit.id == own), k + 1)
@@ -211,10 +238,23 @@ def search_texts(
     return lines
 
 
+def search_patiently(
+    searcher: Searcher, queries: Sequence[SearchQuery], advance: Advance
+) -> list[SearchResult | SightlineError]:
+    """The answers, once the server is not busy. Raises Busy if it stays so."""
+    for _ in range(BUSY_TRIES):
+        try:
+            return searcher.search_all(queries)
+        except Busy:
+            advance(0)
+            time.sleep(BUSY_SECONDS)
+    return searcher.search_all(queries)
+
+
 def choose_texts(pairs: PairSet) -> list[int]:
     """The numbers of up to SEARCHED_TEXTS texts, always the same ones of a set."""
     count = len(pairs.texts)
-    return np.sort(np.random.default_rng(0).permutation(count)[:SEARCHED_TEXTS]).tolist()
+    return sorted(map(int, np.random.default_rng(0).permutation(count)[:SEARCHED_TEXTS]))
 
 
 def validate_ks(ks: Sequence[int] | None) -> list[int]:
@@ -223,3 +263,104 @@ def validate_ks(ks: Sequence[int] | None) -> list[int]:
     if not 1 <= found[0] <= found[-1] <= 100 or len(found) > 10:
         raise Validation("k takes up to 10 numbers from 1 to 100")
     return found
+
+
+def pack_parameters(pairs: PairSet) -> dict[str, Any]:
+    """A set as parameters of a task, a third of its size."""
+    return {"set": base64.b85encode(zlib.compress(json.dumps(pairs.to_json()).encode())).decode()}
+
+
+def unpack_set(parameters: Mapping[str, Any]) -> PairSet:
+    return PairSet.from_json(json.loads(zlib.decompress(base64.b85decode(parameters["set"]))))
+
+
+def must_stop(context: TaskContext) -> bool:
+    try:
+        context.check()
+    except TaskStopped:
+        return True
+    return False
+
+
+class EvaluationTask:
+    """The handler of the jobs that measure the search of a server."""
+
+    def __init__(self, database: Database, pool: DecodePool, search: SearchService, policy: SourcePolicy) -> None:
+        self._database = database
+        self._pool = pool
+        self._search = search
+        self._policy = policy
+
+    def run(self, context: TaskContext) -> Mapping[str, Any]:
+        """Raises Validation for a set that cannot be used, TaskStopped."""
+        model = self._search.model
+        encoder = PairEncoder(
+            model.encoder,
+            self._pool,
+            lambda texts: model.batcher.submit_texts(texts).result(),
+            lambda pixels: model.batcher.submit_images(pixels).result(),
+        )
+        ks: list[int] = context.parameters["k"]
+        steps = _Steps(context)
+        prepared = self._prepare(context, encoder, steps)
+        texts = len(prepared.pairs.texts)
+        is_stored = prepared.ids is not None
+        steps.total = steps.done + texts + (len(SEARCHES) * len(choose_texts(prepared.pairs)) if is_stored else 0)
+        result = measure(prepared, encoder, ks, steps.advance, model.searcher.heads.get(context.collection))
+        if is_stored:
+            result["searches"] = search_texts(model.searcher, context.collection, prepared, ks, steps.advance)
+        if context.parameters.get("source") == CAPTIONS:
+            detail = "the texts are the captions that a search by words looks in: keyword and hybrid find their own"
+            result["warnings"].append({"code": "captions_searched", "detail": detail})
+        return {"source": context.parameters.get("source", "set"), **result}
+
+    def _prepare(self, context: TaskContext, encoder: PairEncoder, steps: _Steps) -> PreparedSet:
+        source, folder = context.parameters.get("source"), context.parameters.get("pictures")
+        if source == CAPTIONS:
+            return self._with_vectors(read_captions(self._database, context.collection))
+        pairs = unpack_set(context.parameters) if source is None else self._read_set(context, source)
+        if folder is not None:
+            files, unknown = find_files(self._policy.folders, folder, pairs)
+            steps.total = len(files) + len(pairs.texts)
+            return prepare_files(pairs, files, unknown, encoder, steps.advance)
+        stored = match_pairs(self._database, context.collection, pairs)
+        if not stored.keys:
+            raise Validation(
+                f"none of the {len(pairs.pictures):,} pictures of the set is in the collection {context.collection!r}"
+                f" (the first are {', '.join(stored.unknown.names[:3])}): name them by id, SHA-256 or file, or give the"
+                " folder of the pictures"
+            )
+        return self._with_vectors(stored)
+
+    def _read_set(self, context: TaskContext, source: str) -> PairSet:
+        path = self._policy.folders.resolve_file(source.removeprefix(PAIRS_PREFIX))
+        try:
+            return read_pairs(self._pool, path, path.suffix, context.parameters["split"], lambda: must_stop(context))
+        except Overloaded:
+            context.check()
+            raise
+
+    def _with_vectors(self, stored: StoredPairs) -> PreparedSet:
+        """Pictures that a re-embedding has not reached are left out."""
+        found: dict[int, bytes] = {}
+        for start in range(0, len(stored.keys), VECTORS_AT_ONCE):
+            keys = stored.keys[start : start + VECTORS_AT_ONCE]
+            found |= self._database.read(lambda c, keys=keys: embeddings.get_vectors(c, "images", keys))  # type: ignore[misc]
+        kept = [n for n, key in enumerate(stored.keys) if key in found]
+        for n in set(range(len(stored.keys))) - set(kept):
+            stored.unknown.add(stored.pairs.pictures[n])
+        images = np.frombuffer(b"".join(found[stored.keys[n]] for n in kept), "<f4").reshape(len(kept), -1)
+        return PreparedSet(stored.pairs.select(kept), images, [stored.ids[n] for n in kept], stored.unknown)
+
+
+@dataclass(slots=True)
+class _Steps:
+    """How far an evaluation is."""
+
+    context: TaskContext
+    done: int = 0
+    total: int = 0
+
+    def advance(self, count: int) -> None:
+        self.done += count
+        self.context.report(self.done, max(self.total, self.done))

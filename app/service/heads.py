@@ -10,13 +10,16 @@ from typing import Any
 import apsw
 import numpy as np
 
-from app.core.errors import HeadRefused, NotFound, Validation
+from app.core.errors import HeadRefused, NotFound, Overloaded, Validation
 from app.core.types import CollectionInfo, HeadInfo
+from app.decode.pool import DecodePool
 from app.encoder.protocol import Embeddings, check_vectors
 from app.search.head_training import Pairs, require_gain, select_pairs, split_pairs, teach
+from app.service.evaluation import must_stop, unpack_set
 from app.service.search_service import LoadedModel, SearchService
 from app.service.tasks import TaskContext
-from app.sources.pairs import PairSet, StoredPairs, match_pairs, read_captions
+from app.sources.base import SourcePolicy
+from app.sources.pairs import CAPTIONS, PAIRS_PREFIX, PairSet, StoredPairs, match_pairs, read_captions, read_pairs
 from app.storage.database import Database
 from app.storage.library import load_contents
 from app.storage.tables import collections, embeddings, heads
@@ -42,9 +45,11 @@ class Lesson:
 
 
 class HeadService:
-    def __init__(self, database: Database, search: SearchService) -> None:
+    def __init__(self, database: Database, pool: DecodePool, search: SearchService, policy: SourcePolicy) -> None:
         self._database = database
+        self._pool = pool
         self._search = search
+        self._policy = policy
 
     def list_all(self, collection: str | None = None) -> list[HeadInfo]:
         """The heads of a collection, or of all; newest first. Raises NotFound."""
@@ -119,11 +124,12 @@ class HeadService:
 
     def _prepare(self, context: TaskContext, model: LoadedModel) -> Lesson:
         """Read the pairs and the vectors of their pictures."""
-        given, name = context.parameters["set"], context.collection
-        if given is None:
+        name, source = context.collection, context.parameters.get("source")
+        if source == CAPTIONS:
             stored = read_captions(self._database, name, MAX_PICTURES)
         else:
-            stored = match_pairs(self._database, name, PairSet.from_json(given))
+            pairs = unpack_set(context.parameters) if source is None else self._read_set(context, source)
+            stored = match_pairs(self._database, name, pairs)
         collection = self._database.read(lambda c: collections.require(c, name))
         if collection.space != model.encoder.space.fingerprint:
             raise HeadRefused(f"the collection {name!r} has no vectors of the model {model.encoder.space.model}")
@@ -133,6 +139,14 @@ class HeadService:
             some = stored.keys[start : start + VECTORS_AT_ONCE]
             vectors |= self._database.read(lambda c, keys=some: embeddings.get_vectors(c, "images", keys))  # type: ignore[misc]
         return make_lesson(collection, stored, vectors)
+
+    def _read_set(self, context: TaskContext, source: str) -> PairSet:
+        path = self._policy.folders.resolve_file(source.removeprefix(PAIRS_PREFIX))
+        try:
+            return read_pairs(self._pool, path, path.suffix, context.parameters["split"], lambda: must_stop(context))
+        except Overloaded:
+            context.check()
+            raise
 
     def _encode(self, context: TaskContext, model: LoadedModel, texts: Sequence[str]) -> Embeddings:
         """float32 [n, d], in turn with the searches."""

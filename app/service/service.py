@@ -19,6 +19,7 @@ from app.core.worker_metrics import MergedMetricsCollector
 from app.decode.pool import DecodePool
 from app.service.auth import ApiKeyService
 from app.service.data_dir import lock_data_dir, open_library
+from app.service.evaluation import EVALUATE, EvaluationTask
 from app.service.factory import check_source_settings, open_pool, open_source_policy
 from app.service.heads import TEACH, HeadService
 from app.service.health import HealthCheck, check_ingest
@@ -140,7 +141,7 @@ def open_service(settings: Settings) -> Service:
             pool=pool,
             jobs=jobs,
             tasks=TaskRunner(library.database, lambda: search.loaded is not None),
-            heads=HeadService(library.database, search),
+            heads=HeadService(library.database, pool, search, source_policy),
             search=search,
             source_policy=source_policy,
             api_keys=ApiKeyService(library.database),
@@ -151,5 +152,6 @@ def open_service(settings: Settings) -> Service:
             worker_metrics=MergedMetricsCollector(settings.data_dir / "workers", metrics),
         )
         service.tasks.register(TEACH, service.heads.teach)
+        service.tasks.register(EVALUATE, EvaluationTask(library.database, pool, search, source_policy).run)
         opened.pop_all()
     return service

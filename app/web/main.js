@@ -26,6 +26,7 @@ import { cacheResults, clearCache, findCached, replaceImageInCache, ResultList }
 import { deselect, isSelecting, onSelectionChange, selectAll, selectedHits, toggleSelected } from "./state/selection.js";
 import { getQuery, makeSearchKey, MAX_LIKE, readState, rememberFile, writeState } from "./state/url_state.js";
 import { showCollectionName, watchCollections } from "./views/collections.js";
+import { watchEvaluation } from "./views/evaluation.js";
 import { closeDetail, openDetail, watchDetail } from "./views/detail.js";
 import { showEmptyState, showNoFilterHits, showTextsIntro } from "./views/empty_state.js";
 import { showHeader, translatePage } from "./views/header.js";
@@ -481,6 +482,7 @@ watchDeletions({ onChange: handleDeletion, onUndo: handleUndo });
 watchToast();
 watchSources(refresh);
 watchCollections({ onOpen: openCollection, onDelete: clearCache });
+watchEvaluation();
 watchSession();
 watchKeyboard(keyActions);
 watchDialogs();

@@ -44,10 +44,14 @@ def fill(database: Database, captions: Sequence[str], vectors: Embeddings) -> li
     """Ready pictures with these captions and vectors; returns their ids."""
     database.write(lambda c: embeddings.save_space(c, ENCODER.space))
     for n, caption in enumerate(captions):
-        database.write(lambda c, n=n, said=caption: images.add(c, DEFAULT_COLLECTION, new(n, f"p{n}", caption=said), None, False))  # type: ignore[misc]
+        database.write(
+            lambda c, n=n, said=caption: images.add(c, DEFAULT_COLLECTION, new(n, f"p{n}", caption=said), None, False)
+        )  # type: ignore[misc]
         (lease,) = claim(database)
         packed = vectors[n].astype("<f4").tobytes()
-        database.write(lambda c, p=packed, a=lease: work_queue.finish_image(c, a, ENCODER.space.fingerprint, p, 4, 3, False))  # type: ignore[misc]
+        database.write(
+            lambda c, p=packed, a=lease: work_queue.finish_image(c, a, ENCODER.space.fingerprint, p, 4, 3, False)
+        )  # type: ignore[misc]
     return [f"p{n}" for n in range(len(captions))]
 
 

@@ -34,8 +34,9 @@ from app.api.schemas import CollectionName, DeleteOut, HeadId, JobOut, RequestMo
 from app.api.strict_route import new_router
 from app.core.errors import NotFound
 from app.core.types import HeadInfo, Job
+from app.service.evaluation import pack_parameters
 from app.service.heads import TEACH
-from app.sources.pairs import CAPTIONS, PAIRS_PREFIX, PairSet, read_pairs
+from app.sources.pairs import CAPTIONS, PAIRS_PREFIX, read_pairs, resolve_source
 
 MAX_SET_BYTES = 64 << 20
 SET = BodyLimit(lambda settings: settings.max_json_bytes, lambda settings: MAX_SET_BYTES)
@@ -53,7 +54,9 @@ class HeadIn(RequestModel):
 
     source: Annotated[
         ShortText,
-        Field(description=f"`{CAPTIONS}`: those of the collection; `{PAIRS_PREFIX}PATH`: a set of pairs on the server."),
+        Field(
+            description=f"`{CAPTIONS}`: those of the collection; `{PAIRS_PREFIX}PATH`: a set of pairs on the server."
+        ),
         describe_field(pattern=f"^({CAPTIONS}$|{PAIRS_PREFIX})"),
     ]
     split: Split = "train"
@@ -121,37 +124,25 @@ async def teach_head(
 
     The pairs are the captions of the collection, or a set that is sent along or lies on the server.
     """
-    asked: HeadIn | HeadForm
     async with open_incoming_folder(library, threads) as folder:
+        asked: HeadIn | HeadForm
         if is_json_type(content_type(request)):
             asked = await receive_json(request, HeadIn)
-            content = asked.model_dump_json().encode
-            pairs = partial(read_named_pairs, asked.source, asked.split, policy, pool)
+            content = partial(str.encode, asked.model_dump_json())
+            said = {"source": await threads.reads.run(resolve_source, asked.source, policy.folders)}
         else:
-            asked, form = await receive_form(request, folder, HeadForm, max_files=1)
+            asked, form = await receive_form(request, folder, HeadForm, 1)
             content = partial(hash_form, form)
-            suffix = Path(asked.file.filename or "").suffix
-            pairs = partial(read_pairs, pool, asked.file.path, suffix, asked.split)
+            suffix = Path(asked.file.filename).suffix
+            pairs = await threads.writes.run(read_pairs, pool, asked.file.path, suffix, asked.split)
+            said = await threads.reads.run(pack_parameters, pairs)
         named = validate_collection(merge_query(asked, collection=collection).collection)
+        said |= {"split": asked.split, "dry_run": asked.dry_run, "take_on": asked.take_on}
         async with idempotency.begin(content, Job, job_response) as call:
             if (replay := call.replay) is not None:
                 return replay
-            given = await threads.writes.run(pairs)
-            parameters = {
-                "set": None if given is None else given.to_json(),
-                "dry_run": asked.dry_run,
-                "take_on": asked.take_on,
-            }
-            begun = await threads.writes.run(jobs.add_task, named, TEACH, parameters, call.slot)
+            begun = await threads.writes.run(jobs.add_task, named, TEACH, said, call.slot)
     return JobOut.of(begun)
-
-
-def read_named_pairs(source: str, split: str, policy: Any, pool: Any) -> PairSet | None:
-    """The set of a source; None for the captions of the collection. Raises Validation."""
-    if source == CAPTIONS:
-        return None
-    path = policy.folders.resolve_file(source.removeprefix(PAIRS_PREFIX))
-    return read_pairs(pool, path, path.suffix, split)
 
 
 @router.get("")

@@ -269,6 +269,11 @@ export function listDuplicateItems(job) {
   return request(makePath(`v1/jobs/${job}/items`, { status: "duplicate", limit: 20 }));
 }
 
+/** Measure how good the search is on the captions of the collection; gives the job. */
+export function startEvaluation() {
+  return send("POST", withCollection("v1/evaluations"), { source: "captions" });
+}
+
 export function getJob(id) {
   return request(`v1/jobs/${id}`);
 }

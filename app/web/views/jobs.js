@@ -14,6 +14,7 @@ import { describeOutcome } from "./upload.js";
 
 const MAX_STREAMS = 2; // a browser opens six connections to a server
 const REFRESH_MS = 3000; // to find the jobs that others start
+const TASKS = { evaluate: "task_evaluate" }; // kinds of jobs that are no imports, with their names
 const ACTIONS = ["retry", "cancel", "pause", "resume"];
 const rows = new Map(); // job id -> row
 const streams = new Map(); // job id -> function that stops it
@@ -103,7 +104,7 @@ function showJob(job) {
   Object.assign(row.bar, { max: job.total || 1, value: processed, hidden: !isActive });
   row.status.replaceChildren(...(isActive ? [describeProgress(job, processed)] : describeEnd(job)));
   row.duration.textContent = describeDuration(job);
-  row.results.hidden = !job.done;
+  row.results.hidden = !job.done || job.is_task;
   row.results.textContent = translateCount("show_added", job.done);
   showToggle(row);
   showButtons(row);
@@ -153,6 +154,7 @@ async function loadName(row) {
 
 /** The name that it has in this browser or on the server, or the folder of its files, or the first of them. */
 function showName({ name, firstName, job }) {
+  if (job.is_task) return void (name.textContent = job.kind in TASKS ? translate(TASKS[job.kind]) : job.kind);
   const isUrl = /^https?:\/\//.test(firstName);
   const [folder, ...rest] = isUrl ? [firstName] : (firstName ?? translate("upload")).split("/");
   const isWhole = rest.length || job.total < 2 || !firstName;

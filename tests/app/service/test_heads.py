@@ -13,6 +13,7 @@ from app.core.settings import Settings
 from app.core.types import EmbeddingSpace, Job, JobState
 from app.search import head_training
 from app.search.searcher import QueryPart, SearchQuery, SearchResult
+from app.service.evaluation import pack_parameters
 from app.service.heads import TEACH, make_lesson, save_head
 from app.service.service import Service, open_service
 from app.sources.pairs import PairSet, StoredPairs, read_captions
@@ -57,8 +58,8 @@ def head(service: Service, taught: str) -> Iterator[str]:
 
 def run_task(service: Service, pairs: PairSet | None = None, *, dry_run: bool = False, take_on: bool = True) -> Job:
     """The ended job of teaching."""
-    given = pairs.to_json() if pairs is not None else None
-    made = service.jobs.add_task("default", TEACH, {"set": given, "dry_run": dry_run, "take_on": take_on})
+    given = pack_parameters(pairs) if pairs is not None else {"source": "captions"}
+    made = service.jobs.add_task("default", TEACH, {**given, "dry_run": dry_run, "take_on": take_on})
     ended = (JobState.SUCCEEDED, JobState.FAILED)
     wait_until(lambda: service.jobs.get(made.id).state in ended, 60.0, lambda: service.jobs.get(made.id))
     return service.jobs.get(made.id)
@@ -222,12 +223,12 @@ def test_pictures_without_a_vector_are_left_out(service: Service) -> None:
 
 def test_a_collection_without_vectors_of_the_model_is_refused(service: Service) -> None:
     made = service.library.create_collection("empty", "")
-    job = service.jobs.add_task(made.name, TEACH, {"set": PairSet.of([("a", ["b"])]).to_json()})
+    job = service.jobs.add_task(made.name, TEACH, pack_parameters(PairSet.of([("a", ["b"])])))
     wait_until(lambda: service.jobs.get(job.id).state is JobState.FAILED, 20.0)
     error = service.jobs.get(job.id).error
     assert error
     assert (error.code, "has no vectors of the model colours" in error.detail) == ("head_refused", True)
-    job = service.jobs.add_task(made.name, TEACH, {"set": None})
+    job = service.jobs.add_task(made.name, TEACH, {"source": "captions"})
     wait_until(lambda: service.jobs.get(job.id).state is JobState.FAILED, 20.0)
     error = service.jobs.get(job.id).error
     assert error

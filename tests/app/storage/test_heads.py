@@ -33,7 +33,13 @@ def test_the_newest_heads_and_the_used_one_are_kept(database: Database) -> None:
     later = [save(database, f"{n:04}".encode()) for n in range(1, heads.MAX_KEPT + 4)]
     assert list_ids(database) == [*later[: -heads.MAX_KEPT - 1 : -1], first]
     (used,) = [head for head in database.read(heads.list_all) if head.is_used]
-    assert (used.id, used.collection, used.model, used.d, used.figures) == (first, "default", "colours", 60, {"gain": 0.1})
+    assert (used.id, used.collection, used.model, used.d, used.figures) == (
+        first,
+        "default",
+        "colours",
+        60,
+        {"gain": 0.1},
+    )
     assert database.read(lambda c: heads.read_matrix(c, first)) == (b"0000", False)
 
 

@@ -191,7 +191,10 @@ class Learner:
         self._count = 0
 
     def step(self, texts: Embeddings, images: Embeddings, shown: Numbers) -> None:
-        """Learn from rows that belong together. Rows of the same number in `shown` are no examples against each other."""
+        """Learn from rows that belong together.
+
+        Rows of the same number in `shown`, which are of one picture, are no examples against each other.
+        """
         gradient = self._find_gradient(texts, images, shown)
         self._count += 1
         first, second = self._means

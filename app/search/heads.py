@@ -26,7 +26,10 @@ MAX_CACHED = 8  # matrices in memory, of the heads that were used last
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Head:
-    """`matrix` float32 [d, d] maps rows: text @ matrix. `maps_pictures`: the transposed map helps pictures find texts."""
+    """`matrix` float32 [d, d] maps rows: text @ matrix.
+
+    `maps_pictures`: the transposed map does not make pictures find their texts worse.
+    """
 
     id: str
     matrix: Embeddings = field(repr=False)

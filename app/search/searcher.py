@@ -109,7 +109,8 @@ class SearchQuery:
 class SearchResult:
     """The answer: hits, best first; milliseconds by stage; how many vectors were compared; what is odd in the query.
 
-    `trust` is that of the model if words were ranked beside the vectors; `head` is the head that the query went through.
+    `trust` is that of the model if words were ranked beside the vectors; `head` is that which the query went
+    through.
     """
 
     hits: list[Hit]

@@ -35,7 +35,7 @@ ENCODING = 0.5  # of them
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What a head is taught by: the pairs, and the vectors of their texts and pictures, of the space of `collection`."""
+    """What a head is taught by: pairs, and the vectors of their pictures, in the order of `ids`."""
 
     collection: Collection
     pairs: Pairs

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from fastapi import Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.admission import BodyLimit, content_type, is_json_type
 from app.api.dependencies import (
@@ -50,7 +50,7 @@ TakeOn = Annotated[bool, Field(description="Use the head from its end on, if it 
 class HeadIn(RequestModel):
     """What to teach a collection by."""
 
-    model_config = {"json_schema_extra": example(source="captions")}
+    model_config = ConfigDict(json_schema_extra=example(source="captions"))
 
     source: Annotated[
         ShortText,

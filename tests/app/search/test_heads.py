@@ -28,9 +28,7 @@ def save(database: Database, matrix: np.ndarray[tuple[int, ...], np.dtype[np.flo
     return database.write(work)
 
 
-def test_words_that_look_for_pictures_go_through_the_matrix_and_pictures_that_look_for_words_through_its_transpose() -> (
-    None
-):
+def test_words_go_through_the_matrix_and_pictures_through_its_transpose() -> None:
     head = Head("id", MATRIX)
     assert np.allclose(head.map_query(VECTOR, "texts", "images"), normalise(VECTOR[None] @ MATRIX)[0])
     assert np.allclose(head.map_query(VECTOR, "images", "texts"), normalise(VECTOR[None] @ MATRIX.T)[0])

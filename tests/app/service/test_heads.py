@@ -11,6 +11,7 @@ import pytest
 from app.core.errors import HeadRefused, NotFound, Validation
 from app.core.settings import Settings
 from app.core.types import EmbeddingSpace, Job, JobState
+from app.encoder.protocol import normalise
 from app.search import head_training
 from app.search.searcher import QueryPart, SearchQuery, SearchResult
 from app.service.evaluation import pack_parameters
@@ -34,7 +35,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service.start()
     wait_until(lambda: not service.search.reasons_not_ready(), 20.0, service.search.reasons_not_ready)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(head_training, "MAX_STEPS", 200)
+        patch.setattr(head_training, "MAX_STEPS", 200)  # few and long ones are enough for twelve colours
+        patch.setattr(head_training, "RATE", 5e-3)
         yield service
     service.close()
 
@@ -100,7 +102,11 @@ def test_only_words_that_look_for_pictures_go_through_a_head(service: Service, h
     both = [QueryPart(text=CAPTIONS[0]), QueryPart(image_id="p1")]
     found = searcher.search(SearchQuery(both))
     assert found.head == head
-    assert {"p0", "p1"} <= {hit.id for hit in found.hits}
+    used = searcher.heads.get("default")
+    assert used is not None
+    picture = searcher.embed("default", [QueryPart(image_id="p1")])
+    mixed = normalise(used.map_texts(plain[None]) + picture)[0]
+    assert {hit.id: hit.score for hit in found.hits}["p1"] == pytest.approx(float(mixed @ picture), abs=1e-4)
 
 
 def test_a_classification_goes_through_the_head(service: Service, head: str) -> None:

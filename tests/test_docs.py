@@ -136,12 +136,13 @@ def test_every_field_of_a_record_is_documented(spec: dict[str, Any]) -> None:
 
 
 def commands(group: click.Group = main, before: str = "") -> dict[str, click.Command]:
-    """Every command by its words; a group itself only where it does something without one of its own."""
+    """Every command by its words, without hidden ones; a group itself only where it does something without one of its
+    own."""
     found: dict[str, click.Command] = {}
     for name, one in group.commands.items():
         if isinstance(one, click.Group):
             found |= commands(one, f"{before}{name} ")
-        if not isinstance(one, click.Group) or one.invoke_without_command:
+        if not one.hidden and (not isinstance(one, click.Group) or one.invoke_without_command):
             found[before + name] = one
     return found
 

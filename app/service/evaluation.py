@@ -198,7 +198,7 @@ def warn_of_set(prepared: PreparedSet) -> list[AnswerWarning]:
             names = ", ".join(left_out.names)
             found.append(AnswerWarning(code, f"{left_out.count:,} {what}, and are left out: {names}"))
     if pairs.repeated:
-        found.append(AnswerWarning("repeated_pairs", f"{pairs.repeated:,} pairs are there twice, and count once"))
+        found.append(AnswerWarning("repeated_pairs", f"{pairs.repeated:,} pairs are there twice, and count twice"))
     if shared := pairs.shared_texts:
         detail = f"{shared:,} texts are those of another picture, too: only one of these can come first"
         found.append(AnswerWarning("shared_texts", detail))

@@ -13,7 +13,7 @@ from app.storage.tables import images
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 10.0
+LOOK_SECONDS = 3.0
 LOOK_AT = 200  # of the newest pictures
 MIN_PHOTOGRAPHS = 10
 SHARE = 0.5  # of them

@@ -56,7 +56,8 @@ class LeftOutNames:
 class PairSet:
     """Distinct `pictures`, as the set names them, and `texts`, each of the picture with the number in `owners`.
 
-    `bad_rows` are those without a picture or a text, `repeated` counts pairs that came before.
+    `bad_rows` are those without a picture or a text; `repeated` counts pairs that came before, which stay: benchmarks
+    count them, too.
     """
 
     pictures: list[str] = field(default_factory=list)
@@ -76,9 +77,7 @@ class PairSet:
             if n == len(made.pictures):
                 made.pictures.append(picture)
             for text in texts:
-                if (n, text) in known:
-                    made.repeated += 1
-                    continue
+                made.repeated += (n, text) in known
                 known.add((n, text))
                 made.texts.append(text)
                 made.owners.append(n)
@@ -86,8 +85,8 @@ class PairSet:
 
     @property
     def shared_texts(self) -> int:
-        """How many texts belong to several pictures: none of these can be told apart by them."""
-        return len(self.texts) - len(set(self.texts))
+        """How many texts are those of another picture, too."""
+        return len(set(zip(self.texts, self.owners, strict=True))) - len(set(self.texts))
 
     def to_json(self) -> dict[str, Any]:
         """For the parameters of a task."""

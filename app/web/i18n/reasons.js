@@ -23,7 +23,6 @@ export const REASONS = {
       [/^no picture of the collection '(.*)' has a caption.*$/, "图库“$1”中没有带说明的图片。请为图片添加说明。"],
       [/^(\d+) pictures are too few to say.*$/, "只有 $1 张图片，太少，无法判断。"],
       [/^([\d,]+) texts are those of another picture, too:.*$/, "有 $1 条说明同时属于其他图片：其中只有一张能排第一。"],
-      [/^the texts are the captions that a search by words looks in:.*$/, "这些说明也是按词搜索的对象，因此按词搜索总能找到它们。"],
       [/^the file has (?:more than )?([\d,]+) bytes; the limit is ([\d,]+)$/, "文件有 $1 字节，上限为 $2 字节。"],
       [/^the file has more than ([\d,]+) bytes$/, "文件超过 $1 字节。"],
       [/^the picture has (.+) pixels; the limit is ([\d,]+) a side$/, "图片为 $1 像素，单边上限为 $2 像素。"],

@@ -74,7 +74,7 @@ function makeStart(label) {
 function describeResult({ result, finished_at }) {
   const { text_to_image: texts, image_to_text: pictures, misses, warnings } = result;
   const made = make("p", { className: "muted" }, translate("evaluation_of", { n: result.n, model: result.model, date: formatDate(finished_at) }));
-  const told = warnings.map((warning) => make("p", { className: "muted" }, describeError(warning)));
+  const told = warnings.filter(({ code }) => code !== "captions_searched").map((warning) => make("p", { className: "muted" }, describeError(warning)));
   return [make("p", {}, describeRecall(texts)), makeTable(texts, pictures), made, ...told, ...describeMisses(misses.text_to_image)];
 }
 

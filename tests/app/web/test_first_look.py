@@ -7,6 +7,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -15,7 +16,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.app.web.test_access import faults
 from tests.app.web.watched import Watched, choose
 from tests.support.pictures import picture
-from tests.support.servers import RunningServer
+from tests.support.servers import RunningServer, wait_until
 
 COVER = """name => {
     const carried = new DataTransfer();
@@ -234,3 +235,23 @@ def test_a_search_that_the_model_cannot_read_is_warned_of(newcomer: Watched) -> 
     page.locator("#box").fill("red")
     expect(page.locator("#count")).to_contain_text("red")
     expect(warnings).to_have_count(0)
+
+
+def test_photographs_are_noticed_once_with_the_command(browser: Browser, tmp_path: Path) -> None:
+    with RunningServer(tmp_path / "data") as server:
+        for n in range(10):
+            assert server.upload(picture("red", n, (1_000, 600), "JPEG"), f"{n}.jpg").status_code == 200
+        wait_until(lambda: server.http.get("/v1/models").json()["loaded"]["photographs"], 30.0)
+        watched = Watched(browser, server.url)
+        page = watched.open()
+        notice = page.locator("#model-notice")
+        expect(notice).to_contain_text(
+            "Your pictures are photographs, and this server's model does not know photographs."
+        )
+        expect(notice.locator("code")).to_have_text("sightline serve --data-dir photos --model photos")
+        page.reload()
+        expect(page.locator(".tile")).to_have_count(10)
+        expect(notice).to_be_hidden()
+        watched.context.close()
+        assert watched.faults == []
+        assert "most of the newest pictures are photographs" in server.output()

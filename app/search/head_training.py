@@ -35,7 +35,7 @@ MAX_SECONDS = 75.0  # of learning; only large models on few processors need as m
 BLOCK = 256  # queries that are compared at once
 
 Report = Callable[[float], None]
-"""Is told the share of the work that is done; raises to end it."""
+"""Gets the share of the work that is done; raises to end it."""
 
 
 @dataclass(frozen=True, slots=True)

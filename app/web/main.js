@@ -27,6 +27,7 @@ import { deselect, isSelecting, onSelectionChange, selectAll, selectedHits, togg
 import { getQuery, makeSearchKey, MAX_LIKE, readState, rememberFile, writeState } from "./state/url_state.js";
 import { showCollectionName, watchCollections } from "./views/collections.js";
 import { watchEvaluation } from "./views/evaluation.js";
+import { watchTeaching } from "./views/teaching.js";
 import { closeDetail, openDetail, watchDetail } from "./views/detail.js";
 import { showEmptyState, showNoFilterHits, showTextsIntro } from "./views/empty_state.js";
 import { showHeader, translatePage } from "./views/header.js";
@@ -483,6 +484,7 @@ watchToast();
 watchSources(refresh);
 watchCollections({ onOpen: openCollection, onDelete: clearCache });
 watchEvaluation();
+watchTeaching(refresh);
 watchSession();
 watchKeyboard(keyActions);
 watchDialogs();

@@ -484,7 +484,10 @@ watchToast();
 watchSources(refresh);
 watchCollections({ onOpen: openCollection, onDelete: clearCache });
 watchEvaluation();
-watchTeaching(refresh);
+watchTeaching(() => {
+  clearCache();
+  searchAgain();
+});
 watchSession();
 watchKeyboard(keyActions);
 watchDialogs();

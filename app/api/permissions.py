@@ -31,6 +31,7 @@ ROUTE_SCOPES = {
     "POST /v1/search/batch": SEARCH,
     "POST /v1/classify": SEARCH,
     "POST /v1/evaluations": WRITE,
+    "POST /v1/match": SEARCH,
     "GET /v1/images": SEARCH,
     "POST /v1/images": WRITE,
     "POST /v1/images/bulk": WRITE,

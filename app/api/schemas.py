@@ -113,6 +113,13 @@ Tag = Annotated[FormTag, describe_field(minLength=1)]
 Tags = Annotated[list[Tag], Field(max_length=MAX_ENTRIES, fail_fast=True), describe_field(maxItems=MAX_TAGS)]
 MOST_TAGS = describe_field(maxItems=MAX_TAGS)
 Template = Annotated[UnicodeText, describe_field(pattern=r"\{(label)?\}")]
+MAX_TEMPLATES = 16
+QueryTemplate = Annotated[UnicodeText, describe_field(pattern=r"\{\}")]
+QueryTemplates = (
+    Literal["auto", "none"]
+    | Annotated[list[QueryTemplate], Field(min_length=1, max_length=MAX_TEMPLATES, fail_fast=True)]
+)
+ScoreThreshold = Annotated[FiniteFloat, Field(ge=-1, le=1)]
 FormMetadata = Annotated[
     dict[str, Any],
     read_object("metadata"),
@@ -165,6 +172,11 @@ WAIT = "Seconds to wait until the picture is ready (0)."
 REPLACE = "Replace the bytes that this id has (false)."
 MODE = "Compare words (keyword), vectors (vector), or both (hybrid: the default for words alone)."
 EXACT = "Compare with every vector, whatever the index could save (false)."
+TEMPLATES = (
+    "Sentences with {} in whose place the text is put; auto (default): where they were measured to help; or none."
+)
+SCORE_THRESHOLD = "Hits with a lower cosine are left out."
+CALIBRATE = "Say in `verdict` whether anything fits (true)."
 
 
 class ErrorOut(BaseModel):
@@ -512,6 +524,13 @@ class HitOut(BaseModel):
         )
 
 
+class VerdictOut(BaseModel):
+    """Whether anything fits the query."""
+
+    match: Literal["good", "weak", "none"]
+    confidence: float = Field(description="0: it could be either; 1: certain.")
+
+
 class AppliedOut(BaseModel):
     """How a search was answered."""
 
@@ -521,6 +540,10 @@ class AppliedOut(BaseModel):
         " by which the model finds their pictures. Null if the vectors were ranked alone."
     )
     head: str | None = Field(description="The head that the query went through; null for none.")
+    normalisation: Literal["nnn", "off"] = Field(
+        description="Whether pictures that are near to every text were ranked down (nnn)."
+    )
+    templates: list[str] = Field(description="The templates whose mean was searched for; empty without any.")
 
 
 WARNINGS_FIELD = Field(description="What is odd about the texts and the filter that were sent; empty for most.")
@@ -544,6 +567,9 @@ class SearchOut(BaseModel):
     target: Target
     searched: int
     applied: AppliedOut
+    verdict: VerdictOut | None = Field(
+        None, description="Of searches for pictures by words, unless `calibrate` is false or `exact` is true."
+    )
     warnings: list[WarningOut] = WARNINGS_FIELD
 
 
@@ -618,6 +644,9 @@ class SearchIn(RequestModel):
     mode: Mode | None = Field(None, description=MODE)
     weights: WeightsIn | None = None
     params: ParamsIn | None = None
+    templates: QueryTemplates = Field("auto", description=TEMPLATES)
+    score_threshold: ScoreThreshold | None = Field(None, description=SCORE_THRESHOLD)
+    calibrate: bool = Field(True, description=CALIBRATE)
 
 
 class SearchForm(FormModel):
@@ -628,6 +657,7 @@ class SearchForm(FormModel):
     target: Annotated[Target | None, Field(examples=["images"])] = None
     filter: FormFilter = None
     exact: Annotated[bool | None, Field(description=EXACT, examples=[False])] = None
+    score_threshold: Annotated[ScoreThreshold | None, Field(description=SCORE_THRESHOLD, examples=[0.3])] = None
     collection: CollectionName = None
 
 
@@ -677,6 +707,44 @@ class ClassifyForm(FormModel):
     collection: CollectionName = None
 
 
+class MatchIn(RequestModel):
+    """Which of the texts fit a stored picture."""
+
+    model_config = ConfigDict(json_schema_extra=example(image_id="car-1", text=["a car", "a cat"]))
+
+    image_id: Id
+    text: Annotated[list[QueryText], Field(min_length=1, max_length=1000, fail_fast=True)]
+    collection: CollectionName = None
+
+
+class MatchForm(FormModel):
+    """Which of the texts fit the picture that is sent."""
+
+    file: File
+    text: Annotated[
+        list[QueryText],
+        describe_field(minItems=1, maxItems=1000),
+        Field(max_length=MAX_FIELDS, description="A field for each text.", examples=[["a car", "a cat"]]),
+    ]
+    collection: CollectionName = None
+
+
+class MatchOut(BaseModel):
+    """How a text fits: its cosine, and the probability that it is right. Null where nothing tells that."""
+
+    text: str
+    score: float
+    probability: float | None
+    match: bool | None = Field(description="Whether the probability is at least one half.")
+
+
+class MatchesOut(BaseModel):
+    """The texts in the order in which they were sent."""
+
+    matches: list[MatchOut]
+    warnings: list[WarningOut] = WARNINGS_FIELD
+
+
 class LabelOut(BaseModel):
     """A label and its probability among the labels that were sent."""
 
@@ -685,7 +753,7 @@ class LabelOut(BaseModel):
 
 
 class ClassifyOut(BaseModel):
-    """Labels, likeliest first; the probabilities add up to 1."""
+    """Labels, likeliest first; the probabilities add up to 1, or are each its own (of a model like SigLIP)."""
 
     labels: list[LabelOut]
     warnings: list[WarningOut] = WARNINGS_FIELD

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args, get_origin
 
 from fastapi import APIRouter, Request, Response
+from fastapi._compat import ModelField
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -53,6 +54,7 @@ class StrictRoute(APIRoute):
         handle = super().get_route_handler()
         parts = list(_flatten(self.dependant))
         self.query = {field.alias for part in parts for field in part.query_params}
+        self.lists = {field.alias for part in parts for field in part.query_params if _is_list(field)}
         self.headers = {field.alias.lower() for part in parts for field in part.header_params}
         self.body = _body_names(self)
 
@@ -88,7 +90,7 @@ class StrictRoute(APIRoute):
         return handle_counted if self.limit is TINY_BODY else handle_strictly
 
     def check_query(self, request: Request) -> None:
-        """Raise Validation for an unknown parameter, and for one that comes twice."""
+        """Raise Validation for an unknown parameter, and for one that comes twice and is no list."""
         if request.scope["query_string"].count(b"&") > MAX_PARAMETERS:
             raise Validation(f"a call takes {MAX_PARAMETERS} parameters at most")
         for name, count in Counter(name for name, _ in request.query_params.multi_items()).items():
@@ -96,7 +98,7 @@ class StrictRoute(APIRoute):
                 raise Validation(f"{name!r} belongs in the body of this call, not in its address")
             if name not in self.query:
                 raise Validation(describe_unknown("parameter", name, self.query))
-            if count > 1:
+            if count > 1 and name not in self.lists:
                 raise Validation(f"the parameter {name!r} was sent {count} times, expected once")
 
     def check_headers(self, request: Request) -> None:
@@ -148,6 +150,11 @@ def _flatten(dependant: Dependant) -> Iterator[Dependant]:
     yield dependant
     for one in dependant.dependencies:
         yield from _flatten(one)
+
+
+def _is_list(field: ModelField) -> bool:
+    annotation = field.field_info.annotation
+    return any(get_origin(one) is list for one in (annotation, *get_args(annotation)))
 
 
 def _body_names(route: APIRoute) -> set[str]:

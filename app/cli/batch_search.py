@@ -20,12 +20,15 @@ MIN_SEARCHES = 10  # a server takes this many at once, whatever their k
 Parts = list[dict[str, Any]]
 
 
-def search_lines(client: Client, lines: Iterable[str], k: int, target: str, filter: Any) -> Iterator[dict[str, Any]]:
+def search_lines(
+    client: Client, lines: Iterable[str], k: int, target: str, filter: Any, threshold: float | None = None
+) -> Iterator[dict[str, Any]]:
     """For each line that is not empty, the `query` with the server's answer, or with an `error`.
 
     Raises ServerError when the server refuses a whole call.
     """
     options = {"k": k, "target": target, **({} if filter is None else {"filter": filter})}
+    options |= {} if threshold is None else {"score_threshold": threshold}
     for group in group_lines(lines, k):
         answers = client.search_batch([{"query": parts, **options} for _, parts in group])
         for (line, _), answer in zip(group, answers, strict=True):
@@ -50,7 +53,7 @@ def group_lines(lines: Iterable[str], k: int) -> Iterator[list[tuple[str, Parts]
         yield group
 
 
-def print_answers(client: Client, file: str, k: int, target: str, filter: Any) -> int:
+def print_answers(client: Client, file: str, k: int, target: str, filter: Any, threshold: float | None = None) -> int:
     """Print the answer to each line of a file as JSON; returns the exit status, 1 if the server refused a line.
 
     Raises ServerError for a file that cannot be read.
@@ -58,7 +61,7 @@ def print_answers(client: Client, file: str, k: int, target: str, filter: Any) -
     status = 0
     try:
         with click.open_file(file, encoding="utf-8") as lines:
-            for answer in search_lines(client, lines, k, target, filter):
+            for answer in search_lines(client, lines, k, target, filter, threshold):
                 if "error" in answer:
                     status = 1
                 click.echo(json.dumps(answer, ensure_ascii=False))

@@ -202,17 +202,27 @@ class Client:
             params["cursor"] = page["next_cursor"]
 
     def search(
-        self, words: str, k: int, target: str = "images", filter: Any = None, mode: str | None = None
+        self,
+        words: str,
+        k: int,
+        target: str = "images",
+        filter: Any = None,
+        mode: str | None = None,
+        threshold: float | None = None,
     ) -> dict[str, Any]:
         """Search by words."""
         options = {} if filter is None else {"filter": json.dumps(filter)}
         options |= {} if mode is None else {"mode": mode}
+        options |= {} if threshold is None else {"score_threshold": str(threshold)}
         params = {"q": words, "k": k, "target": target, **options, **self._collection}
         return self._call("GET", "/v1/search", answers.Found, params=params)
 
-    def search_picture(self, path: Path, k: int, target: str = "images", filter: Any = None) -> dict[str, Any]:
+    def search_picture(
+        self, path: Path, k: int, target: str = "images", filter: Any = None, threshold: float | None = None
+    ) -> dict[str, Any]:
         """Search by a picture."""
         options = {} if filter is None else {"filter": json.dumps(filter)}
+        options |= {} if threshold is None else {"score_threshold": str(threshold)}
         data = {"k": str(k), "target": target, **options, **self._collection}
         try:
             with open(path, "rb") as file:

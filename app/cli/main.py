@@ -180,6 +180,7 @@ def ingest(paths: tuple[str, ...], urls: str | None, exclude: tuple[str, ...], *
     type=click.Choice(["hybrid", "vector", "keyword"]),
     help="Rank by what pictures show (vector), by their captions, tags and names (keyword), or by both (the default).",
 )
+@click.option("--threshold", type=click.FloatRange(-1, 1), help="Leave out hits with a lower score.")
 @click.option(
     "--batch",
     metavar="FILE",
@@ -196,6 +197,7 @@ def search(
     target: str,
     filter: dict[str, Any] | None,
     mode: str | None,
+    threshold: float | None,
     batch: str | None,
     paths: bool,
     as_json: bool,
@@ -220,14 +222,15 @@ def search(
         raise click.UsageError("--mode belongs to words")
     with open_client(given) as client:
         if batch is not None:
-            sys.exit(print_answers(client, batch, k, target, filter))
+            sys.exit(print_answers(client, batch, k, target, filter, threshold))
         image = image or (None if text else find_picture(words))
         if image is not None:
-            answer = client.search_picture(image, k, target, filter)
+            answer = client.search_picture(image, k, target, filter, threshold)
         else:
-            answer = client.search(" ".join(words), k, target, filter, mode)
+            answer = client.search(" ".join(words), k, target, filter, mode, threshold)
     output.show_hint(find_facts(str(answer.get("model"))).hint)
     output.show_warnings(answer)
+    output.show_verdict(answer)
     if as_json:
         print_json(answer)
     elif paths:

@@ -107,6 +107,12 @@ def show_warnings(found: dict[str, Any]) -> None:
         click.echo(f"warning: {clean(warning['detail'])}", err=True)
 
 
+def show_verdict(found: dict[str, Any]) -> None:
+    """A line on standard error where nothing fits."""
+    if (found.get("verdict") or {}).get("match") == "none":
+        click.echo("nothing fits well; nearest:" if found["hits"] else "nothing fits", err=True)
+
+
 def show_matches(matches: dict[str, Any], console: Console) -> None:
     """The number of pictures that match a filter, and some of them."""
     count = matches["matched"]

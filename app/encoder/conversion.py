@@ -31,7 +31,7 @@ from app.core.errors import StartupError
 from app.core.locks import hold_lock, pause_unless_stopped
 from app.core.process import die_with_parent, spawn
 from app.encoder.openvino import IMAGE_FILE, INFO_FILE, TEXT_FILE, CompiledModelInfo, OpenVinoEncoder, load_openvino
-from app.encoder.weights import LocatedModel
+from app.encoder.weights import LocatedModel, read_logit_bias
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,8 @@ def open_encoder(
 ) -> OpenVinoEncoder:
     """Convert the model if needed, and load it; a damaged conversion is made again. Raises as `ensure_converted`."""
     folder = ensure_converted(spec, cache, stop)
-    load = partial(OpenVinoEncoder, folder, precision, threads, bulk=bulk)
+    bias = read_logit_bias(spec.weights)  # of the weights, so that a conversion of an older version has it too
+    load = partial(OpenVinoEncoder, folder, precision, threads, bulk=bulk, logit_bias=bias)
     with suppress(*DAMAGE_ERRORS):
         return load()
     with hold_lock(folder.with_suffix(".lock"), stop):

@@ -38,6 +38,7 @@ class DummyEncoder:
     device = "cpu"
     runtime = "numpy"
     temperature = 20.0
+    logit_bias: float | None = None
     max_tokens: int | None = None
 
     def __init__(self) -> None:

@@ -34,6 +34,7 @@ class OpenClipModel:
     space: EmbeddingSpace
     preprocessing: Preprocessing
     temperature: float
+    logit_bias: float | None
 
 
 class OpenClipEncoder:
@@ -43,6 +44,7 @@ class OpenClipEncoder:
         self.space = model.space
         self.preprocessing = model.preprocessing
         self.temperature = model.temperature
+        self.logit_bias = model.logit_bias
         self.device = device
         self.runtime = f"torch {precision}" + (f" ({reason})" if reason else "")
         self._dtype = PRECISIONS[precision]
@@ -106,7 +108,8 @@ def build_model(spec: LocatedModel) -> OpenClipModel:
     with torch.inference_mode():
         d = int(clip.encode_text(torch.zeros((1, tokenization.length), dtype=torch.int64)).shape[-1])
     space = EmbeddingSpace(spec.name, spec.digest, d, preprocessing.digest)
-    return OpenClipModel(clip, tokenization, space, preprocessing, float(clip.logit_scale.float().exp()))
+    bias = None if getattr(clip, "logit_bias", None) is None else float(clip.logit_bias)
+    return OpenClipModel(clip, tokenization, space, preprocessing, float(clip.logit_scale.float().exp()), bias)
 
 
 def find_tokenization(clip: Any, architecture: str, folder: Path | None, cache: str = "") -> Tokenization:

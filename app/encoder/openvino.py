@@ -109,11 +109,14 @@ class OpenVinoEncoder:
 
     device = "cpu"
 
-    def __init__(self, folder: Path, precision: str, threads: int = 0, *, bulk: bool = False) -> None:
+    def __init__(
+        self, folder: Path, precision: str, threads: int = 0, *, bulk: bool = False, logit_bias: float | None = None
+    ) -> None:
         card = CompiledModelInfo.read(folder)
         self.space = card.space
         self.preprocessing = card.preprocessing
         self.temperature = card.temperature
+        self.logit_bias = logit_bias
         self.runtime = f"OpenVINO {precision}"
         self.max_tokens: int | None = card.tokenization.length
         self._tokenization = card.tokenization

@@ -18,7 +18,9 @@ class Encoder(Protocol):
     """Maps pictures and texts into one space, in which the cosine tells how well they match.
 
     `temperature` is the factor on the cosines before the softmax of zero-shot classification, the learnt
-    `exp(logit_scale)` of the model. `device` and `runtime` tell people where it runs, by which library, and why.
+    `exp(logit_scale)` of the model. `logit_bias` is what a model adds that was trained to say of each pair alone
+    whether it fits (SigLIP): `sigmoid(temperature * cosine + logit_bias)`; None of every other model. `device` and
+    `runtime` tell people where it runs, by which library, and why.
     `max_tokens` is how many tokens of a text it reads; None reads all of it.
     """
 
@@ -30,6 +32,9 @@ class Encoder(Protocol):
 
     @property
     def temperature(self) -> float: ...
+
+    @property
+    def logit_bias(self) -> float | None: ...
 
     @property
     def device(self) -> str: ...

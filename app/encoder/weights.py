@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,13 @@ def count_parameters(name: str, path: Path) -> ParameterCount:
     except (SafetensorError, OSError) as error:
         raise StartupError(f"model {name}: {path} {_describe_fault(path, error)}") from error
     return ParameterCount(whole, image)
+
+
+def read_logit_bias(path: Path) -> float | None:
+    """The bias of a model that was trained by a sigmoid of each pair (SigLIP); None without one."""
+    with suppress(SafetensorError, OSError), safe_open(path, framework="numpy") as file:
+        return float(file.get_tensor("logit_bias").reshape(()))
+    return None
 
 
 def _describe_fault(path: Path, error: Exception) -> str:

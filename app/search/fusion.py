@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from operator import mul
 
-from app.storage.keywords import Words, drop_stop_words, split_source, split_words
+from app.storage.keywords import Words, drop_stop_words, join_stems, split_source, split_words
 
 Described = tuple[str | None, tuple[str, ...], str | None]
 """The caption, tags and source of a picture."""
@@ -58,7 +58,7 @@ def fuse(
 
     The first DEPTH of each ranking are fused; the others follow, so that the order does not depend on how many are
     asked for. `by_vectors` and `by_words` are keys, best first; `described` has the words of the first DEPTH of each;
-    `trust` is that of the model, 0 to 1 (see `ModelTrust`).
+    `trust` is that of the model, 0 to 1 (see `Profile`).
     """
     near = {key: n for n, key in enumerate(by_vectors, 1)}
     heads = dict.fromkeys([*by_words[:DEPTH], *by_vectors[:DEPTH]])
@@ -95,9 +95,8 @@ def read_words(caption: str | None, tags: tuple[str, ...], source: str | None) -
     """The stems of caption, tags and name; those of the folder; and caption, tags and name in small letters."""
     folder, name = split_source(source)
     texts = [text for text in (caption, *tags, name) if text]
-    stems = " . ".join(" ".join(stem for stem, _ in split_words(text)) for text in texts)
-    folders = " ".join(stem for stem, _ in split_words(folder)) if folder else ""
-    return f" {stems} ", f" {folders} ", "\n".join(texts).casefold()
+    stems = ".".join(map(join_stems, texts))
+    return stems, join_stems(folder) if folder else "", "\n".join(texts).casefold()
 
 
 def rate_term(phrase: str, part: str, words: tuple[str, str, str]) -> float:
@@ -127,30 +126,36 @@ def is_whole_name(terms: Sequence[Words], image: Described) -> bool:
 def find_highlights(terms: Sequence[Words], image: Described) -> dict[str, list[str]]:
     """The terms as they are written in a picture's caption, tags, and name or folder."""
     caption, tags, source = image
+    wanted = [
+        (term[0][0] if len(term) == 1 else None, f" {' '.join(stem for stem, _ in term)} ", find_part(term), term)
+        for term in terms
+    ]
     found: dict[str, list[str]] = {}
-    for column, texts in (("caption", [caption or ""]), ("tags", tags), ("name", split_source(source)[::-1])):
-        written = [one for text in texts for term in terms if (one := find_written(term, text))]
+    for column, texts in (("caption", (caption,)), ("tags", tags), ("name", split_source(source)[::-1])):
+        written = [one for text in texts if text for one in find_written(wanted, text)]
         if written:
             found[column] = list(dict.fromkeys(written))
     return found
 
 
-def find_written(term: Words, text: str) -> str:
-    """How a term is written in a text; "" if that does not have it."""
+def find_written(wanted: Sequence[tuple[str | None, str, str, Words]], text: str) -> Iterator[str]:
+    """How the terms that a text has are written there.
+
+    Of each term: its stem if it is one word, its stems with spaces around, its part (see `find_part`), and the term.
+    """
     written, stems = index_words(text)
-    ((stem, word), *others) = term
-    if not others and stem in written:
-        return written[stem]
-    if others and f" {' '.join(stem for stem, _ in term)} " in stems:
-        return "".join(word for _, word in term)
-    part = find_part(term)
-    if part and part in text.casefold():
-        return next((word for word in written.values() if part in word.casefold()), word)
-    return ""
+    small = text.casefold()
+    for stem, phrase, part, term in wanted:
+        if stem in written:
+            yield written[stem]
+        elif stem is None and phrase in stems:
+            yield "".join(word for _, word in term)
+        elif part and part in small:
+            yield next((word for word in written.values() if part in word.casefold()), term[0][1])
 
 
 @lru_cache(maxsize=16_384)
-def index_words(text: str) -> tuple[Mapping[str, str], str]:
+def index_words(text: str) -> tuple[Mapping[str | None, str], str]:
     """The words of a text by their stems, and the stems in their order."""
     words = split_words(text)
     return dict(reversed(words)), f" {' '.join(stem for stem, _ in words)} "

@@ -92,7 +92,7 @@ class SearchService:
         self.sampler.close()
         if self.loaded is not None:
             self.loaded.batcher.close()  # ends a measurement that waits for it
-            self.loaded.searcher.trust.close()
+            self.loaded.searcher.profiles.close()
             self.loaded = None
         if self._indexes is not None:
             self._indexes.close()
@@ -208,6 +208,8 @@ class SearchService:
         if (indexes := self._indexes) is not None:
             indexes.drop(label)
         self.sampler.forget_collection(collections.name_from_label(label))
+        if self.loaded is not None:
+            self.loaded.searcher.profiles.forget(collections.name_from_label(label))
 
     def _is_busy(self) -> bool:
         """Whether a search is under way."""
@@ -278,7 +280,7 @@ class SearchService:
         )
         self._open_default_collection(indexes)
         searcher = Searcher(database, encoder, batcher, self._pool, indexes.use, metrics, self.sampler.record_query)
-        searcher.trust.start()
+        searcher.profiles.start()
         return LoadedModel(encoder, batcher, searcher, indexes)
 
     def _open_default_collection(self, indexes: IndexManager) -> None:

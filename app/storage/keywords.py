@@ -12,6 +12,7 @@ import threading
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 import apsw
 
@@ -41,6 +42,8 @@ _tokenizers = threading.local()
 
 def spell(text: str) -> str:
     """The text as the index reads it: words apart, each Chinese, Japanese or Korean character a word of its own."""
+    if text.isascii():
+        return SEAM.sub(" ", text)
     return CJK_CHARACTER.sub(r" \1 ", SEAM.sub(" ", unicodedata.normalize("NFKC", text)))
 
 
@@ -71,13 +74,24 @@ def register_functions(c: apsw.Connection) -> None:
 def split_words(text: str) -> Words:
     """The words of a text and their stems, as the index splits it."""
     spelled = spell(text).encode("utf-8", "replace")
-    tokenize = getattr(_tokenizers, "porter", None)
-    if tokenize is None:  # one for each thread: a connection must not be used by two at once
-        _tokenizers.connection = apsw.Connection(":memory:")
-        tokenize = _tokenizers.connection.fts5_tokenizer("porter", ["unicode61", "remove_diacritics", "2"])
-        _tokenizers.porter = tokenize
-    found = tokenize(spelled, apsw.FTS5_TOKENIZE_DOCUMENT, None, include_colocated=False)
+    found = _tokenizer()(spelled, apsw.FTS5_TOKENIZE_DOCUMENT, None, include_colocated=False)
     return tuple((stem, spelled[start:end].decode("utf-8", "replace")) for start, end, stem in found)
+
+
+def join_stems(text: str) -> str:
+    """The stems of a text in their order, each with a space before and after it."""
+    spelled = spell(text).encode("utf-8", "replace")
+    stems = _tokenizer()(spelled, apsw.FTS5_TOKENIZE_DOCUMENT, None, include_offsets=False, include_colocated=False)
+    return f" {' '.join(stems)} "
+
+
+def _tokenizer() -> Any:
+    tokenizer = getattr(_tokenizers, "porter", None)
+    if tokenizer is None:  # one for each thread: a connection must not be used by two at once
+        _tokenizers.connection = apsw.Connection(":memory:")
+        tokenizer = _tokenizers.connection.fts5_tokenizer("porter", ["unicode61", "remove_diacritics", "2"])
+        _tokenizers.porter = tokenizer
+    return tokenizer
 
 
 def split_query(text: str) -> list[Words]:
@@ -107,8 +121,11 @@ def find(c: apsw.Connection, collection: str, terms: Sequence[Words]) -> Iterato
     quoted = [_quote(term) for term in terms]
     if not quoted:
         return
-    yield from _read(c, collection, " AND ".join(quoted), is_ranked=_count(c, " AND ".join(quoted)) <= MAX_MATCHES)
     counts = {one: _count(c, one) for one in quoted}
+    if all(counts.values()):
+        every = " AND ".join(quoted)
+        is_few = min(counts.values()) <= MAX_MATCHES or (len(quoted) > 1 and _count(c, every) <= MAX_MATCHES)
+        yield from _read(c, collection, every, is_ranked=is_few)
     rare: list[str] = []
     total = 0
     for one in sorted(counts, key=counts.__getitem__):

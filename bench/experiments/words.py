@@ -15,6 +15,7 @@ import tempfile
 import time
 import zipfile
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -29,7 +30,8 @@ from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
 from app.encoder.loader import load_encoder
 from app.encoder.protocol import Embeddings, Encoder
-from app.search.searcher import QueryPart, Searcher, SearchQuery
+from app.search.query_encoder import QueryPart
+from app.search.searcher import Searcher, SearchQuery
 from app.storage.database import Database
 from app.storage.tables import embeddings, images, work_queue
 from bench.experiments.scores import GALLERY, encode_pictures
@@ -42,7 +44,15 @@ ROUNDS, QUERIES = 5, 200
 class NamedPictures:
     """Pictures that have a vector and a file name, in a data directory of their own, and a searcher over them."""
 
-    def __init__(self, folder: Path, encoder: Encoder, names: list[str], vectors: Embeddings, pool: DecodePool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        encoder: Encoder,
+        names: list[str],
+        vectors: Embeddings,
+        pool: DecodePool,
+        captions: Sequence[str | None] | None = None,
+    ) -> None:
         self.database = Database(folder / "sightline.db")
         self.index = FlatIndex(encoder.space.d)
         self._batcher = Batcher(encoder)
@@ -51,12 +61,14 @@ class NamedPictures:
         self.database.write(lambda c: embeddings.save_space(c, space))
         keys: list[int] = []
         for start in range(0, len(names), 1_000):
-            part = list(zip(names[start : start + 1_000], vectors[start : start + 1_000], strict=True))
+            end = start + 1_000
+            said = (captions or [None] * len(names))[start:end]
+            part = list(zip(names[start:end], vectors[start:end], said, strict=True))
             keys += self.database.write(lambda c, p=part, n=start: add_pictures(c, space.fingerprint, n, p))  # type: ignore[misc]
         self.index.add(np.array(keys, np.int64), vectors)
-        self.searcher.trust.start()
-        self.searcher.trust.get(DEFAULT_COLLECTION, len(names))
-        while not self.searcher.trust.is_measured(DEFAULT_COLLECTION):
+        self.searcher.profiles.start()
+        self.searcher.profiles.get(DEFAULT_COLLECTION, len(names))
+        while not self.searcher.profiles.is_measured(DEFAULT_COLLECTION):
             time.sleep(0.1)
 
     def find(self, words: str, mode: Mode) -> list[str]:
@@ -66,15 +78,17 @@ class NamedPictures:
 
     def close(self) -> None:
         self._batcher.close()
-        self.searcher.trust.close()
+        self.searcher.profiles.close()
         self.database.close()
 
 
-def add_pictures(c: apsw.Connection, space: str, first: int, pictures: list[tuple[str, Embeddings]]) -> list[int]:
-    """Ready rows with these names and vectors, numbered from `first`; returns their keys."""
+def add_pictures(
+    c: apsw.Connection, space: str, first: int, pictures: list[tuple[str, Embeddings, str | None]]
+) -> list[int]:
+    """Ready rows with these names, vectors and captions, numbered from `first`; returns their keys."""
     keys = []
-    for n, (name, vector) in enumerate(pictures, first):
-        new = NewImage(sha256=f"{n:064x}", format="png", bytes=1, width=1, height=1, source=name)
+    for n, (name, vector, caption) in enumerate(pictures, first):
+        new = NewImage(sha256=f"{n:064x}", format="png", bytes=1, width=1, height=1, source=name, caption=caption)
         keys.append(images.add(c, DEFAULT_COLLECTION, new, None, False).image.key)
         (lease,) = work_queue.claim_images(c, "bench", 1e12, 1)
         work_queue.finish_image(c, lease, space, vector.astype("<f4").tobytes(), 1, 1, False)
@@ -92,7 +106,7 @@ def main() -> None:
             encoder = load_encoder(model, Settings().models)
             vectors = encode_pictures(encoder, paths)
             pictures = NamedPictures(make_folder(scratch, model), encoder, names, vectors, pool)
-            trust = pictures.searcher.trust.get(DEFAULT_COLLECTION, len(names))
+            trust = pictures.searcher.profiles.get(DEFAULT_COLLECTION, len(names)).trust
             table.add_row(model, f"{trust:.2f}", *(rate(pictures, names, captions, mode) for mode in MODES))
             pictures.close()
         console.print(table)

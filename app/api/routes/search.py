@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -30,8 +31,12 @@ from app.api.json_body import STORED_PICTURES
 from app.api.multipart import describe_form, receive_form
 from app.api.openapi import describe_field
 from app.api.schemas import (
+    CALIBRATE,
     EXACT,
+    MAX_TEMPLATES,
     MODE,
+    SCORE_THRESHOLD,
+    TEMPLATES,
     BatchIn,
     BatchOut,
     ClassifyForm,
@@ -41,15 +46,22 @@ from app.api.schemas import (
     HitCount,
     HitOut,
     LabelOut,
+    MatchesOut,
+    MatchForm,
+    MatchIn,
+    MatchOut,
     Mode,
     ParamsIn,
     PartIn,
+    QueryTemplates,
     QueryText,
     RefusedOut,
+    ScoreThreshold,
     SearchForm,
     SearchIn,
     SearchOut,
     Target,
+    UnicodeText,
     WarningOut,
     read_filter,
 )
@@ -60,8 +72,10 @@ from app.core.settings import Settings
 from app.decode.headers import read_header
 from app.decode.limits import JPEG_FACTOR, PictureLimits
 from app.search.fusion import Weights
+from app.search.query_encoder import QueryPart, result_or_error
 from app.search.query_syntax import parse_weighted_query
-from app.search.searcher import QueryPart, SearchQuery, SearchResult, result_or_error
+from app.search.searcher import SearchQuery, SearchResult
+from app.search.templates import PLAIN, fill
 from app.service.search_service import SearchService
 from app.storage.filters.parser import parse_filter
 
@@ -70,15 +84,20 @@ pictures = new_router("/v1", "search", QUERY_PICTURE)
 queries = new_router("/v1", "search", QUERY)
 
 MAX_LABELS = 1_000
+MATCHING = 0.5  # the probability from which on a text fits
+MAX_FILLED = 64  # texts of one search, templates filled
 
 
 SEARCH_FORM = describe_form(SearchForm)
 CLASSIFY_FORM = describe_form(ClassifyForm)
+MATCH_FORM = describe_form(MatchForm)
+MATCH_FORM["requestBody"]["content"]["application/json"] = {"schema": MatchIn.model_json_schema()}
 CLASSIFY_FORM["requestBody"]["content"]["application/json"] = {"schema": ClassifyIn.model_json_schema()}
 
 KQuery = Annotated[HitCount | None, Query(description="How many hits (10).", examples=[10])]
 TargetQuery = Annotated[Target | None, Query(description="What to search: images (default) or texts.")]
 ExactQuery = Annotated[bool | None, Query(description=EXACT)]
+ThresholdQuery = Annotated[ScoreThreshold | None, Query(description=SCORE_THRESHOLD)]
 
 
 @router.get("/search")
@@ -100,6 +119,9 @@ async def search_images(
     filter: FilterQuery = None,
     exact: Annotated[bool, Query(description="Compare with every vector, whatever the index could save.")] = False,
     mode: Annotated[Mode | None, Query(description=MODE)] = None,
+    templates: Annotated[list[UnicodeText] | None, Query(description=TEMPLATES, examples=[["a photo of {}"]])] = None,
+    score_threshold: ThresholdQuery = None,
+    calibrate: Annotated[bool, Query(description=CALIBRATE)] = True,
 ) -> SearchOut:
     """Search pictures, or texts, by words."""
     parsed = parse_filter_parameter(filter, target)
@@ -113,6 +135,9 @@ async def search_images(
         parsed,
         exact,
         mode=validate_mode(mode, target, exact, parts),
+        templates=validate_templates(templates or "auto", exact, parts, settings),
+        score_threshold=score_threshold,
+        calibrate=calibrate,
     )
     found = await threads.queries.run(search.searcher.search, query)
     return search_response(search, found, target)
@@ -156,17 +181,21 @@ async def search_by_image(
     target: TargetQuery = None,
     filter: FilterQuery = None,
     exact: ExactQuery = None,
+    score_threshold: ThresholdQuery = None,
 ) -> SearchOut:
     """Search by a picture. Finds pictures like the one sent, or the texts that fit it."""
     searcher = search.searcher
     named = None if filter is None else read_filter(filter)
     async with open_incoming_folder(library, threads) as folder:
         asked, _ = await receive_form(request, folder, SearchForm, max_files=1)
-        asked = merge_query(asked, k=k, target=target, filter=named, exact=exact, collection=collection)
+        said = {"filter": named, "exact": exact, "score_threshold": score_threshold}
+        asked = merge_query(asked, k=k, target=target, collection=collection, **said)
         k, target = validate_k(10 if asked.k is None else asked.k, settings), asked.target or "images"
         parsed = None if asked.filter is None else parse_filter(asked.filter, target)
         parts, collection = [QueryPart(picture=asked.file.path)], validate_collection(asked.collection)
-        query = SearchQuery(parts, target, k, collection, parsed, bool(asked.exact))
+        query = SearchQuery(
+            parts, target, k, collection, parsed, bool(asked.exact), score_threshold=asked.score_threshold
+        )
         found = await threads.queries.run(searcher.search, query)
     return search_response(search, found, target)
 
@@ -200,6 +229,46 @@ async def classify_image(
     )
 
 
+@pictures.post("/match", openapi_extra=MATCH_FORM)
+async def match_texts(
+    request: Request,
+    library: LibraryDep,
+    search: SearchDep,
+    settings: SettingsDep,
+    threads: ThreadsDep,
+    collection: OptionalCollectionDep,
+) -> MatchesOut:
+    """Say which texts fit a picture, each by itself. It is sent along, or stored already (JSON with `image_id`)."""
+    searcher = search.searcher
+    asked: MatchIn | MatchForm
+    async with open_incoming_folder(library, threads) as folder:
+        if is_json_type(content_type(request)):
+            asked = await receive_json(request, MatchIn)
+            part = QueryPart(image_id=asked.image_id)
+        else:
+            asked, _ = await receive_form(request, folder, MatchForm, max_files=1)
+            part = QueryPart(picture=asked.file.path)
+        if len(asked.text) > MAX_LABELS:
+            raise Validation(f"send 1 to {MAX_LABELS} texts, got {len(asked.text)}")
+        for text in asked.text:
+            validate_query(text, settings)
+        collection = validate_collection(merge_query(asked, collection=collection).collection)
+        found = await threads.queries.run(searcher.match, collection, part, asked.text)
+        warnings = await threads.queries.run(searcher.warn_of_matches, asked.text, found)
+    return MatchesOut(
+        matches=[
+            MatchOut(
+                text=text,
+                score=round(score, 6),
+                probability=share,
+                match=None if share is None else share >= MATCHING,
+            )
+            for text, (score, share) in zip(asked.text, found, strict=True)
+        ],
+        warnings=[WarningOut.of(warning) for warning in warnings],
+    )
+
+
 def search_response(search: SearchService, found: SearchResult, target: Target) -> SearchOut:
     return SearchOut.model_validate(
         {
@@ -208,7 +277,14 @@ def search_response(search: SearchService, found: SearchResult, target: Target) 
             "model": search.model.encoder.space.model,
             "target": target,
             "searched": found.searched,
-            "applied": {"mode": found.mode, "model_trust": found.trust, "head": found.head},
+            "applied": {
+                "mode": found.mode,
+                "model_trust": found.trust,
+                "normalisation": "nnn" if found.is_normalised else "off",
+                "templates": found.templates,
+                "head": found.head,
+            },
+            "verdict": found.verdict and asdict(found.verdict),
             "warnings": [WarningOut.of(warning) for warning in found.warnings],
         }
     )
@@ -223,7 +299,8 @@ def parse_search(settings: Settings, body: SearchIn, collection: str | None, fol
     params = body.params or ParamsIn()
     mode = validate_mode(body.mode, body.target, body.exact, parts)
     weights = Weights() if body.weights is None else Weights(body.weights.vector, body.weights.keyword)
-    how = (body.exact, params.nprobe, params.refine_k, mode, weights)
+    templates = validate_templates(body.templates, body.exact, parts, settings)
+    how = (body.exact, params.nprobe, params.refine_k, mode, weights, templates, body.score_threshold, body.calibrate)
     return SearchQuery(parts, body.target, k, collection, parsed, *how)
 
 
@@ -257,6 +334,32 @@ def validate_mode(mode: Mode | None, target: Target, exact: bool, parts: Sequenc
     if not any(part.text is not None and part.weight > 0 for part in parts):
         raise Validation(f"mode {mode!r}: the query has no words to look for")
     return mode
+
+
+def validate_templates(
+    sent: QueryTemplates, exact: bool, parts: Sequence[QueryPart], settings: Settings
+) -> tuple[str, ...] | None:
+    """The templates of a search; None where it leaves the choice to the server. Raises Validation."""
+    if sent in ("auto", ["auto"]):
+        return None
+    if sent in ("none", ["none"]):
+        return PLAIN
+    if exact:
+        raise Validation("templates: exact compares the vector of the text alone")
+    templates = tuple(dict.fromkeys(sent))
+    texts = [part.text for part in parts if part.text is not None]
+    if len(templates) > MAX_TEMPLATES:
+        raise Validation(f"templates: send {MAX_TEMPLATES} at most, these are {len(templates)}")
+    if len(texts) * len(templates) > MAX_FILLED:
+        raise Validation(
+            f"templates: they make {len(texts) * len(templates)} texts of this query; {MAX_FILLED} at most"
+        )
+    for template in templates:
+        if "{}" not in template:
+            raise Validation(f"templates: {template[:60]!r} has no {{}} where the text goes")
+        for text in texts:
+            validate_query(fill(template, text), settings)
+    return templates
 
 
 def write_picture(text: str, path: Path) -> None:
@@ -328,6 +431,9 @@ def check_batch_size(body: BatchIn, settings: Settings) -> None:
         raise Validation(f"the searches of one call may ask for {most} hits, these ask for {hits}")
     if (parts := sum(len(search.query) for search in body.searches)) > MAX_BATCH_PARTS:
         raise Validation(f"the searches of one call may have {MAX_BATCH_PARTS} parts, these have {parts}")
+    filled = sum(len(one.query) * len(one.templates) for one in body.searches if isinstance(one.templates, list))
+    if filled > MAX_BATCH_PARTS:
+        raise Validation(f"the templates of one call may make {MAX_BATCH_PARTS} texts, these make {filled}")
 
 
 def parse_batch(

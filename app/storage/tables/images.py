@@ -14,7 +14,7 @@ import apsw
 from app.core.clock import now_rfc3339
 from app.core.errors import IdConflict
 from app.core.types import Image, ItemError, NewImage, Status
-from app.storage.sql import fetch_all, fetch_number, fetch_one
+from app.storage.sql import Row, fetch_all, fetch_number, fetch_one
 from app.storage.tables.collections import IN_COLLECTION, LABEL_OF_NAME, PAGE, name_from_label
 
 COLUMNS = (
@@ -51,7 +51,7 @@ def image_from_row(row: Sequence[Any]) -> Image:
     named = (key, name_from_label(label), id, sha256, Status(status))
     error = ItemError(code, detail or "") if code else None
     header = (width, height, format, bytes, bool(animated))
-    attributes = (caption, tuple(json.loads(tags)), json.loads(metadata), source)
+    attributes = (caption, parse_tags(tags), {} if metadata == "{}" else json.loads(metadata), source)
     return Image(*named, error, *header, *attributes, created_at, job_id, embedded_seq)
 
 
@@ -87,9 +87,14 @@ def get_label(c: apsw.Connection, key: int) -> str:
 
 def get_by_keys(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Image]:
     """The pictures of these keys, without deleted ones."""
+    return {key: image_from_row(row) for key, row in get_rows(c, keys).items()}
+
+
+def get_rows(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Row]:
+    """The rows of the pictures of these keys, for `image_from_row`."""
     wanted = json.dumps([int(key) for key in keys])
     rows = fetch_all(c, COLUMNS + "WHERE key IN (SELECT value FROM json_each(?))", (wanted,))
-    return {row[0]: image_from_row(row) for row in rows}
+    return {row[0]: row for row in rows}
 
 
 def get_descriptions(

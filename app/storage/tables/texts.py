@@ -10,7 +10,7 @@ import apsw
 
 from app.core.clock import now_rfc3339
 from app.core.types import Metadata, Text
-from app.storage.sql import fetch_all, fetch_number, fetch_one
+from app.storage.sql import Row, fetch_all, fetch_number, fetch_one
 from app.storage.tables.collections import IN_COLLECTION, LABEL_OF_NAME, PAGE, name_from_label
 
 FIELDS = "key, collection, id, text, metadata, created_at, truncated"
@@ -35,9 +35,14 @@ def get_label(c: apsw.Connection, key: int) -> str:
 
 def get_by_keys(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Text]:
     """The texts of these keys, without deleted ones."""
+    return {key: text_from_row(row) for key, row in get_rows(c, keys).items()}
+
+
+def get_rows(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Row]:
+    """The rows of the texts of these keys, for `text_from_row`."""
     wanted = json.dumps([int(key) for key in keys])
     rows = fetch_all(c, COLUMNS + "WHERE key IN (SELECT value FROM json_each(?))", (wanted,))
-    return {row[0]: text_from_row(row) for row in rows}
+    return {row[0]: row for row in rows}
 
 
 def list_page(c: apsw.Connection, collection: str, limit: int, before: int | None) -> list[Text]:

@@ -1,4 +1,5 @@
-// The line above the results: how many pictures there are, or what was searched: words, pictures, what is excluded. Its
+// The line above the results: how many pictures there are, or what was searched: words, pictures, what is excluded, and
+// whether nothing fits. Its
 // tooltip says how many are loaded and how long the search took. Below the last result, a note if the server's limit cut the list.
 
 import { getImage } from "../api/client.js";
@@ -34,21 +35,27 @@ export function showResultCount(results, state) {
   byId("filter").disabled = !n && !results.isSearch && !state.conditions.length;
   byId("count").textContent = n ? describeResults(results, state) : "";
   byId("count").title = n ? describeLoaded(results) : "";
+  byId("results").classList.toggle("unfit", n > 0 && isUnfit(results));
   const isCut = results.lastPage?.isCut && n > 0;
   byId("result-limit").hidden = !isCut;
   if (isCut) byId("result-limit").textContent = translate("result_limit", { n });
 }
 
+/** Whether the server found nothing that fits well: what is shown is the nearest. */
+function isUnfit({ lastPage }) {
+  return lastPage?.answer?.verdict?.match === "none";
+}
+
 function describeResults(results, state) {
-  if (results.isSearch) return describeSearch(getQuery(state));
+  if (results.isSearch) return describeSearch(getQuery(state), isUnfit(results) ? "nothing_fits" : "best_matches");
   const n = results.total ?? results.hits.length;
   return n > 1 && state.conditions.length ? translate("filtered", { n }) : translateCount("count_images", n);
 }
 
-function describeSearch(query) {
+function describeSearch(query, best) {
   const { words, without } = parseQuery(query.q);
   const similar = describePictures(query);
-  let text = words && translate("best_matches", { words });
+  let text = words && translate(best, { words });
   if (similar) text = words ? translate("similar_and", { similar, words }) : similar;
   if (query.target === "texts") text = translate("best_labels");
   if (!without.length) return text;

@@ -132,6 +132,7 @@ export const ENGLISH = {
   similar_and: "{similar}, with “{words}”",
   excluding: "{text}, excluding {list}",
   only_excluding: "Excluding {list}",
+  nothing_fits: "Nothing fits “{words}” well; nearest:",
   best_labels: "Best matching labels",
   found_of: "Showing {n} of {total} · {ms} ms",
   listed_of: "Showing {n} of {total}",

@@ -17,6 +17,7 @@ from app.cli.output import (
     show_matches,
     show_models,
     show_status,
+    show_verdict,
     show_warnings,
 )
 from app.encoder.catalogue import CATALOGUE
@@ -76,6 +77,23 @@ def test_warnings_of_an_answer_go_to_standard_error(capsys: pytest.CaptureFixtur
     show_warnings({"warnings": [{"code": "x", "detail": "this model reads\x1b English"}]})
     show_warnings({})
     assert capsys.readouterr() == ("", "model: knows  drawings\nwarning: this model reads  English\n")
+
+
+@pytest.mark.parametrize(
+    ("found", "line"),
+    [
+        ({"verdict": {"match": "none"}, "hits": [HIT]}, "nothing fits well; nearest:\n"),
+        ({"verdict": {"match": "none"}, "hits": []}, "nothing fits\n"),
+        ({"verdict": {"match": "weak"}, "hits": [HIT]}, ""),
+        ({"verdict": None, "hits": [HIT]}, ""),
+        ({"hits": [HIT]}, ""),
+    ],
+)
+def test_where_nothing_fits_standard_error_says_so(
+    found: dict[str, Any], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_verdict(found)
+    assert capsys.readouterr() == ("", line)
 
 
 WELL: dict[str, Any] = {"status": "ok", "reasons": [], "checks": []}

@@ -14,8 +14,8 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def make_model(folder: Path, seed: int = 0) -> str:
-    """Write the folder; returns the model's name."""
+def make_model(folder: Path, seed: int = 0, **more: Any) -> str:
+    """Write the folder; returns the model's name. `more` goes into its configuration."""
     import open_clip
     import torch
     from safetensors.torch import save_file
@@ -27,9 +27,9 @@ def make_model(folder: Path, seed: int = 0) -> str:
     end = len(WORDS) - 1
     tokenizer.post_processor = processors.TemplateProcessing(single="$A [end]", special_tokens=[("[end]", end)])
     tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIG, "preprocess_cfg": {}}))
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIG | more, "preprocess_cfg": {}}))
     torch.manual_seed(seed)
-    state = open_clip.model.CLIP(**CONFIG).state_dict()
+    state = open_clip.model.CLIP(**CONFIG | more).state_dict()
     state["token_embedding.weight"] = state["token_embedding.weight"] * 30  # so that texts differ
     save_file({name: value.contiguous() for name, value in state.items()}, folder / "open_clip_model.safetensors")
     return f"local-dir:{folder}"

@@ -53,9 +53,17 @@ def test_it_gives_the_vectors_that_torch_gives(name: str, cache: Path, encoder: 
     assert encoder.space == theirs.space
     assert encoder.preprocessing == theirs.preprocessing
     assert encoder.temperature == pytest.approx(theirs.temperature)
+    assert (encoder.logit_bias, theirs.logit_bias) == (None, None)
     np.testing.assert_allclose(encoder.encode_images(PICTURES), theirs.encode_images(PICTURES), atol=1e-3)
     np.testing.assert_allclose(encoder.encode_texts(TEXTS), theirs.encode_texts(TEXTS), atol=1e-4)
     assert np.abs(encoder.encode_texts(TEXTS)[0] - encoder.encode_texts(TEXTS)[1]).max() > 0.05
+
+
+def test_a_conversion_has_the_bias_of_its_weights(tmp_path: Path) -> None:
+    name = make_model(tmp_path / "model", init_logit_bias=-10.0)
+    compiled = load_compiled(name, tmp_path, "fp32")
+    in_torch = load_encoder(name, tmp_path, EncoderOptions(runtime="torch", device="cpu"))
+    assert (compiled.logit_bias, in_torch.logit_bias) == (-10.0, -10.0)
 
 
 def test_a_batch_gives_what_single_ones_give(encoder: Encoder) -> None:

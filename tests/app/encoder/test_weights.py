@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from app.core.errors import StartupError
 from app.core.files import sha256_file
 from app.encoder.loader import EncoderOptions, load_located
-from app.encoder.weights import LocatedModel, ParameterCount, count_parameters
+from app.encoder.weights import LocatedModel, ParameterCount, count_parameters, read_logit_bias
 
 
 @pytest.fixture
@@ -26,6 +26,13 @@ def path(tmp_path: Path) -> Path:
 
 def test_numbers_are_counted_from_the_header(path: Path) -> None:
     assert count_parameters("m", path) == ParameterCount(whole=11, image=6)
+
+
+def test_the_bias_of_a_sigmoid_is_read(tmp_path: Path, path: Path) -> None:
+    assert read_logit_bias(path) is None
+    assert read_logit_bias(tmp_path / "nothing") is None
+    save_file({"logit_bias": np.array([-12.5], np.float32)}, path)
+    assert read_logit_bias(path) == -12.5
 
 
 def test_the_digest_is_of_the_bytes(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import random
+
 import pytest
 
-from app.search.fusion import DEPTH, Described, Weights, find_highlights, fuse
-from app.storage.keywords import split_query
+from app.search.fusion import DEPTH, Described, Weights, find_highlights, fuse, rate_matches
+from app.storage.keywords import drop_stop_words, split_query, split_source, split_words
 
 Picture = tuple[int, Described]
 
@@ -82,3 +84,60 @@ def test_the_first_places_do_not_depend_on_how_many_are_asked_for() -> None:
         part = list(fuse(split_query("frog"), described, by_vectors[:count], list(described)[:DEPTH], Weights(), 0.7))
         assert [place.key for place in part[:count]] == [place.key for place in whole[:count]]
     assert [place.key for place in whole[-3:]] == [297, 298, 299]
+
+
+def rate_plainly(query: str, described: dict[int, Described]) -> dict[int, float]:
+    """`rate_matches`, computed word by word."""
+    terms = [[stem for stem, _ in term] for term in split_query(query)]
+    written = [term[0][1].casefold() if len(term) == 1 else "" for term in split_query(query)]
+    shares: dict[int, list[float]] = {}
+    for key, (caption, tags, source) in described.items():
+        folder, name = split_source(source)
+        texts = [text for text in (caption, *tags, name) if text]
+        shares[key] = []
+        for term, part in zip(terms, written, strict=True):
+            share = 0.0
+            if len(part) >= 3 and any(part in text.casefold() for text in texts):
+                share = 0.5
+            if has_run(term, folder):
+                share = 0.7
+            if any(has_run(term, text) for text in texts):
+                share = 1.0
+            shares[key].append(share)
+    weights = [1.0 if any(shares[key][n] for key in shares) else 0.5 for n in range(len(terms))]
+    sure = {key: sum(share * weight for share, weight in zip(one, weights, strict=True)) for key, one in shares.items()}
+    sure = {key: value / sum(weights) for key, value in sure.items()}
+    words = [stem for term in terms for stem in term]
+    for key, (caption, tags, source) in described.items():
+        name = split_source(source)[1]
+        for text in (caption or "", name, name.rpartition(".")[0], *tags):
+            telling = [stem for stem, _ in drop_stop_words(split_words(text))]
+            if text and telling == words and sure[key] == 1.0:
+                sure[key] = 1.25
+    return {key: value for key, value in sure.items() if any(shares[key])}
+
+
+def has_run(stems: list[str], text: str) -> bool:
+    """Whether the words of a text have these stems one after the other."""
+    there = [stem for stem, _ in split_words(text)]
+    return any(there[n : n + len(stems)] == stems for n in range(len(there)))
+
+
+def test_matches_are_rated_as_word_by_word() -> None:
+    rng = random.Random(0)
+    words = "frog frogs toad the Bullfrog green_01 greenFrog café CAFE 青蛙 夏天的海 ran running 2 x".split()  # noqa: SIM905
+
+    def some(most: int) -> str:
+        return " ".join(rng.choices(words, k=rng.randint(0, most)))
+
+    seen = set()
+    for _ in range(400):
+        query = some(4)
+        described: dict[int, Described] = {
+            n: (some(4) or None, tuple(filter(None, (some(2), some(1)))), f"{some(1)}/{some(2)}.png") for n in range(6)
+        }
+        terms = split_query(query)
+        found = rate_matches(terms, described) if terms else {}
+        assert found == pytest.approx(rate_plainly(query, described) if terms else {})
+        seen |= {round(value, 2) for value in found.values()}
+    assert {1.25, 1.0, 0.7, 0.5} <= seen

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -16,7 +17,13 @@ from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
 from app.encoder.dummy import DummyEncoder
 from app.encoder.protocol import Embeddings
-from app.search.searcher import EXTRA_HITS, QueryPart, Searcher, SearchQuery, SearchResult
+from app.search.collection_profile import DEFAULT_TRUST, Profile
+from app.search.fusion import EQUAL_WEIGHTS, fuse
+from app.search.hubs import HubBiases
+from app.search.query_encoder import QueryPart
+from app.search.searcher import EXTRA_HITS, Searcher, SearchQuery, SearchResult
+from app.search.templates import PLAIN
+from app.storage import keywords
 from app.storage.database import Database
 from app.storage.filters.model import Filter
 from app.storage.filters.parser import parse_filter
@@ -343,6 +350,54 @@ def test_classify_is_a_softmax_of_the_cosines_by_the_models_temperature(world: W
         assert shares[label] == pytest.approx(float(expected), rel=1e-4)
 
 
+def test_a_model_with_a_bias_judges_each_pair_alone(database: Database, pool: DecodePool) -> None:
+    class Sigmoid(DummyEncoder):
+        logit_bias = -10.0
+
+    world = World(database, pool)
+    world.picture(1, "red", "red")
+    searcher = Searcher(database, Sigmoid(), world.batcher, pool, lambda _, target: nullcontext(world.indexes[target]))
+    labels = ["red", "red and blue", "blue"]
+    cosines = ENCODER.encode_texts(labels) @ ENCODER.encode_texts(["red"])[0]
+    expected = 1 / (1 + np.exp(10 - ENCODER.temperature * cosines))
+    named = searcher.classify("default", QueryPart(image_id="red"), labels, "{}")
+    assert [label for label, _ in named] == labels
+    np.testing.assert_allclose([share for _, share in named], expected, rtol=1e-4)
+    matched = searcher.match("default", QueryPart(image_id="red"), labels)
+    np.testing.assert_allclose(np.array(matched, float), np.column_stack([cosines, expected]), rtol=1e-4, atol=1e-6)
+    world.batcher.close()
+
+
+def test_hubs_are_ranked_down_and_the_score_stays_the_cosine(world: World) -> None:
+    keys = [world.key(colour) for colour in COLOURS]
+    biases = HubBiases(np.sort(np.array(keys)), np.array([2.0, 0, 0, 0, 0], np.float32), 0.0)
+    world.searcher.profiles._measured["default"] = Profile(size=1_000, hubs=biases)
+    query = SearchQuery([QueryPart(text="red")], k=5, mode="vector")
+    found = world.searcher.search(query)
+    assert found.is_normalised
+    assert found.hits[-1].id == "red"
+    assert found.hits[-1].score == pytest.approx(1.0, abs=1e-5)
+    assert found.hits[-1].ranks == {"vector": 5}
+    for other in (replace(query, exact=True, mode=None), replace(query, parts=[QueryPart(image_id="red")])):
+        plain = world.searcher.search(other)
+        assert (plain.hits[0].id, plain.is_normalised) == ("red", False)
+
+
+def test_measured_templates_are_used_for_few_words(world: World) -> None:
+    world.searcher.profiles._measured["default"] = Profile(size=1_000, templates=("{}", "{} and green"))
+    query = SearchQuery([QueryPart(text="red")], mode="vector")
+    found = world.searcher.search(query)
+    assert found.templates == ("{}", "{} and green")
+    assert found.hits[0].score < 0.99
+    for other in (
+        replace(query, parts=[QueryPart(text="a red thing in a room")]),
+        replace(query, target="texts"),
+        replace(query, exact=True, mode=None),
+        replace(query, templates=PLAIN),
+    ):
+        assert world.searcher.search(other).templates == ()
+
+
 def test_a_label_fills_every_blank_of_the_template_as_it_is(database: Database, pool: DecodePool) -> None:
     asked: list[str] = []
 
@@ -482,3 +537,62 @@ def test_deleted_pictures_leave_room_for_others(world: World) -> None:
     hits = world.ids(QueryPart(text="frog"), k=20)
     assert len(hits) == 20
     assert not set(hits) & {f"p{n}" for n in range(10, 60)}
+
+
+ODD_QUERIES = {
+    "quote": '"',
+    "star": "*",
+    "operators": 'NEAR("red" NOT blue*) AND caption:green ^x + {y} -',
+    "minus": "-",
+    "emoji": "🔴",
+    "sign": "™",
+    "control": "\0\u202e\ufeff",
+    "long": "red " * 250,
+    "one long word": "r" * 1_000,
+    "right to left": "אדום ירוק كحل",
+    "combining": "e\u0301" * 50,
+}
+
+
+@pytest.mark.parametrize("query", ODD_QUERIES.values(), ids=ODD_QUERIES.keys())
+def test_odd_queries_are_answered_with_captions_without_and_in_an_empty_collection(query: str, world: World) -> None:
+    world.database.write(lambda c: collections.create(c, "empty", ""))
+    part = [QueryPart(text=query)]
+    for mode in ("hybrid", "keyword", None):  # nothing has a caption
+        found = world.searcher.search(SearchQuery(part, mode=mode))
+        assert len(found.hits) == (0 if mode == "keyword" else len(COLOURS))
+    world.indexes["images"], kept = FlatIndex(60), world.indexes["images"]
+    assert world.searcher.search(SearchQuery(part, collection="empty", mode="hybrid")).hits == []
+    world.indexes["images"] = kept
+    world.describe("blue", "a quiet lake")
+    plain = world.searcher.search(SearchQuery(part, mode="vector")).hits
+    assert [hit.id for hit in world.searcher.search(SearchQuery(part)).hits] == [hit.id for hit in plain]
+    world.describe("blue", query)
+    both = world.searcher.search(SearchQuery(part)).hits
+    assert sorted(hit.id for hit in both) == sorted(COLOURS)
+    if any(character.isalnum() for character in query):
+        assert (both[0].id, list(both[0].highlights)) == ("blue", ["caption"])
+
+
+@pytest.mark.parametrize("caption", ["Café Zürich", "שלום עולם", "قهوة في بيروت", "한국어 사진", "ガラス"])
+def test_a_caption_is_found_in_each_form_of_unicode(caption: str, world: World) -> None:
+    for stored in ("NFC", "NFD"):
+        world.describe("green", unicodedata.normalize(stored, caption))
+        for typed in ("NFC", "NFD"):
+            words = unicodedata.normalize(typed, caption)
+            (hit,) = world.searcher.search(SearchQuery([QueryPart(text=words)], mode="keyword")).hits
+            assert (hit.id, list(hit.highlights)) == ("green", ["caption"])
+
+
+def test_a_hybrid_search_ranks_as_the_rankings_fused_by_hand(world: World) -> None:
+    for colour, caption in {"red": "a lake", "green": "a red lake", "blue": "red", "yellow": "reddish lake"}.items():
+        world.describe(colour, caption)
+    part = [QueryPart(text="a red lake")]
+    vectors = [hit.image for hit in world.searcher.search(SearchQuery(part, mode="vector")).hits]
+    described = {image.key: (image.caption, image.tags, image.source) for image in vectors if image}
+    terms = keywords.split_query("a red lake")
+    by_words = world.database.read(lambda c: list(dict.fromkeys(keywords.find(c, "default", terms))))
+    fused = fuse(terms, described, [image.key for image in vectors if image], by_words, EQUAL_WEIGHTS, DEFAULT_TRUST)
+    hits = world.searcher.search(SearchQuery(part)).hits
+    assert [(hit.image.key, hit.ranks) for hit in hits if hit.image] == [(place.key, place.ranks) for place in fused]
+    assert hits[0].id == "green"

@@ -6,9 +6,10 @@ import itertools
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from tests.app.web.watched import Watched
+from tests.support.servers import RunningServer, wait_until
 from tests.support.typed_queries import TYPED
 
 
@@ -90,3 +91,20 @@ def test_rows_fill_the_width_and_never_change_when_more_arrives(page: Page) -> N
     assert same[-1]["end"] - same[-1]["first"] < same[0]["end"]
     _, kept = page.evaluate(ROWS, [ratios, False])
     assert kept[-1]["end"] < len(ratios)  # the last row waits until it is full
+
+
+def test_where_nothing_fits_the_page_says_so_and_shows_the_nearest(
+    large_page: Watched, large_server: RunningServer
+) -> None:
+    def is_unfit() -> bool:
+        found = large_server.http.get("/v1/search", params={"q": "pink"}).json()
+        return bool(found["verdict"]["match"] == "none")
+
+    wait_until(is_unfit, 60, large_server.output)
+    page = large_page.open("/?q=pink")
+    expect(page.locator("#count")).to_have_text("Nothing fits “pink” well; nearest:")
+    expect(page.locator("#results")).to_have_class("unfit")
+    expect(page.locator(".cell").first).to_be_visible()
+    page.locator("#box").fill("red")
+    expect(page.locator("#count")).to_have_text("Best matches for “red”")
+    expect(page.locator("#results")).not_to_have_class("unfit")

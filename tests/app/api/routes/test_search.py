@@ -40,7 +40,7 @@ def rank_ids(answer: dict[str, Any], *ids: str) -> list[str]:
 def test_an_answer_says_everything(server: RunningServer) -> None:
     image = upload_ready(server, "green", caption="c")
     answer = server.http.get("/v1/search", params={"q": "green", "k": 1000, "mode": "vector"}).json()
-    assert set(answer) == {"hits", "took_ms", "model", "target", "searched", "applied", "warnings"}
+    assert set(answer) == {"hits", "took_ms", "model", "target", "searched", "applied", "verdict", "warnings"}
     assert answer["warnings"] == []
     assert set(answer["took_ms"]) == {"encode", "search", "fetch", "total"}
     assert (answer["model"], answer["target"]) == ("colours", "images")
@@ -92,7 +92,7 @@ def test_an_exact_search_and_one_with_parameters_can_be_asked_for(server: Runnin
         assert ask(server, {"image_id": red}, **more)["hits"] == plain["hits"], more
     words: dict[str, Any] = {"q": "red", "k": 1000}
     exact = server.http.get("/v1/search", params={**words, "exact": "true"}).json()
-    assert exact["applied"] == {"mode": "vector", "model_trust": None}
+    assert exact["applied"] == {"mode": "vector", "model_trust": None, "normalisation": "off", "templates": []}
     assert exact["hits"] == server.http.get("/v1/search", params={**words, "mode": "vector"}).json()["hits"]
     check_refusal(server.http.get("/v1/search", params={**words, "exact": "perhaps"}), 422, "validation")
 

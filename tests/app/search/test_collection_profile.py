@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import apsw
+import numpy as np
+import pytest
+
+from app.core.types import EmbeddingSpace, Image, Lease, Status
+from app.encoder.dummy import DummyEncoder
+from app.encoder.protocol import Embeddings, normalise
+from app.search.collection_profile import (
+    DEFAULT_TRUST,
+    MAX_PROFILES,
+    MIN_TEXTS,
+    UNKNOWN,
+    CollectionProfiles,
+    describe,
+)
+from app.search.templates import PLAIN
+from app.storage.database import Database
+from app.storage.tables import embeddings, images, texts, work_queue
+from index.flat import FlatIndex
+from tests.support.makers import claim, insert
+
+D = 64
+SPACE = EmbeddingSpace("small", "0" * 64, D, "1" * 64)
+WORDS = normalise(np.random.default_rng(1).standard_normal((1_000, D)))
+NOISE = normalise(np.random.default_rng(2).standard_normal((1_000, D)) + 0.2)
+
+
+class SmallEncoder(DummyEncoder):
+    def __init__(self) -> None:
+        super().__init__()
+        self.space = SPACE
+
+
+def number(text: str) -> int:
+    """That of a text of this collection, or one that stands for a generic caption."""
+    last = text.split()[-1].removeprefix("n")
+    return int(last) if last.isdigit() else 500 + sum(text.encode()) % 500
+
+
+def encode(texts: Sequence[str]) -> list[Embeddings]:
+    return [WORDS[number(text)] for text in texts]
+
+
+def encode_noise(texts: Sequence[str]) -> list[Embeddings]:
+    return [NOISE[(number(text) * 7 + 501) % 1_000] for text in texts]
+
+
+class World:
+    """Ready pictures; the vector of picture n is near to the one that `encode` gives for a text that ends in n."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.index = FlatIndex(D)
+        database.write(lambda c: embeddings.save_space(c, SPACE))
+
+    def fill(self, count: int, spread: float = 0.0, **said: Any) -> None:
+        drawn = np.random.default_rng(3).standard_normal((count, D)) / np.sqrt(D)
+        vectors = normalise(WORDS[:count] + spread * drawn)
+        keys = []
+        for n in range(count):
+            filled = {name: value.format(n) for name, value in said.items()}
+            keys.append(insert(self.database, n, f"p{n}", **filled).key)
+            (lease,) = claim(self.database)
+            finish(self.database, lease, vectors[n])
+        self.index.add(np.array(keys, np.int64), vectors)
+
+    def profiles(self, encode: Callable[[Sequence[str]], Sequence[Embeddings]] = encode) -> CollectionProfiles:
+        return CollectionProfiles(self.database, SmallEncoder(), encode, lambda *_: nullcontext(self.index))
+
+
+def finish(database: Database, lease: Lease, vector: Embeddings) -> None:
+    packed = vector.astype("<f4").tobytes()
+    database.write(lambda c: work_queue.finish_image(c, lease, SPACE.fingerprint, packed, 4, 3, False))
+
+
+@pytest.fixture
+def world(database: Database) -> World:
+    return World(database)
+
+
+def test_trust_is_the_share_of_captions_that_find_their_picture(world: World) -> None:
+    world.fill(150, caption="a thing n{}")
+    assert world.profiles().measure("default").trust == 1.0
+    assert world.profiles(encode_noise).measure("default").trust < 0.1
+
+
+def test_few_or_equal_captions_measure_nothing(world: World) -> None:
+    nothing = world.profiles().measure("default")
+    assert (nothing.trust, nothing.sample, nothing.calibration) == (DEFAULT_TRUST, None, None)
+    world.fill(MIN_TEXTS, source="IMG_{}.jpg")
+    assert world.profiles().measure("default").trust == DEFAULT_TRUST
+    world.database.write(lambda c: c.execute("UPDATE images SET caption = 'holiday n1'"))
+    found = world.profiles().measure("default")
+    assert (found.trust, found.hubs, found.templates) == (DEFAULT_TRUST, None, PLAIN)
+
+
+def test_captions_calibrate_the_verdict(world: World) -> None:
+    world.fill(150, 1.0, caption="a thing n{}")
+    known = world.profiles().measure("default").calibration
+    assert known is not None
+    assert known.separation > 0.95
+    assert known.judge(0.7, 6.0).match == "good"
+    assert known.judge(0.2, 2.0).match == "none"
+
+
+def test_a_model_that_sees_nothing_calibrates_nothing(world: World) -> None:
+    world.fill(150, caption="a thing n{}")
+    assert world.profiles(encode_noise).measure("default").calibration is None
+    world.database.write(lambda c: c.execute("UPDATE images SET caption = NULL"))
+    assert world.profiles(encode_noise).measure("default").calibration is None
+
+
+def test_without_captions_texts_without_a_meaning_calibrate_it(world: World) -> None:
+    world.fill(150, source="IMG_{}.jpg")
+    seen = world.profiles(lambda texts: [WORDS[number(text) % 150] for text in texts]).measure("default").calibration
+    assert seen is not None
+    assert seen.weights[1] == 0
+    assert seen.judge(0.9, 0.0).match == "good"
+    assert seen.judge(0.0, 0.0).match == "none"
+
+
+def test_a_small_collection_calibrates_nothing(world: World) -> None:
+    world.fill(40, caption="a thing n{}")
+    assert world.profiles().measure("default").calibration is None
+
+
+def test_hubs_are_ranked_down_where_that_helps(world: World) -> None:
+    world.fill(200, 1.0, caption="a thing n{}")
+    plain = world.profiles().measure("default")
+    assert plain.hubs is None  # no picture is one
+    middle = normalise(WORDS[:200].mean(axis=0)[None])[0]
+    keys = world.database.read(lambda c: images.list_ready_keys(c, "default"))
+
+    def blur(c: apsw.Connection) -> None:
+        for key in keys[:40]:  # pictures of nothing, near to every text
+            embeddings.add(c, "default", SPACE.fingerprint, "images", key, middle.astype("<f4").tobytes())
+            c.execute("UPDATE images SET caption = NULL WHERE key = ?", (key,))
+
+    world.database.write(blur)
+    near = lambda texts: [normalise((WORDS[number(text)] + 2.2 * middle)[None])[0] for text in texts]  # noqa: E731
+    found = world.profiles(near).measure("default").hubs
+    assert found is not None
+    assert set(found.biases[:40] > found.biases[40:].max()) == {True}
+
+
+def test_stored_texts_are_in_the_bank(world: World) -> None:
+    world.fill(MIN_TEXTS, caption="a thing n{}")
+    put = world.database.write(lambda c: texts.put(c, "default", "t", "a thing n1", {}))
+    packed = WORDS[1].astype("<f4").tobytes()
+    world.database.write(lambda c: embeddings.add(c, "default", SPACE.fingerprint, "texts", put.key, packed))
+    profiles = world.profiles()
+    bank = profiles._read_bank("default")
+    np.testing.assert_array_equal(bank[-1], WORDS[1])
+    assert len(bank) == len(profiles._read_generic()) + 1
+
+
+def test_a_collection_is_measured_when_it_is_asked_for(world: World) -> None:
+    world.fill(40, caption="a thing n{}")
+    profiles = world.profiles(encode_noise)
+    profiles.start()
+    try:
+        assert profiles.get("default", 0) is UNKNOWN
+        assert profiles.get("default", 40).trust == DEFAULT_TRUST
+        deadline = time.monotonic() + 30
+        while not profiles.is_measured("default") and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert profiles.get("default", 40).trust < 0.3
+        profiles.forget("default")
+        assert profiles.get("default", 0) is UNKNOWN
+    finally:
+        profiles.close()
+
+
+def test_the_profiles_of_few_collections_are_kept(world: World) -> None:
+    profiles = world.profiles()
+    for n in range(MAX_PROFILES + 1):
+        profiles.get(f"c{n}", 1)
+    profiles._step()
+    assert len(profiles._measured) == MAX_PROFILES
+
+
+@pytest.mark.parametrize(
+    ("caption", "source", "expected"),
+    [
+        ("a frog", "x.jpg", "a frog"),
+        (None, "a/greenFrog_2.jpg", "green Frog"),
+        (None, "IMG_2034.JPG", None),
+        (None, "PXL_20240101_1234.jpg", None),
+        (None, "2019-07-04 12.00.00.jpg", None),
+        (None, None, None),
+    ],
+)
+def test_names_that_cameras_give_describe_nothing(caption: str, source: str, expected: str | None) -> None:
+    image = Image(1, "default", "x", "0", Status.READY, None, 1, 1, "png", 1, False, caption, (), {}, source, "", None)
+    assert describe(image) == expected

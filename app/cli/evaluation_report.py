@@ -45,7 +45,7 @@ def show_results(results: Sequence[Result], console: Console) -> None:
         print_rows(console, ("", "texts", *ks, "median rank"), rows, rows)
         if searches := result.get("searches"):
             console.print(f"the texts searched among the {searches[0]['searched']} pictures of the collection:")
-            rows = [[line["name"], *cells(line, ks)] for line in searches]
+            rows = [[name_search(line), *cells(line, ks)] for line in searches]
             print_rows(console, ("search", "texts", *ks, "median rank"), rows, rows)
 
 
@@ -54,6 +54,12 @@ def iter_lines(result: Result) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield title, result[direction]
         for language, both in result.get("languages", {}).items():
             yield f"  {language}: {title}", both[direction]
+
+
+def name_search(line: Mapping[str, Any]) -> str:
+    """A way to search, with what the server applied of itself."""
+    applied = [name for name in ("normalised", "templates") if line.get(name)]
+    return line["name"] + (f" ({', '.join(applied)})" if applied else "")
 
 
 def list_recalls(figures: Mapping[str, Any]) -> list[str]:
@@ -95,7 +101,7 @@ def render_report(results: Sequence[Result], title: str, find_thumbnail: FindThu
         if searches := result.get("searches"):
             count = searches[0]["searched"]
             parts.append(f"<h3>Searched among the {count} pictures of the collection</h3>")
-            parts.append(render_table("search", ks, [(line["name"], line) for line in searches]))
+            parts.append(render_table("search", ks, [(name_search(line), line) for line in searches]))
         parts += render_misses(result["misses"], find_thumbnail)
     return "\n".join([*parts, "</body></html>\n"])
 

@@ -99,7 +99,7 @@ class QueryEncoder:
         head: Head | None = None,
         target: Target = "images",
     ) -> Embeddings:
-        """The weighted sum of the parts' unit vectors, float32 [d], of length 1; with `head`, as they look for `target`.
+        """The weighted sum of the parts' unit vectors, float32 [d], of length 1; with `head`, to look for `target`.
 
         Raises Validation when the sum is nearly zero, NotFound, Rejected.
         """

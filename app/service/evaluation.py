@@ -11,21 +11,25 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from app.core.errors import Busy, Overloaded, SightlineError, Validation
 from app.core.types import AnswerWarning
-from app.decode.picture import decode_picture
-from app.decode.pool import DecodePool
+from app.decode.picture import DecodedPicture, decode_picture
+from app.decode.pool import CLOSED, NO_CHILD, DecodePool
 from app.encoder.protocol import Embeddings, Encoder, Pixels, check_vectors
 from app.encoder.reading import TextReader, guess_language
 from app.search.evaluation import DEFAULT_K, MIN_QUERIES, Evaluation, Miss, Ranks, evaluate
 from app.search.heads import Head
-from app.search.searcher import QueryPart, Searcher, SearchQuery, SearchResult
+from app.search.query_encoder import QueryPart
+from app.search.searcher import Searcher, SearchQuery, SearchResult
+from app.search.templates import PLAIN
 from app.service.search_service import SearchService
 from app.service.tasks import TaskContext, TaskStopped
 from app.sources.base import SourcePolicy
@@ -43,17 +47,22 @@ from app.sources.pairs import (
 from app.storage.database import Database
 from app.storage.tables import embeddings
 
+T = TypeVar("T")
+
 EVALUATE = "evaluate"  # the kind of its jobs
 PICTURES_AT_ONCE = 8  # decoded and encoded, so that searches get their turn in between
 TEXTS_AT_ONCE = 32
 SEARCHED_TEXTS = 1_000  # of a set, that are searched in each way
 BUSY_SECONDS = 0.5  # between two tries while the server is busy
 BUSY_TRIES = 60
+PROFILE_SECONDS = 120.0
+POLL_SECONDS = 0.2
 VECTORS_AT_ONCE = 2_000
 MAX_OWN_TEXTS = 3  # of a missed picture that are shown
 SEARCHES: Mapping[str, Mapping[str, Any]] = {
     "vector, exact": {"exact": True},
     "vector": {"mode": "vector"},
+    "vector, no templates": {"mode": "vector", "templates": PLAIN},
     "keyword": {"mode": "keyword"},
     "hybrid": {"mode": "hybrid"},
 }
@@ -89,20 +98,24 @@ class PairEncoder:
         for start in range(0, len(numbers), PICTURES_AT_ONCE):
             some = numbers[start : start + PICTURES_AT_ONCE]
             args = (self.encoder.preprocessing, self.pool.picture_limits)
-            waiting = [self.pool.submit(decode_picture, paths[n], *args) for n in some]
-            pixels = {}
-            for n, decoded in zip(some, waiting, strict=True):
-                try:
-                    pixels[n] = decoded.result().pixels
-                except Busy:
-                    raise
-                except SightlineError:
-                    continue
+            tasks = [self.pool.submit(decode_picture, paths[n], *args) for n in some]
+            decoded = [result_or_none(task) for task in tasks]
+            pixels = {n: one.pixels for n, one in zip(some, decoded, strict=True) if one is not None}
             if pixels:
                 rows = check_vectors(self.encode_images(np.stack(list(pixels.values()))))
                 vectors |= dict(zip(pixels, rows, strict=True))
             advance(len(some))
         return vectors, [n for n in numbers if n not in vectors]
+
+
+def result_or_none(task: Future[DecodedPicture]) -> DecodedPicture | None:
+    """The picture; None if its file cannot be read. Raises Overloaded if no decoder runs."""
+    try:
+        return task.result()
+    except SightlineError as error:
+        if isinstance(error, Overloaded) and error.detail in (CLOSED, NO_CHILD):
+            raise
+        return None
 
 
 @dataclass(slots=True)
@@ -212,43 +225,66 @@ def search_texts(
     searcher: Searcher, collection: str, prepared: PreparedSet, ks: Sequence[int], advance: Advance
 ) -> list[dict[str, Any]]:
     """A line for each way of SEARCHES: the recall of the set's texts among all pictures of the collection."""
+    wait_for_profile(searcher, collection, advance)
+    chosen = choose_texts(prepared.pairs)
+    return [
+        {"name": name, **search_in_one_way(searcher, collection, prepared, chosen, ks, options, advance)}
+        for name, options in SEARCHES.items()
+    ]
+
+
+def wait_for_profile(searcher: Searcher, collection: str, advance: Advance) -> None:
+    """Have the collection measured: what helps its searches is not known before. A while is all that this may take."""
+    retry_while_busy(partial(searcher.search, SearchQuery([QueryPart(text="a")], k=1, collection=collection)), advance)
+    given_up_at = time.monotonic() + PROFILE_SECONDS
+    while not searcher.profiles.is_measured(collection) and time.monotonic() < given_up_at:
+        advance(0)
+        time.sleep(POLL_SECONDS)
+
+
+def search_in_one_way(
+    searcher: Searcher,
+    collection: str,
+    prepared: PreparedSet,
+    chosen: Sequence[int],
+    ks: Sequence[int],
+    options: Mapping[str, Any],
+    advance: Advance,
+) -> dict[str, Any]:
+    """The figures of the texts of these numbers, how many pictures were searched, and what was applied."""
     assert prepared.ids is not None
     pairs, k = prepared.pairs, max(ks)
-    chosen = choose_texts(pairs)
-    lines = []
-    for name, options in SEARCHES.items():
-        ranks = np.full(len(chosen), k + 1, np.int64)
-        searched = 0
-        for start in range(0, len(chosen), TEXTS_AT_ONCE):
-            some = chosen[start : start + TEXTS_AT_ONCE]
-            queries = [
-                SearchQuery([QueryPart(text=pairs.texts[n])], k=k, collection=collection, **options) for n in some
-            ]
-            answers = search_patiently(searcher, queries, advance)
-            for place, (n, answer) in enumerate(zip(some, answers, strict=True), start):
-                if isinstance(answer, SearchResult):
-                    own = prepared.ids[pairs.owners[n]]
-                    ranks[place] = next((at for at, hit in enumerate(answer.hits, 1) if hit.id == own), k + 1)
-                    searched = max(searched, answer.searched)
-            advance(len(some))
-        figures = Ranks(ranks, np.array([pairs.owners[n] for n in chosen])).summarize(ks)
-        if (figures["median_rank"] or 0) > k:
-            figures["median_rank"] = None  # it is not looked for beyond k
-        lines.append({"name": name, "searched": searched, **figures})
-    return lines
+    ranks: list[int] = []
+    searched, is_normalised, has_templates = 0, False, False
+    for start in range(0, len(chosen), TEXTS_AT_ONCE):
+        some = chosen[start : start + TEXTS_AT_ONCE]
+        common: dict[str, Any] = {"k": k, "collection": collection, "calibrate": False, **options}
+        queries = [SearchQuery([QueryPart(text=pairs.texts[n])], **common) for n in some]
+        answers = retry_while_busy(partial(searcher.search_all, queries), advance)
+        for n, answer in zip(some, answers, strict=True):
+            own = prepared.ids[pairs.owners[n]]
+            hits = answer.hits if isinstance(answer, SearchResult) else []
+            ranks.append(next((rank for rank, hit in enumerate(hits, 1) if hit.id == own), k + 1))
+            if isinstance(answer, SearchResult):
+                searched = max(searched, answer.searched)
+                is_normalised |= answer.is_normalised
+                has_templates |= bool(answer.templates)
+        advance(len(some))
+    figures = Ranks(np.array(ranks), np.array([pairs.owners[n] for n in chosen])).summarize(ks)
+    if (figures["median_rank"] or 0) > k:
+        figures["median_rank"] = None  # it is not looked for beyond k
+    return {"searched": searched, "normalised": is_normalised, "templates": has_templates, **figures}
 
 
-def search_patiently(
-    searcher: Searcher, queries: Sequence[SearchQuery], advance: Advance
-) -> list[SearchResult | SightlineError]:
-    """The answers, once the server is not busy. Raises Busy if it stays so."""
+def retry_while_busy(call: Callable[[], T], advance: Advance) -> T:
+    """What `call` returns, once the server is not busy. Raises Busy if it stays so."""
     for _ in range(BUSY_TRIES):
         try:
-            return searcher.search_all(queries)
+            return call()
         except Busy:
             advance(0)
             time.sleep(BUSY_SECONDS)
-    return searcher.search_all(queries)
+    return call()
 
 
 def choose_texts(pairs: PairSet) -> list[int]:

@@ -10,7 +10,7 @@ import pytest
 
 from app.encoder.dummy import DummyEncoder
 from app.encoder.loader import STARTER
-from app.encoder.reading import MAX_NAMED, TextReader
+from app.encoder.reading import MAX_NAMED, TextReader, guess_language
 from app.encoder.tokenizer import TextTokenizer, load_tokenizer_file
 from app.service.demo_gallery import find_gallery
 
@@ -204,3 +204,22 @@ def test_a_text_that_fits_is_not_truncated(text: str, starter: TextReader) -> No
 
 def test_what_a_model_reads_whole_is_never_truncated() -> None:
     assert not TextReader(DummyEncoder()).is_truncated("red " * 1_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("a red car", "en"),
+        ("一辆红色的车", "zh"),
+        ("赤い車", "ja"),
+        ("빨간 자동차", "ko"),
+        ("красная машина", "cyrillic"),
+        ("รถสีแดง", "th"),
+        ("rotes Auto", "de"),
+        ("voiture rouge", "fr"),
+        ("IMG_2034", "en"),
+        ("🚗", "en"),
+    ],
+)
+def test_the_language_of_a_text_is_guessed(text: str, language: str) -> None:
+    assert guess_language(text) == language

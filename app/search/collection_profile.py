@@ -193,7 +193,7 @@ class CollectionProfiles:
             self._bank = self._encode([line for line in lines if reads_chinese or line.isascii()])
         return self._bank
 
-    def _read_bank(self, collection: str, head: Head | None) -> Embeddings:
+    def _read_bank(self, collection: str, head: Head | None = None) -> Embeddings:
         """Texts that people may ask for: generic captions, and the texts that the collection stores."""
         stored = self._database.read(partial(read_stored_texts, collection))
         return map_texts(head, np.concatenate([self._read_generic(), stored]) if len(stored) else self._read_generic())

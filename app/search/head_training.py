@@ -250,14 +250,15 @@ def measure(matrix: Embeddings, texts: Embeddings, images: Embeddings, pairs: Pa
     back = [rank_best(vectors, texts, said) for vectors in (images[shown], normalise(images[shown] @ matrix.T))]
     maps_pictures = bool((back[1] <= DEFAULT_K[-1]).mean() >= (back[0] <= DEFAULT_K[-1]).mean())
     of_picture = pairs.groups[[numbers[0] for numbers in said]]
+    rise = round(float(gain.mean()), 4)
     figures = {
         "text_to_image": _compare(ranks, pairs.groups[held_out]),
         "image_to_text": _compare(back, of_picture),
-        "gain": round(float(gain.mean()), 4),
+        "gain": rise,
         "confidence": list(confidence),
         "pictures": len(images),
     }
-    return Taught(matrix, figures, figures["gain"], confidence, maps_pictures)
+    return Taught(matrix, figures, rise, confidence, maps_pictures)
 
 
 def _compare(ranks: Sequence[Numbers], groups: Numbers) -> dict[str, Any]:

@@ -47,7 +47,8 @@ class Head:
         """The vector [d] of a query of this kind, to compare with stored vectors of `target`."""
         if not self.is_for(kind, target):
             return vector
-        return normalise(vector[None] @ (self.matrix if kind == "texts" else self.matrix.T))[0]
+        mapped = normalise(vector[None] @ (self.matrix if kind == "texts" else self.matrix.T))
+        return np.asarray(mapped[0])
 
 
 class HeadCache:

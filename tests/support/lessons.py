@@ -6,17 +6,19 @@ For the encoder of colours, each caption names three colours, and the picture sh
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
+import apsw
 import numpy as np
 
-from app.core.types import DEFAULT_COLLECTION
+from app.core.types import Lease
 from app.encoder.dummy import PALETTE, DummyEncoder
 from app.encoder.protocol import Embeddings, normalise
 from app.storage.database import Database
-from app.storage.tables import embeddings, images, work_queue
-from tests.support.makers import claim, new
+from app.storage.tables import embeddings, work_queue
+from tests.support.makers import claim, insert
 
 ENCODER = DummyEncoder()
 NAMES = [names[0] for names in PALETTE]
@@ -44,15 +46,14 @@ def fill(database: Database, captions: Sequence[str], vectors: Embeddings) -> li
     """Ready pictures with these captions and vectors; returns their ids."""
     database.write(lambda c: embeddings.save_space(c, ENCODER.space))
     for n, caption in enumerate(captions):
-        database.write(
-            lambda c, n=n, said=caption: images.add(c, DEFAULT_COLLECTION, new(n, f"p{n}", caption=said), None, False)
-        )  # type: ignore[misc]
+        insert(database, n, f"p{n}", caption=caption)
         (lease,) = claim(database)
-        packed = vectors[n].astype("<f4").tobytes()
-        database.write(
-            lambda c, p=packed, a=lease: work_queue.finish_image(c, a, ENCODER.space.fingerprint, p, 4, 3, False)
-        )  # type: ignore[misc]
+        database.write(partial(finish, lease=lease, vector=vectors[n].astype("<f4").tobytes()))
     return [f"p{n}" for n in range(len(captions))]
+
+
+def finish(c: apsw.Connection, lease: Lease, vector: bytes) -> None:
+    work_queue.finish_image(c, lease, ENCODER.space.fingerprint, vector, 4, 3, False)
 
 
 def fill_data_dir(folder: Path, captions: Sequence[str], vectors: Embeddings) -> None:

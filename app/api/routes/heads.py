@@ -129,7 +129,7 @@ async def teach_head(
         if is_json_type(content_type(request)):
             asked = await receive_json(request, HeadIn)
             content = partial(str.encode, asked.model_dump_json())
-            said = {"source": await threads.reads.run(resolve_source, asked.source, policy.folders)}
+            said: dict[str, Any] = {"source": await threads.reads.run(resolve_source, asked.source, policy.folders)}
         else:
             asked, form = await receive_form(request, folder, HeadForm, 1)
             content = partial(hash_form, form)

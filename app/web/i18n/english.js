@@ -64,7 +64,7 @@ export const ENGLISH = {
   teaching_on: "Searches use what was learned.",
   teaching_off: "Learned, but searches do not use it.",
   teaching_inactive: "Learned for another model, so it has no effect. Learn again.",
-  teaching_gain: "Of {n} captions kept apart, {before} found their picture among the first 10 before, and {after} do now. 95 % sure: {low} to {high} more.",
+  teaching_gain: "Of {n} captions kept apart, {before} found their picture among the first 10 before, and {after} do with what was learned. 95 % sure: {low} to {high} more.",
   teaching_texts_before: "Captions, before",
   teaching_texts_after: "Captions, after",
   teaching_pictures_before: "Pictures, before",

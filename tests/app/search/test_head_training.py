@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from app.core.errors import HeadRefused
@@ -120,7 +121,7 @@ def test_the_gradient_is_that_of_the_loss() -> None:
     texts, images = (normalise(rng.standard_normal((6, 4))) for _ in range(2))
     shown = np.array([0, 1, 2, 3, 4, 4])
 
-    def loss(matrix: Embeddings) -> float:
+    def loss(matrix: npt.NDArray[np.floating]) -> float:
         mapped = (texts @ matrix).astype(np.float64)
         logits = 5.0 * (mapped / np.linalg.norm(mapped, axis=1, keepdims=True)) @ images.T.astype(np.float64)
         logits[4, 5] = logits[5, 4] = -np.inf

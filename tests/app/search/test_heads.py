@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from app.core.types import Target
 from app.encoder.protocol import normalise
 from app.search import heads as module
 from app.search.heads import Head, HeadCache
@@ -36,7 +37,7 @@ def test_words_go_through_the_matrix_and_pictures_through_its_transpose() -> Non
 
 
 @pytest.mark.parametrize(("kind", "target"), [("texts", "texts"), ("images", "images"), (None, "images")])
-def test_queries_of_the_kind_that_they_look_for_stay(kind: module.Target | None, target: module.Target) -> None:
+def test_queries_of_the_kind_that_they_look_for_stay(kind: Target | None, target: Target) -> None:
     head = Head("id", MATRIX)
     assert not head.is_for(kind, target)
     assert head.map_query(VECTOR, kind, target) is VECTOR

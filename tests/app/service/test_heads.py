@@ -13,7 +13,8 @@ from app.core.settings import Settings
 from app.core.types import EmbeddingSpace, Job, JobState
 from app.encoder.protocol import normalise
 from app.search import head_training
-from app.search.searcher import QueryPart, SearchQuery, SearchResult
+from app.search.query_encoder import QueryPart
+from app.search.searcher import SearchQuery, SearchResult
 from app.service.evaluation import pack_parameters
 from app.service.heads import TEACH, make_lesson, save_head
 from app.service.service import Service, open_service

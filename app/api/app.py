@@ -26,6 +26,7 @@ from app.api.openapi import complete_document
 from app.api.routes import (
     collections,
     demo,
+    duplicates,
     evaluations,
     heads,
     images,
@@ -43,6 +44,7 @@ TAGS = {  # in the order of /docs
     "search": "By words, by pictures, and what fits a picture.",
     "upload": "Pictures one by one, in bulk, and from places on the server.",
     "images": "The pictures that are stored.",
+    "duplicates": "Pictures that are the same, or nearly.",
     "collections": "Pictures and texts that stay apart.",
     "texts": "Texts that a search finds.",
     "jobs": "What became of uploads.",
@@ -101,7 +103,7 @@ def add_routes(app: FastAPI) -> None:
         app.include_router(router)
     for router in (search.pictures, search.queries, ingest.sources):
         app.include_router(router)
-    for module in (images, jobs, evaluations, demo, texts, collections, heads, session):
+    for module in (images, jobs, evaluations, duplicates, demo, texts, collections, heads, session):
         app.include_router(module.router)
 
 

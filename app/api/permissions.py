@@ -45,6 +45,8 @@ ROUTE_SCOPES = {
     "GET /v1/images/{id}/thumbnail": SEARCH,
     "GET /v1/sources": WRITE,
     "POST /v1/demo": WRITE,
+    "GET /v1/duplicates": SEARCH,
+    "POST /v1/duplicates": WRITE,
     "GET /v1/jobs": SEARCH,
     "GET /v1/jobs/{id}": SEARCH,
     "GET /v1/jobs/{id}/items": SEARCH,

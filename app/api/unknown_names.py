@@ -29,7 +29,6 @@ SYNONYMS = [
         "score_threshold min_score threshold min_similarity max_distance",
     )
 ]
-NOT_YET = SYNONYMS[-1]  # no version has it so far
 
 
 def describe_unknown(what: str, name: str, known: Collection[str]) -> str:
@@ -42,6 +41,4 @@ def describe_unknown(what: str, name: str, known: Collection[str]) -> str:
     sentence = f"there is no {what} {name!r}"
     if meant:
         return f"{sentence}; did you mean {meant[0]!r}?"
-    if plain in NOT_YET:
-        return f"{sentence} yet; every hit has its score"
     return f"{sentence}; this call takes {', '.join(sorted(known)) or 'none'}"

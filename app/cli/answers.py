@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 MAX_QUOTED = 300  # characters of a text of the server
 
@@ -117,6 +117,37 @@ class Deleted(Answer):
     matched: int
     deleted: int
     examples: list[Picture]
+
+
+class Alike(Picture):
+    """A picture as it is compared with others."""
+
+    width: int | None
+    height: int | None
+    bytes: int
+    tags: list[str]
+    metadata: dict[str, Any]
+
+
+class Duplicate(Answer):
+    id: str
+    distance: float
+    image: Alike
+
+
+class DuplicateGroup(Answer):
+    images: list[Duplicate] = Field(min_length=1)
+
+
+class DuplicateScan(Answer):
+    job_id: str | None
+
+
+class Duplicates(Answer):
+    groups: list[DuplicateGroup]
+    next_cursor: str | None
+    scan: DuplicateScan
+    warnings: list[Warned]
 
 
 class Counts(Answer):

@@ -309,6 +309,30 @@ class Client:
             timeout=UPLOAD_TIMEOUT,
         )
 
+    def update_image(self, id: str, change: dict[str, Any]) -> dict[str, Any]:
+        """Change caption, tags or metadata of a picture; returns it."""
+        path = f"/v1/images/{quote(id, safe='')}"
+        return self._call("PATCH", path, answers.Picture, json=change, params=self._collection)
+
+    def find_duplicates(self) -> dict[str, Any]:
+        """Begin a search for duplicates; returns its job."""
+        return self._call("POST", "/v1/duplicates", answers.Job, params=self._collection)
+
+    def duplicates(self, kind: str, threshold: float | None, limit: int = 100, cursor: str = "") -> dict[str, Any]:
+        """A page of the groups of duplicates."""
+        options: dict[str, Any] = {} if threshold is None else {"threshold": threshold}
+        options |= {"cursor": cursor} if cursor else {}
+        params = {"kind": kind, "limit": limit, **options, **self._collection}
+        return self._call("GET", "/v1/duplicates", answers.Duplicates, params=params, timeout=UPLOAD_TIMEOUT)
+
+    def all_duplicates(self, kind: str, threshold: float | None) -> dict[str, Any]:
+        """All groups of duplicates, as one page."""
+        whole = page = self.duplicates(kind, threshold)
+        while page["next_cursor"] is not None:
+            page = self.duplicates(kind, threshold, cursor=page["next_cursor"])
+            whole["groups"] += page["groups"]
+        return {**whole, "next_cursor": None}
+
     def stats(self) -> dict[str, Any]:
         return self._call("GET", "/v1/stats", answers.Stats, params=self._collection)
 

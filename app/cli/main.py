@@ -368,6 +368,63 @@ def delete(filter: dict[str, Any], dry_run: bool, yes: bool, **given: Any) -> No
         click.echo(f"{client.delete(filter, dry_run=False)['deleted']} deleted")
 
 
+@main.command(short_help="Find pictures that are the same, or nearly.")
+@click.option(
+    "--kind",
+    type=click.Choice(["near", "exact"]),
+    default="near",
+    show_default=True,
+    help="Pictures that look nearly the same, or one picture that was saved or resized again.",
+)
+@click.option("--threshold", type=float, help="How far a picture may be from the best: 0 to 0.3 (near), bits (exact).")
+@click.option("--scan", is_flag=True, help="Search the collection first, and wait for the end.")
+@click.option("--delete-others", is_flag=True, help="Keep the best picture of each group, and delete the others.")
+@click.option("--dry-run", is_flag=True, help="With --delete-others: delete nothing, and say how many would go.")
+@click.option("--yes", is_flag=True, help="Delete without asking.")
+@click.option("--json", "as_json", is_flag=True, help="Print the groups as JSON.")
+@setting_options(*CLIENT_OPTIONS, "collection")
+def duplicates(
+    kind: str,
+    threshold: float | None,
+    scan: bool,
+    delete_others: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Find pictures of a running server that are the same, or nearly.
+
+    The best picture of a group comes first: the one with the most pixels, then bytes, then the oldest. A terminal
+    shows a table; a pipe gets a line for each picture: group, distance, width, height, bytes, id and name, with tabs
+    between.
+    """
+    from app.cli import duplicates as commands
+    from app.cli.output import show_warnings
+
+    if (dry_run or yes) and not delete_others:
+        raise click.UsageError("--dry-run and --yes belong to --delete-others")
+    if as_json and delete_others:
+        raise click.UsageError("--json lists the groups; it does not belong to --delete-others")
+    with open_client(given) as client:
+        if scan:
+            commands.run_scan(client)
+        found = client.all_duplicates(kind, threshold)
+        groups = found["groups"]
+        show_warnings(found)
+        if as_json:
+            print_json(found)
+            return
+        commands.show_groups(groups, new_console())
+        if not delete_others:
+            return
+        if dry_run or not groups:
+            click.echo(f"{sum(len(group['images']) - 1 for group in groups)} would be deleted")
+            return
+        commands.confirm_deletion(groups, yes=yes, is_interactive=sys.stdin.isatty())
+        click.echo(f"{commands.delete_others(client, groups)} deleted")
+
+
 @main.command(short_help="Show what a server holds, and its health.")
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
 @setting_options(*CLIENT_OPTIONS, "collection")

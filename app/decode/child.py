@@ -55,6 +55,7 @@ def encode_result(result: Any) -> bytes:
         "height": result.height,
         "format": result.format,
         "animated": result.animated,
+        "perceptual_hash": None if result.perceptual_hash is None else result.perceptual_hash.hex(),
     }
     return pack_answer({"picture": fields}, result.pixels.tobytes())
 

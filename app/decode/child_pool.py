@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import signal
 import threading
 import time
@@ -23,6 +24,7 @@ from app.core.errors import ArchiveCorrupt, ImageCorrupt, Overloaded, Rejected, 
 from app.decode.child_process import ChildProcess, ForkFailed, ForkServerProcess
 from app.decode.headers import Format
 from app.decode.limits import ChildLimits
+from app.decode.perceptual_hash import HASH_BYTES
 from app.decode.picture import DecodedPicture, decode_picture
 from app.decode.pool import CLOSED, NO_CHILD, OutputFile, OutputFolder, TaskRequest
 from app.decode.sandbox import Confinement
@@ -40,6 +42,7 @@ DEATH_CAUSES = {-signal.SIGXCPU: "processor", -signal.SIGKILL: "memory", -signal
 _UNREADABLE = "it could not be read"
 _FORBIDDEN = "the decoder tried what no decoder may do, and was stopped"
 FORMATS = get_args(Format)
+HASH = re.compile(f"([0-9a-f]{{{2 * HASH_BYTES}}})?")
 MAX_SIDE = 1 << 20
 # The errors that a child may raise, by name.
 ERRORS: dict[str, type[SightlineError]] = {
@@ -269,8 +272,12 @@ def _read_picture(fields: dict[str, Any], block: bytes, task: _Task) -> DecodedP
         raise task.refusal(_UNREADABLE)
     if min(side, width, height) < 1 or max(width, height) > MAX_SIDE or len(block) != side * side * 3:
         raise task.refusal(_UNREADABLE)
+    hashed = fields.get("perceptual_hash")
+    if hashed is not None and not (isinstance(hashed, str) and HASH.fullmatch(hashed)):
+        raise task.refusal(_UNREADABLE)
     pixels = np.frombuffer(block, np.uint8).reshape(side, side, 3)
-    return DecodedPicture(pixels, width, height, cast(Format, format_), animated)
+    perceptual_hash = None if hashed is None else bytes.fromhex(hashed)
+    return DecodedPicture(pixels, width, height, cast(Format, format_), animated, perceptual_hash)
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, Protocol
 
@@ -15,6 +17,7 @@ from app.core.errors import ImageCorrupt, ImageTooLarge, SightlineError, from_os
 from app.core.types import Preprocessing
 from app.decode.headers import Format, PictureHeader, check_size, read_header
 from app.decode.limits import PictureLimits
+from app.decode.perceptual_hash import compute_perceptual_hash
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -59,13 +62,17 @@ _ROTATIONS = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedPicture:
-    """`pixels` is uint8 [size, size, 3] in sRGB; `width` and `height` are those of the upright picture."""
+    """`pixels` is uint8 [size, size, 3] in sRGB; `width` and `height` are those of the upright picture.
+
+    `perceptual_hash` is that of the thumbnail; None if none was written.
+    """
 
     pixels: Pixels
     width: int
     height: int
     format: Format
     animated: bool
+    perceptual_hash: bytes | None = None
 
 
 def decode_picture(
@@ -81,15 +88,38 @@ def decode_picture(
     Raises ImageCorrupt, ImageTooLarge or UnsupportedMediaType for the picture; BlobMissing, StorageFull, ReadOnly or
     Overloaded for the disk.
     """
+    with _map_decode_errors(limits) as seen, path.open("rb") as file:
+        header = seen.header = read_header(file, limits)
+        small = None if thumbnail is None else thumbnail_size
+        upright, animated, size = _decode(file, header, preprocessing, limits, small)
+        pixels = np.asarray(resize_for_model(upright, preprocessing))
+        hashed = None
+        if thumbnail is not None:
+            hashed = _write_thumbnail(upright, thumbnail, thumbnail_size)
+    return DecodedPicture(pixels, *size, header.format, animated, hashed)
+
+
+def hash_picture(path: File, limits: PictureLimits, thumbnail_size: int = 320) -> str:
+    """The perceptual hash of the picture at `path`, or of its thumbnail, as hex digits. Raises as `decode_picture`."""
+    with _map_decode_errors(limits) as seen, path.open("rb") as file:
+        header = seen.header = read_header(file, limits)
+        upright, _, _ = _decode(file, header, Preprocessing(1), limits, thumbnail_size)
+        return compute_perceptual_hash(_make_thumbnail(upright, thumbnail_size)).hex()
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What is known of a picture when an error is raised."""
+
     header: PictureHeader | None = None
+
+
+@contextmanager
+def _map_decode_errors(limits: PictureLimits) -> Iterator[_Seen]:
+    """Raise our errors for those of Pillow, of the decoders and of the system."""
+    seen = _Seen()
     try:
-        with path.open("rb") as file:
-            header = read_header(file, limits)
-            small = None if thumbnail is None else thumbnail_size
-            upright, animated, size = _decode(file, header, preprocessing, limits, small)
-            pixels = np.asarray(resize_for_model(upright, preprocessing))
-            if thumbnail is not None:
-                _write_thumbnail(upright, thumbnail, thumbnail_size)
+        yield seen
     except SightlineError:
         raise
     except MemoryError as error:
@@ -98,13 +128,12 @@ def decode_picture(
         raise ImageTooLarge("the picture has more pixels than its header says") from error
     except OSError as error:
         if error.errno is None:  # raised by Pillow; errors of the system carry a number
-            if header is not None and header.width * header.height > limits.max_pixels:
+            if seen.header is not None and seen.header.width * seen.header.height > limits.max_pixels:
                 raise ImageTooLarge(f"{TOO_LITTLE_MEMORY}, or is damaged") from error  # libjpeg does not say which
             raise ImageCorrupt("the picture is cut off or damaged") from error
         raise from_os_error(error) from error
     except Exception as error:  # on hostile bytes decoders raise errors of any kind
         raise ImageCorrupt("the picture is damaged") from error
-    return DecodedPicture(pixels, *size, header.format, animated)
 
 
 def harden_pillow(max_pixels: int) -> None:
@@ -256,8 +285,14 @@ def _thumbnail_size(size: Size, longest: int) -> Size:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _write_thumbnail(image: Image.Image, path: File, longest: int) -> None:
-    small = image.resize(_thumbnail_size(image.size, longest), Image.Resampling.BICUBIC, reducing_gap=THUMBNAIL_GAP)
+def _make_thumbnail(image: Image.Image, longest: int) -> Image.Image:
+    return image.resize(_thumbnail_size(image.size, longest), Image.Resampling.BICUBIC, reducing_gap=THUMBNAIL_GAP)
+
+
+def _write_thumbnail(image: Image.Image, path: File, longest: int) -> bytes:
+    """Write the thumbnail; returns its perceptual hash."""
+    small = _make_thumbnail(image, longest)
     small.info.clear()  # the profile is applied already, and EXIF may hold a place
     with path.open("wb") as file:
         small.save(file, **THUMBNAIL_OPTIONS[path.suffix])
+    return compute_perceptual_hash(small)

@@ -53,6 +53,7 @@ FOUND_WITHIN = 0.01  # of the sample: where the right picture counts as found
 MAX_SHARED = 0.01  # of the sample: a text that more pictures have names none of them
 SAME = 0.9  # the cosine of two texts that say the same
 NEAREST = 16  # pictures among which the nearest wrong one is
+DIGITS = 4  # of cosines and deviations: what differs less is as near
 AT_ONCE = 32  # texts, or queries of the index: others get their turn in between
 VECTORS_AT_ONCE = 2_000
 PAUSE = 0.01  # seconds between two blocks of work
@@ -151,6 +152,8 @@ class CollectionProfiles:
                 continue
             with self._lock:
                 self._measured[collection] = found
+                if self._waiting.get(collection, 0) < 2 * found.size:  # asked for meanwhile
+                    self._waiting.pop(collection, None)
                 while len(self._measured) > MAX_PROFILES:
                     self._measured.popitem(last=False)
 
@@ -224,7 +227,7 @@ class CollectionProfiles:
         if len(queries) >= MIN_CAPTIONS:
             present, absent = self._find_best(collection, queries, sample, is_own=True)
             noise, _ = self._find_best(collection, make_noise(queries, len(queries)), sample)
-            return calibrate_by_captions(present, absent, noise)
+            return calibrate_by_captions(present, absent[np.isfinite(absent[:, 0])], noise)
         generic = map_texts(head, self._read_generic())
         asked, _ = self._find_best(collection, generic, sample)
         noise, _ = self._find_best(collection, make_noise(generic, len(generic)), sample)
@@ -235,7 +238,7 @@ class CollectionProfiles:
     ) -> tuple[Floats, Floats]:
         """(cosine, deviations) [n, 2] of the nearest picture, and of the nearest that no text like the query names.
 
-        The second is for the texts of the sample itself, in their order (`is_own`).
+        The second is for the texts of the sample itself, in their order (`is_own`); NaN where all NEAREST are own.
         """
         rows = list(sample.texts)
         best, wrong = np.empty((len(queries), 2)), np.empty((len(queries), 2))
@@ -247,12 +250,12 @@ class CollectionProfiles:
             for n, like in enumerate(alike):
                 own = sample.keys[[rows[m] for m in np.flatnonzero(like)]]
                 others = scores[n][~np.isin(keys[n], own)]
-                wrong[start + n, 0] = others[0] if len(others) else scores[n][-1]
+                wrong[start + n, 0] = others[0] if len(others) else np.nan
             best[start : start + len(part), 0] = scores[:, 0]
             self._pause()
         best[:, 1] = measure_deviations(best[:, 0], queries, sample.vectors)
         wrong[:, 1] = measure_deviations(wrong[:, 0], queries, sample.vectors) if is_own else 0
-        return best, wrong
+        return best.round(DIGITS), wrong.round(DIGITS)
 
 
 class _Closing(Exception):

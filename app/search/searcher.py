@@ -280,19 +280,13 @@ class Searcher:
         with self._use(query.collection, query.target) as index:
             waiting = searches
             for search in searches:
-                if search.query.is_calibrated:
-                    search.profile = self.profiles.get(query.collection, index.ntotal, search.head)
-                    if search.profile.hubs is not None:
-                        search.limit = max(search.limit, hubs.DEPTH + EXTRA_HITS)
+                self._use_profile(search, index.ntotal)
             while waiting:
                 start = time.perf_counter()
                 with span("search", {"target": query.target, "questions": len(waiting)}):
                     search_index(index, [search for search in waiting if search.query.applied_mode != "keyword"])
                 middle = time.perf_counter()
                 with span("fetch", {"target": query.target}):
-                    for search in waiting:
-                        if search.query.applied_mode == "hybrid" and search.word_keys:
-                            search.trust = search.profile.trust
                     self._fetch(query.target, waiting)
                 took["search"] += middle - start
                 took["fetch"] += time.perf_counter() - middle
@@ -305,6 +299,19 @@ class Searcher:
                 if self._record_query is not None and search.query.applied_mode != "keyword":
                     key = (query.collection, query.target)
                     self._record_query(key, index, search.vector, search.params, search.query.k + EXTRA_HITS)
+
+    def _use_profile(self, search: _Search, size: int) -> None:
+        """Take what is known of the collection, which has `size` pictures, for a search by words."""
+        query = search.query
+        if not (search.word_keys or query.is_calibrated):
+            return
+        known = self.profiles.get(query.collection, size, search.head)
+        if query.applied_mode == "hybrid" and search.word_keys:
+            search.trust = known.trust
+        if query.is_calibrated:
+            search.profile = known
+            if known.hubs is not None:
+                search.limit = max(search.limit, hubs.DEPTH + EXTRA_HITS)
 
     def _fetch(self, target: Target, searches: Sequence[_Search]) -> None:
         """Give them their hits: the rows that still exist, are ready and match the filter, in the order of the ranking.
@@ -329,7 +336,7 @@ class Searcher:
 
     def _make_result(self, search: _Search, took_ms: dict[str, float]) -> SearchResult:
         mode, warnings = search.query.applied_mode, self._warn(search)
-        templates = tuple(one for one in search.query.templates or () if search.query.templates != PLAIN)
+        templates = tuple(search.query.templates or ()) if search.query.templates != PLAIN else ()
         is_normalised = search.profile.hubs is not None and mode != "keyword"
         return SearchResult(
             search.hits,

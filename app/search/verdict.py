@@ -95,10 +95,12 @@ def judge_words(said: float, has_hits: bool) -> Verdict:
 def calibrate_by_captions(present: Floats, absent: Floats, noise: Floats) -> Calibration | None:
     """Fit (cosine, deviations) of texts that have their picture, and of the same texts without it.
 
-    Where other pictures fit as well as their own, texts without a meaning stand for those without a picture: then
-    nothing is called good. None if all of them look alike.
+    Where other pictures fit as well as their own, or no other is known, texts without a meaning stand for those without
+    a picture: then nothing is called good. None if all of them look alike.
     """
     for others, is_sure in ((absent, True), (noise, False)):
+        if not len(others):
+            continue
         fitted = fit(present, others)
         logits, lower = apply(fitted, present), apply(fitted, others)
         separation = measure_auroc(logits, lower)

@@ -19,6 +19,8 @@ from app.core.worker_metrics import MergedMetricsCollector
 from app.decode.pool import DecodePool
 from app.service.auth import ApiKeyService
 from app.service.data_dir import lock_data_dir, open_library
+from app.service.duplicates import KIND as DUPLICATES
+from app.service.duplicates import DuplicateService
 from app.service.evaluation import EVALUATE, EvaluationTask
 from app.service.factory import check_source_settings, open_pool, open_source_policy
 from app.service.heads import TEACH, HeadService
@@ -49,6 +51,7 @@ class Service:
     tasks: TaskRunner
     heads: HeadService
     search: SearchService
+    duplicates: DuplicateService
     source_policy: SourcePolicy
     api_keys: ApiKeyService
     idempotency: IdempotencyStore
@@ -133,6 +136,9 @@ def open_service(settings: Settings) -> Service:
         jobs = JobService(library)
         search = SearchService(settings, library.database, pool, metrics)
         snapshots = settings.data_dir / "snapshots"
+        tasks = TaskRunner(library.database, lambda: search.loaded is not None)
+        duplicates = DuplicateService(library, jobs, pool, search)
+        tasks.register(DUPLICATES, duplicates.scan)
         service = Service(
             settings=settings,
             metrics=metrics,
@@ -140,9 +146,10 @@ def open_service(settings: Settings) -> Service:
             library=library,
             pool=pool,
             jobs=jobs,
-            tasks=TaskRunner(library.database, lambda: search.loaded is not None),
+            tasks=tasks,
             heads=HeadService(library.database, pool, search, source_policy),
             search=search,
+            duplicates=duplicates,
             source_policy=source_policy,
             api_keys=ApiKeyService(library.database),
             idempotency=IdempotencyStore(library.database),

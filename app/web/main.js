@@ -29,6 +29,7 @@ import { showCollectionName, watchCollections } from "./views/collections.js";
 import { watchEvaluation } from "./views/evaluation.js";
 import { watchTeaching } from "./views/teaching.js";
 import { closeDetail, openDetail, watchDetail } from "./views/detail.js";
+import { closeDuplicates, openDuplicates, redrawDuplicates } from "./views/duplicates.js";
 import { showEmptyState, showNoFilterHits, showTextsIntro } from "./views/empty_state.js";
 import { showHeader, translatePage } from "./views/header.js";
 import { closeJobs, openJobs, redrawJobs } from "./views/jobs.js";
@@ -65,15 +66,17 @@ function changeState(change, { isNewEntry = true } = {}) {
 
 function show({ isRestored = false } = {}) {
   const { state } = store;
-  const isJobs = state.view === "jobs";
+  const isResults = state.view === "results";
   if (state.collection !== currentCollection()) enterCollection(state.collection);
   showQuery(getQuery(state), state.q);
   showHeader(state);
-  if (isJobs) openJobs();
+  if (state.view === "jobs") openJobs();
   else closeJobs();
-  if (!isJobs && makeSearchKey(state) !== store.shownKey) startSearch(isRestored);
-  else if (!isJobs && isRestored && !state.show) window.scrollTo(0, state.scroll);
-  if (state.show && !isJobs) showDetail();
+  if (state.view === "duplicates") openDuplicates();
+  else closeDuplicates();
+  if (isResults && makeSearchKey(state) !== store.shownKey) startSearch(isRestored);
+  else if (isResults && isRestored && !state.show) window.scrollTo(0, state.scroll);
+  if (state.show && state.view !== "jobs") showDetail();
   else closeDetail();
 }
 
@@ -82,6 +85,7 @@ function enterCollection(collection) {
   endToast();
   deselect();
   closeJobs(); // the list of jobs belongs to one collection
+  closeDuplicates();
   setCurrentCollection(collection);
   showCollectionName();
   if (store.shownKey) updateActivity();
@@ -99,7 +103,7 @@ function openCollection(collection, isNew = false) {
 /** Store the scroll position in the history entry, so that Back returns to it. */
 function rememberScroll() {
   clearTimeout(store.scrollTimer);
-  if (store.state.view === "jobs" || store.request) return;
+  if (store.state.view !== "results" || store.request) return;
   Object.assign(store.state, { scroll: scrollY, count: store.results.hits.length });
   writeState(store.state, false);
 }
@@ -128,7 +132,7 @@ function handleClick(event) {
     return;
   }
   const link = event.target.closest(
-    "a.tile, a.to-picture, .list a, .chips a, a.to-results, #home, #jobs-link, #labels-link, #pictures-link",
+    "a.tile, a.to-picture, .list a, .chips a, a.to-results, #home, #jobs-link, #duplicates-link, #labels-link, #pictures-link",
   );
   if (!link || event.shiftKey) return;
   event.preventDefault();
@@ -181,6 +185,7 @@ function startSearch(isRestored) {
 function searchAgain() {
   store.shownKey = null;
   if (store.state.view === "jobs") redrawJobs();
+  else if (store.state.view === "duplicates") redrawDuplicates();
   else show();
 }
 
@@ -212,7 +217,7 @@ async function loadResults(isFirst, { count, scroll } = { count: 0 }) {
 function loadMoreIfNear(isNear = byId("end").getBoundingClientRect().top < innerHeight + LOAD_AHEAD) {
   const { results, state, request } = store;
   const canLoad = results.loadPage && results.isStarted && !results.isDone;
-  if (isNear && canLoad && state.view !== "jobs" && !request) loadResults(false);
+  if (isNear && canLoad && state.view === "results" && !request) loadResults(false);
 }
 
 function showResults(isFirst) {
@@ -252,7 +257,7 @@ function handleRefusal(problem, isFirst) {
 /** New pictures have arrived. Search again if the page is empty, or if it is at the top of the newest and all are in. */
 function refresh(isComplete) {
   const { results, state } = store;
-  const isAtNewest = !results.isSearch && scrollY < 400 && state.view !== "jobs";
+  const isAtNewest = !results.isSearch && scrollY < 400 && state.view === "results";
   clearCache();
   if (!results.hits.length || (isComplete && isAtNewest)) searchAgain();
   else cacheResults(results);
@@ -326,6 +331,7 @@ function deletePictures(ids) {
 }
 
 function handleDeletion() {
+  redrawDuplicates();
   if (!store.results.isStarted) return;
   showResults(true);
   loadMoreIfNear();
@@ -333,6 +339,7 @@ function handleDeletion() {
 
 function handleUndo(ids) {
   const id = ids.at(-1); // the picture that the user deleted last
+  if (store.state.view === "duplicates") return;
   if (store.state.show) replaceDetail(id);
   else focusPicture(id);
 }
@@ -382,7 +389,7 @@ function handleWeight(weight) {
 
 /** Make a new history entry only after a pause, not for every letter. */
 function changeWhileTyping(change) {
-  const isNewEntry = Date.now() - store.typedAt > TYPING_PAUSE_MS || store.state.view === "jobs";
+  const isNewEntry = Date.now() - store.typedAt > TYPING_PAUSE_MS || store.state.view !== "results";
   store.typedAt = Date.now();
   changeState(change, { isNewEntry });
 }
@@ -435,7 +442,7 @@ const keyActions = {
   select: (id, isRange) => (toggleSelected(store.results.hits, findHit(id), isRange), true),
   selectAll() {
     const { results, state } = store;
-    if (!currentGrid() || state.view === "jobs") return false;
+    if (!currentGrid() || state.view !== "results") return false;
     selectAll(results.hits);
     return true;
   },
@@ -510,7 +517,7 @@ setHomeCollection(allowedCollections());
 store.state = readState();
 writeState(store.state, false);
 show({ isRestored: true });
-if (matchMedia("(pointer: fine)").matches && !store.state.show && store.state.view !== "jobs") byId("box").focus();
+if (matchMedia("(pointer: fine)").matches && !store.state.show && store.state.view === "results") byId("box").focus();
 waitUntilReady(searchAgain);
 watchActivity();
 resumeUploads(refresh);

@@ -343,7 +343,8 @@ class EmbeddingWorker:
         space = self._encoder.space.fingerprint
         for one in encoded:
             picture = one.decoded
-            work_queue.finish_image(c, one.lease, space, one.vector, picture.width, picture.height, picture.animated)
+            size, hashed = (picture.width, picture.height), picture.perceptual_hash
+            work_queue.finish_image(c, one.lease, space, one.vector, *size, picture.animated, hashed)
         for lease, error in failed:
             outcome = self._outcome_of(lease, error)
             if outcome == "released":

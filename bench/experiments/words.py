@@ -52,6 +52,7 @@ class NamedPictures:
         vectors: Embeddings,
         pool: DecodePool,
         captions: Sequence[str | None] | None = None,
+        tags: Sequence[tuple[str, ...]] | None = None,
     ) -> None:
         self.database = Database(folder / "sightline.db")
         self.index = FlatIndex(encoder.space.d)
@@ -63,7 +64,8 @@ class NamedPictures:
         for start in range(0, len(names), 1_000):
             end = start + 1_000
             said = (captions or [None] * len(names))[start:end]
-            part = list(zip(names[start:end], vectors[start:end], said, strict=True))
+            tagged = (tags or [()] * len(names))[start:end]
+            part = list(zip(names[start:end], vectors[start:end], said, tagged, strict=True))
             keys += self.database.write(lambda c, p=part, n=start: add_pictures(c, space.fingerprint, n, p))  # type: ignore[misc]
         self.index.add(np.array(keys, np.int64), vectors)
         self.searcher.profiles.start()
@@ -83,12 +85,12 @@ class NamedPictures:
 
 
 def add_pictures(
-    c: apsw.Connection, space: str, first: int, pictures: list[tuple[str, Embeddings, str | None]]
+    c: apsw.Connection, space: str, first: int, pictures: list[tuple[str, Embeddings, str | None, tuple[str, ...]]]
 ) -> list[int]:
-    """Ready rows with these names, vectors and captions, numbered from `first`; returns their keys."""
+    """Ready rows with these names, vectors, captions and tags, numbered from `first`; returns their keys."""
     keys = []
-    for n, (name, vector, caption) in enumerate(pictures, first):
-        new = NewImage(sha256=f"{n:064x}", format="png", bytes=1, width=1, height=1, source=name, caption=caption)
+    for n, (name, vector, caption, tags) in enumerate(pictures, first):
+        new = NewImage(f"{n:064x}", "png", 1, 1, 1, source=name, caption=caption, tags=tags)
         keys.append(images.add(c, DEFAULT_COLLECTION, new, None, False).image.key)
         (lease,) = work_queue.claim_images(c, "bench", 1e12, 1)
         work_queue.finish_image(c, lease, space, vector.astype("<f4").tobytes(), 1, 1, False)

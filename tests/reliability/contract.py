@@ -40,6 +40,8 @@ RULES = [
     ("(GET|POST) /v1/search", r"mode '\w+': ", "words are compared where the query, the target and exact permit it"),
     ("POST /v1/search/image", r"filter( is not JSON|:)", "the text of a form is JSON"),
     ("POST /v1/classify", r"labels: required, and not there", "Schemathesis sends an empty field beside a picture"),
+    ("POST /v1/match", r"text: required, and not there", "Schemathesis sends an empty field beside a picture"),
+    ("(GET|POST) /v1/search", r"templates", "how many texts they make depends on the query, and exact has none"),
     (PARTS, r"a vector of this model has|the vector must be finite", "the model decides on the length of vectors"),
     (PARTS, r"cancel each other out", "the sum of the weighted parts is zero"),
     (PARTS, r"not valid base64|a data URI must be|the file is empty|is not a picture|this is a", "base64 of a picture"),

@@ -244,7 +244,14 @@ def requeue_image(c: apsw.Connection, lease: Lease) -> None:
 
 
 def finish_image(
-    c: apsw.Connection, lease: Lease, space: str, vector: bytes, width: int, height: int, animated: bool
+    c: apsw.Connection,
+    lease: Lease,
+    space: str,
+    vector: bytes,
+    width: int,
+    height: int,
+    animated: bool,
+    perceptual_hash: bytes | None = None,
 ) -> int | None:
     """Append the vector to the log and mark the picture `ready`; returns the number of the log entry.
 
@@ -259,8 +266,9 @@ def finish_image(
     seq = embeddings.add(c, label, space, "images", key, vector)
     c.execute(
         "UPDATE images SET status = 'ready', embedded_seq = ?, width = ?, height = ?, animated = ?,"
-        " error_code = NULL, error_detail = NULL, lease_owner = NULL, lease_until = NULL WHERE key = ?",
-        (seq, width, height, int(animated), key),
+        " perceptual_hash = ?, error_code = NULL, error_detail = NULL, lease_owner = NULL, lease_until = NULL"
+        " WHERE key = ?",
+        (seq, width, height, int(animated), perceptual_hash, key),
     )
     precomputed_vectors.delete(c, key)
     jobs.complete_items(c, key, seq)

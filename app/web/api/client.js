@@ -202,6 +202,18 @@ function encodeBase64(file) {
   });
 }
 
+// Duplicates
+
+/** Groups of duplicates: {groups: [{images: [{id, distance, image}], size}], total, extra, next_cursor, scan}. */
+export function listDuplicates(kind, cursor, signal) {
+  return request(withCollection(makePath("v1/duplicates", { kind, cursor })), { signal });
+}
+
+/** Begin a search for duplicates; gives its job. */
+export function findDuplicates() {
+  return request(withCollection("v1/duplicates"), { method: "POST" });
+}
+
 // Texts
 
 export function listTexts(cursor, limit = 100) {

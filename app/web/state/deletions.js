@@ -10,13 +10,17 @@ import { currentCollection } from "./collection_context.js";
 const MAX_KEEPALIVE = 100; // requests that a browser still sends while the user leaves the page
 const deleted = new Set(); // keys of `makeKey`, whether the server knows yet or not
 let pending = []; // [id, collection] each
+let preparations = []; // functions to call before the server deletes what is pending
 let onChange = () => {};
 let onUndo = () => {};
 
 /** `onChange()` after pictures left or came back, `onUndo(ids)` after the user took a deletion back. */
 export function watchDeletions(listeners) {
   ({ onChange, onUndo } = listeners);
-  window.addEventListener("pagehide", () => pending.splice(0).forEach((one) => deleteImage(...one).catch(() => {})));
+  window.addEventListener("pagehide", () => {
+    for (const prepare of preparations.splice(0)) prepare({ keepalive: true }).catch(() => {});
+    for (const one of pending.splice(0)) deleteImage(...one).catch(() => {});
+  });
   window.addEventListener("beforeunload", (event) => pending.length && event.preventDefault()); // the last chance to undo
 }
 
@@ -30,13 +34,17 @@ export function markMoved(id, from, idThere, to) {
   deleted.delete(makeKey([idThere, to]));
 }
 
-export function deleteWithUndo(ids) {
+/** `prepare(options)` is called before the server deletes them; if it fails, none is deleted. `options` are those of fetch. */
+export function deleteWithUndo(ids, prepare = null) {
   if (!ids.length) return;
   const added = ids.map((id) => [id, currentCollection()]);
-  const all = pending.length + added.length > MAX_KEEPALIVE ? added : [...pending.splice(0), ...added];
+  const isSeparate = pending.length + added.length > MAX_KEEPALIVE;
+  const all = isSeparate ? added : [...pending.splice(0), ...added];
+  const allPreparations = [...(isSeparate ? [] : preparations.splice(0)), ...(prepare ? [prepare] : [])];
   const text = translateCount("deleted", all.length);
   toast(text, { action: "undo", onAction: () => undo(all), onEnd: commit }); // first commits what is still pending
   pending = [...all];
+  preparations = allPreparations;
   added.forEach((one) => deleted.add(makeKey(one)));
   onChange();
 }
@@ -46,13 +54,16 @@ function makeKey([id, collection]) {
 }
 
 function undo(all) {
-  pending = [];
+  [pending, preparations] = [[], []];
   restore(all);
   onUndo(all.map(([id]) => id));
 }
 
 async function commit() {
-  const { failed, problem } = await runConcurrently(pending.splice(0), (one) => deleteImage(...one));
+  const all = pending.splice(0);
+  let { failed, problem } = await runConcurrently(preparations.splice(0), (prepare) => prepare());
+  if (failed.length) failed = all;
+  else ({ failed, problem } = await runConcurrently(all, (one) => deleteImage(...one)));
   if (!failed.length) return;
   restore(failed);
   toast(`${translateCount("not_deleted", failed.length)} ${describeError(problem)}`);

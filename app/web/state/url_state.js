@@ -7,6 +7,7 @@ import { buildFilter, readFilter, selectApplicable } from "./filter.js";
 
 export const EQUAL_WEIGHT = 0.5; // the weight of the pictures in a search that also has words
 export const MAX_LIKE = 16;
+const VIEWS = ["jobs", "duplicates"]; // beside the results
 const droppedFiles = new Map(); // number -> File
 const isNewVisit = performance.getEntriesByType("navigation")[0]?.type === "navigate"; // cannot miss an earlier picture
 
@@ -30,7 +31,7 @@ export function readState() {
     weight: parseWeight(parameters.get("weight")),
     conditions: readFilter(parameters),
     show: parameters.get("show") || null,
-    view: parameters.get("view") === "jobs" ? "jobs" : "results",
+    view: VIEWS.includes(parameters.get("view")) ? parameters.get("view") : "results",
     picture: droppedFiles.has(number) ? number : null,
     isPictureLost: number !== null && !droppedFiles.has(number) && !isNewVisit,
     depth: entry.depth ?? 0, // how many pictures clicks have opened since the results, so that closing goes back so far
@@ -61,7 +62,7 @@ export function makeHref(state) {
   if (state.like?.length) parameters.set("like", state.like.join(","));
   if ((state.weight ?? EQUAL_WEIGHT) !== EQUAL_WEIGHT) parameters.set("weight", state.weight);
   for (const [kind, value] of state.conditions ?? []) parameters.append(kind, value);
-  if (state.view === "jobs") parameters.set("view", "jobs");
+  if (VIEWS.includes(state.view)) parameters.set("view", state.view);
   if (state.show) parameters.set("show", state.show);
   return parameters.size ? `?${parameters.toString().replaceAll("%2C", ",")}` : "./";
 }

@@ -11,10 +11,10 @@ import { makeHref } from "../state/url_state.js";
 import { showCollectionName } from "./collections.js";
 
 export function showHeader({ collection, conditions, like, target, view, q }) {
-  const isJobs = view === "jobs";
-  const isTexts = target === "texts" && !isJobs;
+  const isResults = view === "results";
+  const isTexts = target === "texts" && isResults;
   const name = collection === DEFAULT ? "" : collection;
-  document.title = [isJobs ? translate("jobs") : q.trim() || (isTexts && translate("texts")), name, "Sightline"].filter(Boolean).join(" · ");
+  document.title = [isResults ? q.trim() || (isTexts && translate("texts")) : translate(view), name, "Sightline"].filter(Boolean).join(" · ");
   showFilter(conditions, target);
   byId("home").href = makeHref({ collection });
   byId("labels-link").href = makeHref({ collection, q, like, target: "texts" });
@@ -22,8 +22,10 @@ export function showHeader({ collection, conditions, like, target, view, q }) {
   byId("pictures-link").href = makeHref({ collection, q, like, target: "images" });
   byId("pictures-link").hidden = !isTexts;
   byId("jobs-link").href = makeHref({ collection, view: "jobs" });
-  byId("jobs-link").ariaCurrent = isJobs ? "page" : null;
-  byId("search-view").hidden = isJobs;
+  byId("jobs-link").ariaCurrent = view === "jobs" ? "page" : null;
+  byId("duplicates-link").href = makeHref({ collection, view: "duplicates" });
+  byId("duplicates-link").ariaCurrent = view === "duplicates" ? "page" : null;
+  byId("search-view").hidden = !isResults;
   byId("add").hidden = !hasScope("write");
 }
 

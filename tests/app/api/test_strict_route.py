@@ -88,7 +88,7 @@ def test_the_nearest_name_is_told(call: str, near: str, server: RunningServer) -
 
 def test_what_has_no_name_here_is_told(server: RunningServer) -> None:
     told = check_refusal(server.http.get("/v1/search?q=x&min_score=0.3"), 422, "validation")["detail"]
-    assert told == "there is no parameter 'min_score' yet; every hit has its score"
+    assert told == "there is no parameter 'min_score'; did you mean 'score_threshold'?"
     told = check_refusal(server.http.get("/v1/stats?verbose=1"), 422, "validation")["detail"]
     assert told == "there is no parameter 'verbose'; this call takes collection"
 

@@ -121,6 +121,9 @@ GOOD = {"side": 2, "width": 20, "height": 10, "format": "png", "animated": False
         {"format": ["png"]},
         {"animated": 1},
         {"width": None},
+        {"perceptual_hash": "00"},
+        {"perceptual_hash": "x" * 112},
+        {"perceptual_hash": int("1" * 112)},
     ],
 )
 def test_a_picture_that_no_decoder_could_have_made_is_refused(wrong: dict[str, Any]) -> None:
@@ -132,6 +135,9 @@ def test_a_picture_that_no_decoder_could_have_made_is_refused(wrong: dict[str, A
 
 def test_a_picture_and_the_errors_of_a_task_come_through() -> None:
     assert read_answer({"picture": GOOD}, PIXELS.tobytes()).width == 20
+    for hashed in (bytes(56), b"", None):
+        said = {"perceptual_hash": None if hashed is None else hashed.hex()}
+        assert read_answer({"picture": GOOD | said}, PIXELS.tobytes()).perceptual_hash == hashed
     with pytest.raises(ImageTooLarge, match=r"^x{1000}$"):
         read_answer({"error": "ImageTooLarge", "detail": "x" * 5_000})
     for fields in ({"error": "SystemExit", "detail": ""}, {"error": "StartupError"}, {"error": 1, "detail": ""}, {}):

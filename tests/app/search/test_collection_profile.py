@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
-import apsw
 import numpy as np
 import pytest
 
+from app.core.errors import NotFound
 from app.core.types import EmbeddingSpace, Image, Lease, Status
 from app.encoder.dummy import DummyEncoder
 from app.encoder.protocol import Embeddings, normalise
@@ -20,10 +21,12 @@ from app.search.collection_profile import (
     CollectionProfiles,
     describe,
 )
+from app.search.heads import Head
 from app.search.templates import PLAIN
 from app.storage.database import Database
 from app.storage.tables import embeddings, images, texts, work_queue
 from index.flat import FlatIndex
+from index.protocol import VectorIndex
 from tests.support.makers import claim, insert
 
 D = 64
@@ -70,6 +73,10 @@ class World:
             (lease,) = claim(self.database)
             finish(self.database, lease, vectors[n])
         self.index.add(np.array(keys, np.int64), vectors)
+
+    def replace_vector(self, key: int, vector: Embeddings) -> None:
+        packed = vector.astype("<f4").tobytes()
+        self.database.write(lambda c: embeddings.add(c, "default", SPACE.fingerprint, "images", key, packed))
 
     def profiles(self, encode: Callable[[Sequence[str]], Sequence[Embeddings]] = encode) -> CollectionProfiles:
         return CollectionProfiles(self.database, SmallEncoder(), encode, lambda *_: nullcontext(self.index))
@@ -137,15 +144,14 @@ def test_hubs_are_ranked_down_where_that_helps(world: World) -> None:
     assert plain.hubs is None  # no picture is one
     middle = normalise(WORDS[:200].mean(axis=0)[None])[0]
     keys = world.database.read(lambda c: images.list_ready_keys(c, "default"))
+    for key in keys[:40]:  # pictures of nothing, near to every text
+        world.replace_vector(key, middle)
+        world.database.write(partial(images.update, key=key, caption=None, tags=[], metadata={}))
 
-    def blur(c: apsw.Connection) -> None:
-        for key in keys[:40]:  # pictures of nothing, near to every text
-            embeddings.add(c, "default", SPACE.fingerprint, "images", key, middle.astype("<f4").tobytes())
-            c.execute("UPDATE images SET caption = NULL WHERE key = ?", (key,))
+    def encode_near(texts: Sequence[str]) -> list[Embeddings]:
+        return list(normalise(np.stack(encode(texts)) + 2.2 * middle))
 
-    world.database.write(blur)
-    near = lambda texts: [normalise((WORDS[number(text)] + 2.2 * middle)[None])[0] for text in texts]  # noqa: E731
-    found = world.profiles(near).measure("default").hubs
+    found = world.profiles(encode_near).measure("default").hubs
     assert found is not None
     assert set(found.biases[:40] > found.biases[40:].max()) == {True}
 
@@ -198,6 +204,56 @@ def test_a_collection_is_measured_when_it_is_asked_for(world: World) -> None:
         assert profiles.get("default", 0) is UNKNOWN
     finally:
         profiles.close()
+
+
+def test_a_collection_that_is_asked_for_meanwhile_is_measured_once(world: World) -> None:
+    world.fill(MIN_TEXTS, caption="a thing n{}")
+    calls: list[Sequence[str]] = []
+
+    def encode_and_search(texts: Sequence[str]) -> Sequence[Embeddings]:
+        calls.append(texts)
+        profiles.get("default", MIN_TEXTS)
+        return encode(texts)
+
+    profiles = world.profiles(encode_and_search)
+    profiles.get("default", MIN_TEXTS)
+    profiles._step()
+    assert [list(texts) for texts in calls].count([f"a thing n{n}" for n in range(MIN_TEXTS)]) <= 1
+    assert not profiles._waiting
+
+
+def test_a_collection_that_was_deleted_meanwhile_is_passed_over(world: World) -> None:
+    world.fill(60, caption="a thing n{}")
+
+    def use(*_: object) -> AbstractContextManager[VectorIndex]:
+        raise NotFound("it is gone")
+
+    profiles = CollectionProfiles(world.database, SmallEncoder(), encode, use)
+    profiles.get("default", 60)
+    profiles._step()
+    assert not profiles.is_measured("default")
+
+
+def test_a_stop_ends_the_measurement(world: World) -> None:
+    world.fill(60, caption="a thing n{}")
+    profiles = world.profiles()
+    asked: list[int] = []
+
+    def encode_and_close(texts: Sequence[str]) -> Sequence[Embeddings]:
+        asked.append(len(texts))
+        profiles.close()
+        return encode(texts)
+
+    profiles = world.profiles(encode_and_close)
+    profiles.get("default", 60)
+    profiles._step()
+    assert not profiles.is_measured("default")
+    assert len(asked) == 1
+
+
+def test_texts_that_all_say_the_same_calibrate_nothing(world: World) -> None:
+    world.fill(80, caption="a thing n{}")
+    assert world.profiles(lambda texts: [WORDS[0]] * len(texts)).measure("default").calibration is None
 
 
 def test_the_profiles_of_few_collections_are_kept(world: World) -> None:

@@ -383,6 +383,14 @@ def test_hubs_are_ranked_down_and_the_score_stays_the_cosine(world: World) -> No
         assert (plain.hits[0].id, plain.is_normalised) == ("red", False)
 
 
+def test_words_beside_a_picture_count_by_the_measured_trust(world: World) -> None:
+    world.describe("blue", "a frog")
+    world.searcher.profiles._measured["default"] = Profile(size=1_000, trust=0.25)
+    parts = [QueryPart(text="frog"), QueryPart(image_id="red")]
+    found = world.searcher.search(SearchQuery(parts, mode="hybrid"))
+    assert (found.trust, found.verdict) == (0.25, None)
+
+
 def test_measured_templates_are_used_for_few_words(world: World) -> None:
     world.searcher.profiles._measured["default"] = Profile(size=1_000, templates=("{}", "{} and green"))
     query = SearchQuery([QueryPart(text="red")], mode="vector")

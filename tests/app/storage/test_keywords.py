@@ -151,3 +151,17 @@ def test_a_word_that_most_pictures_have_gives_the_newest(database: Database, mon
     assert find(database, "photo")[:3] == ["p7", "p6", "p5"]
     assert find(database, "photo frog") == ["p0"]
     assert find(database, "photo frog toad") == ["p0"]
+
+
+def test_what_is_named_so_comes_before_the_many_that_have_the_words(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keywords, "MAX_MATCHES", 5)
+    monkeypatch.setattr(keywords, "MANY", 3)
+    put(database, 0, "tag", tags=("summer", "red frog"), caption="a picture of a pond")
+    put(database, 1, "name", source="holiday/red_frog.jpg")
+    put(database, 2, "caption", caption="Red frog!")
+    for n in range(3, 15):
+        put(database, n, f"p{n}", caption="a frog on something red")
+    assert sorted(find(database, "red frog")[:3]) == ["caption", "name", "tag"]
+    assert find(database, "red frog")[3] == "p14"

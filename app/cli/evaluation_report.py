@@ -59,7 +59,7 @@ def iter_lines(result: Result) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def name_search(line: Mapping[str, Any]) -> str:
     """A way to search, with what the server applied of itself."""
     applied = [name for name in ("normalised", "templates") if line.get(name)]
-    return line["name"] + (f" ({', '.join(applied)})" if applied else "")
+    return str(line["name"]) + (f" ({', '.join(applied)})" if applied else "")
 
 
 def list_recalls(figures: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ first k of all pictures of the set, a picture if one of its texts is among the f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from app.encoder.protocol import Embeddings
 
 Numbers = npt.NDArray[np.int64]
+Check = Callable[[], None]
 
 DEFAULT_K = (1, 5, 10)
 MIN_QUERIES = 30  # fewer say too little for an interval
@@ -25,6 +26,10 @@ CONFIDENCE = 0.95
 BLOCK = 256  # queries that are compared at once
 MISSES = 12  # of each direction that are kept
 MIN_OF_LANGUAGE = 5  # texts, to tell figures of a language
+
+
+def do_nothing() -> None:
+    """For work that nobody stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +84,14 @@ def evaluate(
     owners: Sequence[int],
     ks: Sequence[int] = DEFAULT_K,
     languages: Sequence[str] = (),
+    check: Check = do_nothing,
 ) -> Evaluation:
     """Measure unit vectors of pictures [n, d] and texts [t, d]; text i is of the picture `owners[i]`.
 
-    `languages` are those of the texts.
+    `languages` are those of the texts. `check` is called several times a second, and may raise.
     """
     of = np.asarray(owners, np.int64)
-    by_text, by_image = rank_images(images, texts, of), rank_texts(images, texts, of)
+    by_text, by_image = rank_images(images, texts, of, check), rank_texts(images, texts, of, check)
     spoken = np.asarray(languages)
     parts = {}
     for language in sorted(set(languages)):
@@ -93,7 +99,7 @@ def evaluate(
         if len(set(languages)) > 1 and len(chosen) >= MIN_OF_LANGUAGE:
             parts[language] = {
                 "text_to_image": Ranks(by_text.ranks[chosen], of[chosen]).summarize(ks),
-                "image_to_text": rank_texts(images, texts[chosen], of[chosen]).summarize(ks),
+                "image_to_text": rank_texts(images, texts[chosen], of[chosen], check).summarize(ks),
             }
     return Evaluation(
         by_text.summarize(ks),
@@ -104,11 +110,12 @@ def evaluate(
     )
 
 
-def rank_images(images: Embeddings, texts: Embeddings, owners: Numbers) -> Ranks:
+def rank_images(images: Embeddings, texts: Embeddings, owners: Numbers, check: Check = do_nothing) -> Ranks:
     """The rank of each text's own picture among all pictures. Of equal scores the candidate that comes first wins."""
     ranks = np.empty(len(texts), np.int64)
     places = np.arange(len(images))
     for start in range(0, len(texts), BLOCK):
+        check()
         own = owners[start : start + BLOCK]
         scores = texts[start : start + BLOCK] @ images.T
         score = scores[np.arange(len(own)), own][:, None]
@@ -117,7 +124,7 @@ def rank_images(images: Embeddings, texts: Embeddings, owners: Numbers) -> Ranks
     return Ranks(ranks, owners)
 
 
-def rank_texts(images: Embeddings, texts: Embeddings, owners: Numbers) -> Ranks:
+def rank_texts(images: Embeddings, texts: Embeddings, owners: Numbers, check: Check = do_nothing) -> Ranks:
     """For each picture that has texts, the rank of the best of them among all texts."""
     pictures = np.unique(owners)
     ranks = np.empty(len(pictures), np.int64)
@@ -126,6 +133,7 @@ def rank_texts(images: Embeddings, texts: Embeddings, owners: Numbers) -> Ranks:
     starts = np.searchsorted(owners[order], pictures)
     own_texts = dict(zip(pictures.tolist(), np.split(order, starts[1:]), strict=True)) if len(pictures) else {}
     for start in range(0, len(pictures), BLOCK):
+        check()
         block = pictures[start : start + BLOCK]
         scores = images[block] @ texts.T
         for n, picture in enumerate(block.tolist()):

@@ -162,7 +162,7 @@ def measure(
     if head is not None:
         texts = head.map_texts(texts)
     languages = [guess_language(text) for text in pairs.texts]
-    found = evaluate(prepared.images, texts, pairs.owners, ks, languages)
+    found = evaluate(prepared.images, texts, pairs.owners, ks, languages, lambda: advance(0))
     return {
         "model": encoder.encoder.space.model,
         "head": head.id if head is not None else None,
@@ -268,7 +268,7 @@ def search_in_one_way(
             if isinstance(answer, SearchResult):
                 searched = max(searched, answer.searched)
                 is_normalised |= answer.is_normalised
-                has_templates |= bool(answer.templates)
+                has_templates |= bool(answer.templates) and answer.mode != "keyword"
         advance(len(some))
     figures = Ranks(np.array(ranks), np.array([pairs.owners[n] for n in chosen])).summarize(ks)
     if (figures["median_rank"] or 0) > k:

@@ -94,6 +94,12 @@ def test_texts_of_one_picture_are_not_independent() -> None:
     assert high[0] - low[0] > 1.8 * (alone[1][0] - alone[0][0])
 
 
+def test_a_long_evaluation_can_be_stopped() -> None:
+    calls: list[None] = []
+    evaluate(*draw(600, 2, 0.5), check=lambda: calls.append(None))
+    assert len(calls) == 5 + 3  # blocks of 256 texts, and of 256 pictures
+
+
 def test_nothing_to_measure_is_no_error() -> None:
     none = np.zeros((0, 4), np.float32)
     found = evaluate(none, none, [])

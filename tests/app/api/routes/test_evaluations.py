@@ -227,6 +227,20 @@ def test_the_command_measures_another_model_on_the_same_pictures(measured: Runni
     )
     assert again.exit_code == 0, again.output
     assert "colours: 6 pictures and 6 texts" in again.stdout
+    (tmp_path / "set.csv").write_text("file,text\nred-green.png,blue\ngreen-blue.png,red\n")
+    arguments = ["evaluate", str(tmp_path / "set.csv"), "--pictures", str(album), "--model", "colours"]
+    assert CliRunner().invoke(main, [*arguments, "--report", str(report)]).exit_code == 0
+    assert "data:image/jpeg;base64," in report.read_text()
+
+
+def test_a_request_that_comes_again_makes_no_second_job(measured: RunningServer) -> None:
+    headers = {"Idempotency-Key": "measure-once"}
+    first, again = (
+        measured.http.post("/v1/evaluations", json={"source": "captions"}, headers=headers).json()["id"]
+        for _ in range(2)
+    )
+    assert first == again
+    assert measured.wait_job(first)["state"] == "succeeded"
 
 
 @pytest.mark.parametrize(

@@ -69,9 +69,10 @@ ROUTE_SCOPES = {
     "PATCH /v1/collections/{name}": ADMIN,
     "PUT /v1/collections/{name}/head": ADMIN,
     "DELETE /v1/collections/{name}": ADMIN,
+    "POST /v1/reembed": ADMIN,
 }
 # They concern all collections: not for a key that is bound to some.
-ALL_COLLECTIONS_ROUTES = {"GET /metrics", "POST /v1/collections"}
+ALL_COLLECTIONS_ROUTES = {"GET /metrics", "POST /v1/collections", "POST /v1/reembed"}
 
 
 @dataclass(frozen=True, slots=True)

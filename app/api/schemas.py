@@ -824,6 +824,22 @@ class CollectionsOut(BaseModel):
     collections: list[CollectionOut]
 
 
+class ReembedIn(RequestModel):
+    """The model that all collections are to move to."""
+
+    model_config = ConfigDict(json_schema_extra=example(model="photos"))
+
+    model: Annotated[
+        UnicodeText, Field(min_length=1, max_length=500, description="A name of GET /v1/models, or any other form.")
+    ]
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"] | None, Field(description="Of the encoder; without it, as set.")
+    ] = None
+    dry_run: Annotated[bool, Field(description="Only tell what the change would cost, as the result of the job.")] = (
+        False
+    )
+
+
 class CollectionIn(RequestModel):
     """A collection to create."""
 

@@ -22,9 +22,11 @@ from app.api.timeouts import make_protocol
 from app.core.errors import StartupError
 from app.core.listeners import open_listeners
 from app.core.settings import Settings
-from app.encoder.catalogue import find_facts, resolve_alias
+from app.encoder.catalogue import find_facts
 from app.encoder.loader import check_model_name
+from app.service.data_dir import DATABASE_NAME
 from app.service.service import Service, open_service
+from app.storage.model_check import find_model_name
 from app.worker.supervisor import WorkerSupervisor
 
 log = logging.getLogger(__name__)
@@ -57,10 +59,12 @@ class Server(uvicorn.Server):
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises StartupError when that is impossible."""
-    check_model_name(settings.model, settings.models)
+    if not (settings.data_dir / DATABASE_NAME).exists():  # so that none is made; an old one may know the name better
+        check_model_name(settings.model, settings.models)
     service = open_service(settings)
     is_refused = True
     try:
+        check_model_name(find_model_name(service.library.database, settings.model), settings.models)
         with (
             listen(settings) as listeners,
             asyncio.Runner() as runner,  # not uvloop: it accepts one connection a turn, and a burst waits (ADR 35)
@@ -145,7 +149,7 @@ async def _serve(service: Service, listeners: list[socket.socket]) -> None:
     service.start()
     address = format_address(settings.host, listeners[0])
     print(f"Sightline serves {settings.data_dir} at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
-    if hint := find_facts(resolve_alias(settings.model)).hint:
+    if hint := find_facts(find_model_name(service.library.database, settings.model)).hint:
         print(f"model: {hint}", file=sys.stderr, flush=True)
     if not (loopback_only or service.api_keys.has_keys()):
         log.warning("no key is needed: everybody who reaches %s can read, add and delete everything", address)

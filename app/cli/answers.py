@@ -172,11 +172,20 @@ class Index(Answer):
     lag: int
 
 
+class ServedSpace(Answer):
+    model: str
+    state: str
+    job: str = ""
+    done: int = 0
+    total: int = 0
+
+
 class Stats(Answer):
     collection: str
     images: Counts
     texts: int
     model: Model | None
+    spaces: list[ServedSpace] = []
     index: dict[str, Index] | None
 
 

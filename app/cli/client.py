@@ -179,6 +179,11 @@ class Client:
         """Pause, resume, cancel or retry a job; returns it."""
         return self._call("POST", f"/v1/jobs/{quote(id, safe='')}/{action}", answers.Job, timeout=UPLOAD_TIMEOUT)
 
+    def reembed(self, model: str, precision: str | None, *, dry_run: bool) -> dict[str, Any]:
+        """Begin to move a server to another model, or ask what that costs; returns the job."""
+        body = {"model": model, "precision": precision, "dry_run": dry_run}
+        return self._call("POST", "/v1/reembed", answers.Job, json=body, timeout=UPLOAD_TIMEOUT)
+
     def read_report(self, id: str, status: str | None) -> Iterator[bytes]:
         """A line of JSON for each item of a job, or for each item with this status."""
         params = {"format": "ndjson", **({} if status is None else {"status": status})}

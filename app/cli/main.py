@@ -589,14 +589,34 @@ def restore(folder: Path, **given: Any) -> None:
 
 @main.command(
     short_help="Change the model of a data directory.",
-    epilog=examples("sightline reembed --data-dir photos --model ViT-B-32/openai"),
+    epilog=examples(
+        "sightline reembed --data-dir photos --model ViT-B-32/openai    a directory that nobody serves",
+        "sightline reembed --live --model photos --dry-run              what it would cost a running server",
+        "sightline reembed --live --model photos                        change it while searches go on",
+    ),
 )
-@setting_options(*DATA_OPTIONS, *LOG_OPTIONS)
-def reembed(**given: Any) -> None:
+@click.option("--live", is_flag=True, help="Change the model of a running server, which goes on answering searches.")
+@click.option("--dry-run", is_flag=True, help="With --live: only tell what it costs in disk, memory and time.")
+@setting_options(*CLIENT_OPTIONS, *DATA_OPTIONS, *LOG_OPTIONS)
+def reembed(live: bool, dry_run: bool, **given: Any) -> None:
     """Change the model of a data directory: embed its texts now, and its pictures when the next server starts.
 
     End the server first, and start the next one with the same --model. Pictures, captions and ids stay.
+
+    With --live a running server does it: searches are answered in the space of the old model until that of the new one
+    is filled, then both change places. It is a job: `sightline job ID cancel` leaves the old model. Ctrl-C ends the
+    command alone.
     """
+    if live:
+        from app.cli.live_reembed import reembed_live
+
+        if not given["model"]:
+            raise click.UsageError("name the new model with --model")
+        with open_client(given) as client:
+            reembed_live(client, given["model"], given["precision"], new_console(), dry_run=dry_run)
+        return
+    if dry_run:
+        raise click.UsageError("--dry-run goes with --live")
     from app.cli.reembed import reembed as run
 
     run(start_logging(given), new_console())

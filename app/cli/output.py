@@ -219,6 +219,10 @@ def show_status(ready: dict[str, Any], stats: dict[str, Any], console: Console) 
     if stats["model"]:
         model = stats["model"]
         console.print(f"model   {model['name']} on {model['device']}, d {model['d']}, space {model['space']}")
+    for space in stats.get("spaces", ()):
+        if space["state"] == "filling":
+            done = f"{space['done']} of {space['total']}"
+            console.print(f"next    {space['model']}: {done} encoded by the job {space['job']}", highlight=False)
     for target, index in (stats["index"] or {}).items():
         console.print(f"index   {target}: {index['ntotal']} vectors, {index['kind']}, lag {index['lag']}")
 

@@ -12,7 +12,6 @@ from app.core.locks import DataDirLock, count_live_owners
 from app.core.settings import Settings
 from app.encoder.loader import EncoderOptions, load_encoder
 from app.encoder.memory_check import ModelProcesses
-from app.encoder.protocol import check_vectors
 from app.encoder.reading import TextReader
 from app.service.data_dir import open_database
 from app.storage.tables import collections, embeddings, images, texts
@@ -39,11 +38,9 @@ def reembed(settings: Settings, console: Console) -> None:
         space = encoder.space
         known = database.read(texts.list_all)
         reader = TextReader(encoder)
-        named = [reader.replace_emoji(text.text) for text in known]
+        words = [text.text for text in known]
         vectors = [
-            vector.astype("<f4").tobytes()
-            for start in range(0, len(named), BATCH)
-            for vector in check_vectors(encoder.encode_texts(named[start : start + BATCH]))
+            vector for start in range(0, len(words), BATCH) for vector in reader.encode(words[start : start + BATCH])
         ]
 
         def work(c: apsw.Connection) -> int:

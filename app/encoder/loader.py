@@ -5,6 +5,7 @@ Weights are read from safetensors files only; a pickle can run code.
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from app.encoder.memory_check import (
     estimate_openvino,
     estimate_torch,
 )
-from app.encoder.pretrained import find_pretrained, list_architectures
+from app.encoder.pretrained import find_architecture, find_pretrained, list_architectures
 from app.encoder.protocol import Encoder
 from app.encoder.weights import LocatedModel, ParameterCount, count_parameters
 
@@ -156,6 +157,34 @@ def load_located(
     need = estimate_gpu_loading(size) if reason == ON_GPU else estimate_torch(size, processes)
     check_memory(located.name, need, processes, "in torch")
     return _load_in_torch(spec, options, reason)
+
+
+def estimate_memory(located: LocatedModel, cache: Path, options: EncoderOptions) -> int:
+    """Least bytes of memory for all processes of `options` to load a located model. Raises StartupError."""
+    if located.name == "colours":
+        return 0
+    size = count_parameters(located.name, located.weights)
+    reason = options.reason_for_torch()
+    if reason:
+        return estimate_gpu_loading(size) if reason == ON_GPU else estimate_torch(size, options.processes)
+    from app.encoder.openvino import detect_precision
+
+    precision = detect_precision() if options.precision == "auto" else options.precision
+    running = estimate_openvino(size, options.processes, precision)
+    return max(running, estimate_conversion(size, options.processes))
+
+
+def read_width(located: LocatedModel) -> int | None:
+    """The number of dimensions that the configuration of a located model states; None if it states none."""
+    if located.name == "colours":
+        return DummyEncoder().space.d
+    folder = located.folder
+    path = folder / CONFIG if folder else find_architecture(located.architecture)
+    try:
+        config = json.loads(path.read_text("utf-8")) if path else {}
+        return int(config.get("model_cfg", config)["embed_dim"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _load_in_openvino(

@@ -35,11 +35,20 @@ class PretrainedConfig:
 
 
 @cache
-def list_architectures() -> list[str]:
-    """The names of all architectures, from the files of open_clip."""
+def _find_configurations() -> dict[str, Path]:
     spec = find_spec("open_clip")
     folders = (spec and spec.submodule_search_locations) or []
-    return sorted(path.stem for folder in folders for path in Path(folder, "model_configs").glob("*.json"))
+    return {path.stem: path for folder in folders for path in Path(folder, "model_configs").glob("*.json")}
+
+
+def list_architectures() -> list[str]:
+    """The names of all architectures, from the files of open_clip."""
+    return sorted(_find_configurations())
+
+
+def find_architecture(name: str) -> Path | None:
+    """The file of open_clip that configures an architecture."""
+    return _find_configurations().get(name)
 
 
 def find_pretrained(architecture: str, tag: str, cache: Path) -> PretrainedConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import emoji
 
 from app.core.types import AnswerWarning
 from app.encoder.catalogue import find_facts
-from app.encoder.protocol import Encoder
+from app.encoder.protocol import Encoder, check_vectors
 from app.encoder.tokenizer import find_word_ends
 
 LANGUAGE_NAMES = {"en": "English", "zh": "Chinese"}
@@ -56,6 +56,13 @@ class TextReader:
     def replace_emoji(self, text: str) -> str:
         """The text with the English name in place of each emoji: models are trained on words."""
         return text if text.isascii() else name_emoji(text)
+
+    def encode(self, texts: Sequence[str]) -> list[bytes]:
+        """The vectors of texts as the log stores them. Raises ValueError."""
+        if not texts:
+            return []
+        vectors = check_vectors(self._encoder.encode_texts([self.replace_emoji(text) for text in texts]))
+        return [vector.astype("<f4").tobytes() for vector in vectors]
 
     def is_truncated(self, text: str) -> bool:
         """Whether the model reads only the beginning of a text."""

@@ -185,6 +185,10 @@ class IndexManager:
             self._shut(key, wait=True, save=False)
         with self._changed:  # the memory check may have closed one at the same time
             self._wait_until_idle(label)
+        self.drop_remote(label)
+
+    def drop_remote(self, label: str) -> None:
+        """Remove the vectors of a collection from Milvus, if they are there."""
         if self._milvus is None:
             return
         for target in TARGETS:
@@ -192,6 +196,16 @@ class IndexManager:
                 drop_remote_index(self._config((label, target)), self._milvus)
             except RemoteUnavailable as error:  # they do no harm: no other collection gets this name in Milvus
                 log.warning("the vectors of %s/%s stay in Milvus: %s", label, target, error)
+
+    def list_open_collections(self) -> set[str]:
+        """The names of the collections that have open indexes."""
+        return {collections.name_from_label(handle.key[0]) for handle in self._list_open()}
+
+    def catch_up(self, timeout: float) -> None:
+        """Wait until every open index holds what its log holds now, so many seconds at most."""
+        until = time.monotonic() + timeout
+        for handle in self._list_open():
+            handle.follower.wait_until_applied(handle.log.last_seq(), max(0.0, until - time.monotonic()))
 
     def faults(self) -> list[str]:
         """Why searches cannot be answered; empty when they can."""

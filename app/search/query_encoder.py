@@ -167,11 +167,11 @@ class QueryEncoder:
     def _read_vector(self, collection: str, part: QueryPart) -> Embeddings:
         """The vector of a stored picture or text."""
         target: Target = "images" if part.image_id is not None else "texts"
-        id = part.image_id or part.text_id or ""
+        id, space = part.image_id or part.text_id or "", self._encoder.space.fingerprint
 
         def work(c: apsw.Connection) -> tuple[bool, bytes | None]:
             row = images.get(c, collection, id) if target == "images" else texts.get(c, collection, id)
-            return row is not None, embeddings.get_vectors(c, target, [row.key]).get(row.key) if row else None
+            return row is not None, embeddings.get_vectors(c, target, [row.key], space).get(row.key) if row else None
 
         there, vector = self._database.read(work)
         if not there:

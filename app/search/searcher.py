@@ -108,7 +108,8 @@ class SearchQuery:
 class SearchResult:
     """The answer: hits, best first; milliseconds by stage; how many vectors were compared; what is odd in the query.
 
-    `trust` is that of the model if words were ranked beside the vectors; `head` is that which the query went through.
+    `trust` is that of the model if words were ranked beside the vectors; `head` is that which the query went through,
+    `model` the one that answered.
     """
 
     hits: list[Hit]
@@ -121,6 +122,7 @@ class SearchResult:
     verdict: Verdict | None = None
     warnings: list[AnswerWarning] = field(default_factory=list)
     head: str | None = None
+    model: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -326,7 +328,8 @@ class Searcher:
             wanted = {place.key for search in searches for place in search.places}
             rows = images.get_rows(c, wanted) if target == "images" else texts.get_rows(c, wanted)
             unscored = {place.key for search in searches for place in search.places if "vector" not in place.ranks}
-            vectors = embeddings.get_vectors(c, target, unscored) if unscored else {}
+            space = self._encoder.space.fingerprint
+            vectors = embeddings.get_vectors(c, target, unscored, space) if unscored else {}
             return rows, [filter_rows(c, search, rows) for search in searches], vectors
 
         rows, passed, vectors = self._database.read(work)
@@ -349,6 +352,7 @@ class Searcher:
             judge_search(search),
             warnings,
             search.head.id if search.head is not None else None,
+            self._encoder.space.model,
         )
 
     def _warn(self, search: _Search) -> list[AnswerWarning]:

@@ -137,7 +137,8 @@ class HeadService:
         for start in range(0, len(stored.keys), VECTORS_AT_ONCE):
             context.check()
             some = stored.keys[start : start + VECTORS_AT_ONCE]
-            vectors |= self._database.read(lambda c, keys=some: embeddings.get_vectors(c, "images", keys))  # type: ignore[misc]
+            read = partial(embeddings.get_vectors, target="images", keys=some, space=collection.space)
+            vectors |= self._database.read(read)
         return make_lesson(collection, stored, vectors)
 
     def _read_set(self, context: TaskContext, source: str) -> PairSet:

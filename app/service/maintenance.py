@@ -13,6 +13,7 @@ from app.core.background import BackgroundLoop
 from app.core.backoff import Backoff
 from app.core.errors import Validation, map_os_errors
 from app.core.types import DEFAULT_COLLECTION
+from app.service.snapshots import list_folders
 from app.storage.gc import GRACE_SECONDS
 from app.storage.jobs import JobService
 from app.storage.library import Library
@@ -75,13 +76,21 @@ def require_deletable(name: str) -> None:
 
 
 class CollectionDeleter(BackgroundLoop):
-    """Deletes collections. A request takes the name away at once; a thread then deletes rows and files in small
-    commits, and finds after a kill what is still to be deleted.
+    """Deletes collections, and the vectors of spaces that nothing uses any more.
 
-    `close_indexes` returns when no index of a label is open; the snapshots of the label lie in `snapshots`.
+    A request takes the name of a collection away at once; a thread then deletes rows and files in small commits, and
+    finds after a kill what is still to be deleted. `close_indexes` returns when no index of a label is open; the
+    snapshots lie in `snapshots`. While `is_retiring`, searches in a space that nothing else uses may be under way.
     """
 
-    def __init__(self, library: Library, snapshots: Path, close_indexes: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        library: Library,
+        snapshots: Path,
+        close_indexes: Callable[[str], None],
+        is_retiring: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._is_retiring = is_retiring
         self._library = library
         self._snapshots = snapshots
         self._close_indexes = close_indexes
@@ -112,6 +121,9 @@ class CollectionDeleter(BackgroundLoop):
         for label in self._library.list_deletions():
             self._delete_contents(label)
         self._remove_unused_snapshots()
+        self._library.drop_ended_space()
+        while not self.is_closing() and not self._is_retiring() and self._library.delete_unused_vectors(ROWS):
+            self.pause(COMMIT_PAUSE_SECONDS)
 
     def _delete_contents(self, label: str) -> None:
         """Delete all rows and files of a label; returns early when the loop is closed."""
@@ -120,8 +132,9 @@ class CollectionDeleter(BackgroundLoop):
             self.pause(COMMIT_PAUSE_SECONDS)
         if self.is_closing():
             return
-        with map_os_errors(), suppress(FileNotFoundError):
-            shutil.rmtree(self._snapshots / label)
+        for folder in list_folders(self._snapshots):
+            with map_os_errors(), suppress(FileNotFoundError):
+                shutil.rmtree(folder / label)
         self._library.finish_deletion(label)
         log.info("the collection %s is deleted", collections.name_from_label(label))
         with self._condition:
@@ -129,8 +142,8 @@ class CollectionDeleter(BackgroundLoop):
             self._condition.notify_all()
 
     def _remove_unused_snapshots(self) -> None:
-        if not self._snapshots.is_dir():
-            return
-        folders = {folder.name for folder in self._snapshots.iterdir() if collections.LABEL_SEPARATOR in folder.name}
-        for label in folders - self._library.list_labels():
-            shutil.rmtree(self._snapshots / label, ignore_errors=True)
+        known = self._library.list_labels()
+        for folder in list_folders(self._snapshots):
+            for path in folder.glob(f"*{collections.LABEL_SEPARATOR}*"):
+                if path.name not in known:
+                    shutil.rmtree(path, ignore_errors=True)

@@ -6,8 +6,12 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
+
+import apsw
 
 from app.core.errors import ModelUnavailable, NotFound, Overloaded, SightlineError, StartupError, Validation
 from app.core.locks import StopRequested
@@ -18,7 +22,7 @@ from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
 from app.encoder.catalogue import CHOICES, find_facts
 from app.encoder.hub import LoadProgress
-from app.encoder.loader import EncoderOptions, load_located, locate_model
+from app.encoder.loader import EncoderOptions, load_encoder, load_located, locate_model
 from app.encoder.memory_check import ModelProcesses, available_memory
 from app.encoder.protocol import Encoder
 from app.search.index_manager import TARGETS, IndexManager, open_milvus_client
@@ -26,16 +30,27 @@ from app.search.recall import RecallSampler, SearchEffortStore
 from app.search.searcher import Searcher
 from app.service.health import HealthCheck, check_model
 from app.service.photograph_watch import PhotographWatch
+from app.service.snapshots import remove_other_snapshots, remove_snapshots, snapshot_folder
 from app.sources.clip_retrieval import wrong_space_detail
 from app.storage.database import Database
-from app.storage.model_check import check_golden, check_name, check_space, find_model_name
-from app.storage.tables import collections, embeddings
+from app.storage.model_check import (
+    check_golden,
+    check_name,
+    check_space,
+    find_model_name,
+    find_precision,
+    tell_change,
+)
+from app.storage.tables import collections, embeddings, next_space
+from app.storage.tables.tasks import REEMBED
 
 log = logging.getLogger(__name__)
 
 APPLY_SECONDS = 5.0  # how long an answer may wait for the index to reach what the answer reports
 DOWNLOAD_END_SECONDS = 2.0  # for a download to end after `stop_loading`
 MILVUS_RETRY_SECONDS = 2.0  # between two tries to open indexes while Milvus does not answer
+RETIRE_SECONDS = 10.0  # for which a former model stays, so that requests which have begun with it end with it
+POLL_SECONDS = 0.1
 ASSUMED_FREE_BYTES = 4 << 30  # where the system does not say how much memory is free
 
 
@@ -47,6 +62,7 @@ class LoadedModel:
     batcher: Batcher
     searcher: Searcher
     indexes: IndexManager
+    folder: Path  # of the snapshots of its indexes
 
 
 class SearchService:
@@ -64,7 +80,9 @@ class SearchService:
         self._metrics = metrics
         self._milvus = open_milvus_client(settings.index, settings.index_token)
         self._milvus_fault: str | None = None  # while the indexes wait for it
-        self._indexes: IndexManager | None = None  # earlier than `loaded`: opening them may take minutes
+        self._managers: list[IndexManager] = []  # also of a model that is not `loaded` yet, or no longer
+        self.is_changing = False  # whether a job has changed the model, which searches do not have yet
+        self._is_retiring = threading.Event()
         self._progress = LoadProgress(before_fetch=lambda: check_name(database, settings.model))
         self._is_locating = False  # it may be waiting for the model hub
         self._closing = self._progress.stop
@@ -78,12 +96,13 @@ class SearchService:
     def stop_loading(self) -> None:
         """End the thread that loads the model, which may take minutes: it may be building a large index."""
         self._closing.set()
+        if self.loaded is not None:  # a second model may be opening its indexes
+            self._close_indexes(but=self.loaded.indexes)
         given_up_at = time.monotonic() + DOWNLOAD_END_SECONDS
         while self._loading.is_alive():
             if self._is_locating and time.monotonic() > given_up_at:
                 return  # it waits for a hub that does not respond; the thread ends with the process
-            if self._indexes is not None:
-                self._indexes.close()
+            self._close_indexes()
             self._loading.join(0.2)
 
     def close(self) -> None:
@@ -91,11 +110,9 @@ class SearchService:
         self._photographs.close()
         self.sampler.close()
         if self.loaded is not None:
-            self.loaded.batcher.close()  # ends a measurement that waits for it
-            self.loaded.searcher.profiles.close()
+            close_model(self.loaded)
             self.loaded = None
-        if self._indexes is not None:
-            self._indexes.close()
+        self._close_indexes()
         if self._milvus is not None:
             self._milvus.close()
 
@@ -161,7 +178,9 @@ class SearchService:
         return self.confirm_images([image])[0]
 
     def confirm_job(self, job: Job) -> Job:
-        """The job; a succeeded one is still `running` as long as a search would not find all of its pictures."""
+        """The job; a succeeded one is still `running` as long as a search does not see what it has done."""
+        if job.state is JobState.SUCCEEDED and job.kind == REEMBED and self.is_changing:
+            return replace(job, state=JobState.RUNNING, finished_at=None)
         if job.state is not JobState.SUCCEEDED or self.wait_until_applied(job.collection, "images", job.last_seq):
             return job
         return replace(job, state=JobState.RUNNING, finished_at=None)
@@ -188,6 +207,12 @@ class SearchService:
             "runtime": encoder.runtime,
         }
 
+    def describe_spaces(self) -> list[dict[str, Any]]:
+        """The space that serves, and the one that fills beside it."""
+        model = self.describe_model()
+        serving = [] if model is None else [{"model": model["name"], "space": model["space"], "state": "serving"}]
+        return serving + self._database.read(describe_filling)
+
     def describe_indexes(self, collection: str) -> dict[str, Any] | None:
         """The indexes of a collection by target; None while the model is loading."""
         if self.loaded is None:
@@ -205,11 +230,79 @@ class SearchService:
 
     def close_collection(self, label: str) -> None:
         """Close the indexes of a deleted collection and delete their snapshots. Waits for searches in them."""
-        if (indexes := self._indexes) is not None:
+        for indexes in list(self._managers):
             indexes.drop(label)
         self.sampler.forget_collection(collections.name_from_label(label))
         if self.loaded is not None:
             self.loaded.searcher.profiles.forget(collections.name_from_label(label))
+
+    def load_beside(self, model: str, precision: str | None) -> LoadedModel:
+        """Load another model beside the one that serves, and open its indexes for what is searched now.
+
+        The caller gives it to `change_model` or `discard_model`. Raises StartupError, and Overloaded when the server
+        stops meanwhile.
+        """
+        serving = self.model
+        settings = self._settings
+        options = EncoderOptions.of(settings, ModelProcesses(servers=1))
+        encoder = load_encoder(
+            model, settings.models, replace(options, precision=precision or options.precision), self._progress
+        )
+        folder = snapshot_folder(settings.data_dir / "snapshots", encoder.space.fingerprint)
+        loaded = self._make_model(encoder, folder)
+        try:
+            for name in {DEFAULT_COLLECTION, *serving.indexes.list_open_collections()}:
+                with suppress(NotFound):  # deleted meanwhile
+                    loaded.indexes.open(name)
+        except BaseException:
+            self.discard_model(loaded)
+            raise
+        return loaded
+
+    def change_model(self, new: LoadedModel) -> None:
+        """Answer every search that begins from now on with `new`, and forget the other model when its searches end."""
+        old, self.loaded = self.model, new
+        self.is_changing = False
+        self.sampler.use_store(SearchEffortStore(new.folder, new.encoder.space.fingerprint))
+        log.info("searches are answered by the model %s now", new.encoder.space.model)
+        self._is_retiring.set()
+        until = time.monotonic() + RETIRE_SECONDS
+        while not self._closing.wait(POLL_SECONDS) and (time.monotonic() < until or old.searcher.running):
+            pass
+        self.discard_model(old)
+        self._is_retiring.clear()
+
+    def wait_for_other_model(self, than: LoadedModel) -> None:
+        """Wait until another model serves. Raises ModelUnavailable if none takes its place."""
+        until = time.monotonic() + APPLY_SECONDS
+        while self.model is than:
+            if time.monotonic() > until:
+                raise ModelUnavailable("the data directory belongs to another model than the one that runs here")
+            time.sleep(POLL_SECONDS)
+
+    def discard_model(self, model: LoadedModel) -> None:
+        """Close a model that serves nobody, and delete what is kept of its indexes."""
+        close_model(model)
+        model.indexes.close()
+        self._managers.remove(model.indexes)
+        remove_snapshots(model.folder)
+        for collection in self._database.read(collections.list_all):
+            model.indexes.drop_remote(collection.label)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the server is being closed."""
+        return self._closing.is_set()
+
+    @property
+    def is_retiring(self) -> bool:
+        """Whether searches in the space of a former model may still be under way."""
+        return self._is_retiring.is_set()
+
+    def _close_indexes(self, but: IndexManager | None = None) -> None:
+        for indexes in list(self._managers):
+            if indexes is not but:
+                indexes.close()
 
     def _is_busy(self) -> bool:
         """Whether a search is under way."""
@@ -232,6 +325,8 @@ class SearchService:
     def _load(self) -> None:
         model = self._settings.model
         try:
+            if change := tell_change(self._database, model):
+                log.warning("%s", change)
             # Start a child while the model loads, so that the first picture finds one.
             self._pool.submit(time.monotonic)
             encoder = self._load_encoder()
@@ -256,6 +351,7 @@ class SearchService:
         options = EncoderOptions.of(settings, ModelProcesses(1, settings.workers))
         self._is_locating = True
         name = find_model_name(self._database, settings.model)
+        options = replace(options, precision=find_precision(self._database, settings, name))
         located = locate_model(name, settings.models, self._progress)
         self._is_locating, self._progress.words = False, ""
         return load_located(located, settings.models, options, self._progress)
@@ -270,18 +366,24 @@ class SearchService:
         check_space(self._database, space)  # a worker with another model may have been quicker than check_golden
 
     def _open_indexes(self, encoder: Encoder) -> LoadedModel:
+        root, space = self._settings.data_dir / "snapshots", encoder.space.fingerprint
+        filling = self._database.read(next_space.get)
+        folder = remove_other_snapshots(root, space, filling.space if filling else None)
+        self.sampler.use_store(SearchEffortStore(folder, space))
+        model = self._make_model(encoder, folder)
+        self._open_default_collection(model.indexes)
+        return model
+
+    def _make_model(self, encoder: Encoder, folder: Path) -> LoadedModel:
+        """What answers queries with `encoder`; its indexes are not open yet, and have their snapshots in `folder`."""
         settings, database, metrics = self._settings, self._database, self._metrics
         batcher = Batcher(encoder, settings.query_cache, metrics)
         memory = settings.index_memory or (available_memory() or ASSUMED_FREE_BYTES) // 2
-        snapshots = settings.data_dir / "snapshots"
-        self.sampler.use_store(SearchEffortStore(snapshots, encoder.space.fingerprint))
-        self._indexes = indexes = IndexManager(
-            database, encoder.space, snapshots, self._milvus, memory=memory, metrics=metrics
-        )
-        self._open_default_collection(indexes)
+        indexes = IndexManager(database, encoder.space, folder, self._milvus, memory=memory, metrics=metrics)
+        self._managers.append(indexes)
         searcher = Searcher(database, encoder, batcher, self._pool, indexes.use, metrics, self.sampler.record_query)
         searcher.profiles.start()
-        return LoadedModel(encoder, batcher, searcher, indexes)
+        return LoadedModel(encoder, batcher, searcher, indexes, folder)
 
     def _open_default_collection(self, indexes: IndexManager) -> None:
         """Open its indexes; while Milvus does not answer, again and again."""
@@ -296,6 +398,21 @@ class SearchService:
                 self._milvus_fault = error.detail
             if self._closing.wait(MILVUS_RETRY_SECONDS):
                 raise StopRequested
+
+
+def describe_filling(c: apsw.Connection) -> list[dict[str, Any]]:
+    row = next_space.get(c)
+    space = embeddings.get_space(c, row.space) if row else None
+    if row is None or space is None:
+        return []
+    counts = {"job": row.job_id, "done": row.done, "failed": row.failed, "total": row.total}
+    return [{"model": space.model, "space": row.space, "state": "filling", **counts}]
+
+
+def close_model(model: LoadedModel) -> None:
+    """End its threads, except those of its indexes."""
+    model.batcher.close()  # ends a measurement that waits for it
+    model.searcher.profiles.close()
 
 
 def as_unconfirmed(image: Image) -> Image:

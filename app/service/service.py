@@ -27,6 +27,7 @@ from app.service.heads import TEACH, HeadService
 from app.service.health import HealthCheck, check_ingest
 from app.service.image_waiter import ImageWaiter
 from app.service.maintenance import CollectionDeleter, MaintenanceLoop
+from app.service.reembed import ModelChanger
 from app.service.search_service import SearchService
 from app.service.tasks import TaskRunner
 from app.sources.base import SourcePolicy
@@ -34,6 +35,7 @@ from app.storage.idempotency import IdempotencyStore
 from app.storage.jobs import JobService
 from app.storage.library import Library
 from app.storage.tables import work_queue
+from app.storage.tables.tasks import REEMBED
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,8 @@ class Service:
     jobs: JobService
     tasks: TaskRunner
     heads: HeadService
+    changer: ModelChanger
+    long_tasks: TaskRunner
     search: SearchService
     duplicates: DuplicateService
     source_policy: SourcePolicy
@@ -71,6 +75,7 @@ class Service:
         self.search.start()
         self.maintenance.start()
         self.tasks.start()
+        self.long_tasks.start()
 
     def close(self, *, refused: bool = False) -> None:
         """Close everything. What the server has acknowledged is on the disk long before.
@@ -79,6 +84,7 @@ class Service:
         """
         self.search.stop_loading()
         self.tasks.close()
+        self.long_tasks.close()
         self.maintenance.close()
         self.image_waiter.close()
         self.deleter.close()
@@ -99,6 +105,7 @@ class Service:
     def faults(self) -> list[str]:
         """What fails in the background while searches are answered; each is tried again by itself."""
         found = [*self.maintenance.faults(), self.deleter.fault, self.image_waiter.fault, self.tasks.fault]
+        found.append(self.long_tasks.fault)
         return [fault for fault in found if fault] + self.search.faults()
 
     def read_job(self, id: str) -> Job:
@@ -115,6 +122,7 @@ class Service:
             "index": self.search.describe_indexes(collection),
             "open_indexes": self.search.measure_memory(),
             "model": self.search.describe_model(),
+            "spaces": self.search.describe_spaces(),
         }
 
     def _recover_leases(self) -> None:
@@ -136,6 +144,10 @@ def open_service(settings: Settings) -> Service:
         jobs = JobService(library)
         search = SearchService(settings, library.database, pool, metrics)
         snapshots = settings.data_dir / "snapshots"
+        deleter = CollectionDeleter(library, snapshots, search.close_collection, lambda: search.is_retiring)
+        changer = ModelChanger(settings, library.database, search, deleter.wake)
+        long_tasks = TaskRunner(library.database, lambda: search.loaded is not None, long=True)
+        long_tasks.register(REEMBED, changer.run)
         tasks = TaskRunner(library.database, lambda: search.loaded is not None)
         duplicates = DuplicateService(library, jobs, pool, search)
         tasks.register(DUPLICATES, duplicates.scan)
@@ -148,13 +160,15 @@ def open_service(settings: Settings) -> Service:
             jobs=jobs,
             tasks=tasks,
             heads=HeadService(library.database, pool, search, source_policy),
+            changer=changer,
+            long_tasks=long_tasks,
             search=search,
             duplicates=duplicates,
             source_policy=source_policy,
             api_keys=ApiKeyService(library.database),
             idempotency=IdempotencyStore(library.database),
             image_waiter=ImageWaiter(library.database),
-            deleter=CollectionDeleter(library, snapshots, search.close_collection),
+            deleter=deleter,
             maintenance=MaintenanceLoop(library, jobs, settings.job_days),
             worker_metrics=MergedMetricsCollector(settings.data_dir / "workers", metrics),
         )

@@ -1,4 +1,4 @@
-"""Tasks: jobs that are no imports. One thread of the server does them, the oldest first."""
+"""Tasks: jobs that are no imports. A thread of the server does them, the oldest first, and another the long ones."""
 
 from __future__ import annotations
 
@@ -50,6 +50,10 @@ class TaskContext:
             self._looked_at = now
             self._database.read(partial(_read_running, id=self.job_id))
 
+    def tell(self) -> None:
+        """Let the job show what `result` holds so far."""
+        self._database.write(lambda c: tasks.tell(c, self.job_id, self.result))
+
     def report(self, done: int, total: int) -> None:
         """Say how far the task is, in steps of its own, and `check`."""
         self.check()
@@ -65,9 +69,10 @@ After a kill it begins anew: what it stores must allow that."""
 
 
 class TaskRunner(BackgroundLoop):
-    """Runs the tasks of one server once `is_ready` (the model is loaded)."""
+    """Runs the tasks of one server once `is_ready` (the model is loaded): the `long` ones, or the others."""
 
-    def __init__(self, database: Database, is_ready: Callable[[], bool]) -> None:
+    def __init__(self, database: Database, is_ready: Callable[[], bool], *, long: bool = False) -> None:
+        self._long = long
         super().__init__("tasks", self._run_next, "a task cannot be run")
         self._database = database
         self._is_ready = is_ready
@@ -82,12 +87,12 @@ class TaskRunner(BackgroundLoop):
 
     def _run_next(self) -> float:
         if not self._is_recovered:
-            self._database.write(tasks.release_all)
+            self._database.write(lambda c: tasks.release_all(c, long=self._long))
             self._is_recovered = True
         commit = self._count_commits()
         if commit == self._idle_at or not self._is_ready():
             return POLL_SECONDS
-        claimed = self._database.write(tasks.claim)
+        claimed = self._database.write(lambda c: tasks.claim(c, long=self._long))
         if claimed is None:
             self._idle_at = commit
             return POLL_SECONDS

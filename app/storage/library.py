@@ -34,7 +34,16 @@ from app.storage.filters import sql
 from app.storage.filters.model import Filter
 from app.storage.idempotency import ResponseSlot
 from app.storage.sql import fetch_number
-from app.storage.tables import collection_deletion, collections, embeddings, images, jobs, queue_depth, texts
+from app.storage.tables import (
+    collection_deletion,
+    collections,
+    embeddings,
+    images,
+    jobs,
+    next_space,
+    queue_depth,
+    texts,
+)
 from app.storage.tables.collections import Collection
 from app.storage.tables.images import AddResult as AddResult
 
@@ -312,6 +321,17 @@ class Library:
     def finish_deletion(self, label: str) -> None:
         self.database.write(lambda c: collection_deletion.finish(c, label))
 
+    def drop_ended_space(self) -> None:
+        """Forget the space that was filled for a job that has ended."""
+        if self.database.read(next_space.get) is not None:
+            self.database.write(next_space.drop_ended)
+
+    def delete_unused_vectors(self, limit: int) -> bool:
+        """Delete up to `limit` vectors of spaces that nothing uses; False when none are left."""
+        return self.database.read(next_space.has_unused) and self.database.write(
+            lambda c: next_space.delete_unused(c, limit) > 0
+        )
+
     def list_labels(self) -> set[str]:
         """The labels of all collections that have a name."""
         return {one.label for one in self.database.read(collections.list_all)}
@@ -343,6 +363,7 @@ class Library:
             cuts: Sequence[bool | None] = truncated or [None] * len(items)
             for (id, text, metadata), vector, cut in zip(items, vectors, cuts, strict=True):
                 row = texts.put(c, collection, id or default_text_id(text), text, metadata, cut)
+                embeddings.remove(c, "texts", row.key)  # also from the space that fills beside this one
                 seq = embeddings.add(c, label, space, "texts", row.key, vector)
                 stored.append(row)
             if slot is not None:

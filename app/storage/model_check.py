@@ -6,19 +6,45 @@ import apsw
 import numpy as np
 
 from app.core.errors import StartupError
+from app.core.settings import Settings
 from app.core.types import EmbeddingSpace
 from app.encoder import golden
 from app.encoder.catalogue import CHOICES, resolve_alias
 from app.encoder.protocol import Encoder
 from app.storage.database import Database
-from app.storage.tables import collections, embeddings
+from app.storage.tables import collections, embeddings, next_space
 
 
 def find_model_name(database: Database, name: str) -> str:
-    """The full name of a model. A choice such as `photos` means what it meant when this directory was first served."""
-    short = name.lower()
-    chosen = database.read(lambda c: embeddings.get_chosen_model(c, short)) if short in CHOICES else None
-    return chosen or resolve_alias(name)
+    """The full name of a model. A choice such as `photos` means what it meant when this directory was first served.
+
+    A name by which the directory was served before a server changed its model means the new model.
+    """
+    short, full = name.lower(), resolve_alias(name)
+
+    def work(c: apsw.Connection) -> str | None:
+        changed = next_space.find_change(c, {short, full})
+        if changed is not None:
+            return changed[0]
+        return embeddings.get_chosen_model(c, short) if short in CHOICES else None
+
+    return database.read(work) or full
+
+
+def tell_change(database: Database, name: str) -> str | None:
+    """What to say if `name` means another model here since a server has changed it."""
+    change = database.read(lambda c: next_space.find_change(c, {name.lower(), resolve_alias(name)}))
+    if change is None:
+        return None
+    model, at = change
+    return f"the data directory has belonged to {model} since {at[:10]}, no longer to {name}; set --model {model}"
+
+
+def find_precision(database: Database, settings: Settings, name: str) -> str:
+    """The precision that is set, or else the one that was asked for when this model filled the data directory."""
+    if settings.precision != "auto":
+        return settings.precision
+    return database.read(lambda c: next_space.get_precision(c, name)) or settings.precision
 
 
 def check_space(database: Database, space: EmbeddingSpace) -> None:

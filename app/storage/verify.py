@@ -73,13 +73,15 @@ def find_log_faults(c: apsw.Connection) -> Iterator[Fault]:
             "no vector",
             "SELECT name || '/' || id FROM images JOIN collections o ON o.label = images.collection"
             " WHERE name IS NOT NULL AND status = 'ready' AND NOT EXISTS"
-            " (SELECT 1 FROM embeddings e WHERE e.target = 'images' AND e.op = 'add' AND e.key = images.key)",
+            " (SELECT 1 FROM embeddings e WHERE e.target = 'images' AND e.op = 'add' AND e.key = images.key"
+            " AND e.space = o.space)",
         ),
         (
             "no vector",
             "SELECT name || '/' || id FROM texts JOIN collections o ON o.label = texts.collection"
             " WHERE name IS NOT NULL AND NOT EXISTS"
-            " (SELECT 1 FROM embeddings e WHERE e.target = 'texts' AND e.op = 'add' AND e.key = texts.key)",
+            " (SELECT 1 FROM embeddings e WHERE e.target = 'texts' AND e.op = 'add' AND e.key = texts.key"
+            " AND e.space = o.space)",
         ),
         (
             "no row",

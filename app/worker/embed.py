@@ -30,7 +30,7 @@ from app.decode.picture import DecodedPicture, decode_picture
 from app.decode.pool import DecodePool, OutputFile
 from app.encoder.protocol import Encoder, check_vectors
 from app.storage.library import Library
-from app.storage.tables import embeddings, precomputed_vectors, work_queue
+from app.storage.tables import embeddings, next_space, precomputed_vectors, work_queue
 from app.worker.importer import Importer
 
 log = logging.getLogger(__name__)
@@ -82,6 +82,10 @@ class DecoderFault(Exception):
     """A fault of the machine that decoders meet at this picture and at no other."""
 
 
+class ModelChanged(Exception):
+    """The data directory belongs to another model now."""
+
+
 Failures = list[tuple[Lease, Exception]]
 
 
@@ -123,7 +127,10 @@ class EmbeddingWorker:
         self._retries = 0
 
     def run(self, before_exit: Callable[[], None] = lambda: None) -> None:
-        """Work until `stop`, then release what is claimed but not begun. Calls `before_exit` while the lock is held."""
+        """Work until `stop`, then release what is claimed but not begun. Calls `before_exit` while the lock is held.
+
+        Raises ModelChanged, after the same.
+        """
         remove_dead_locks(self._owners)
         space = self._encoder.space
         self._database.write(lambda c: embeddings.save_space(c, space))
@@ -205,6 +212,10 @@ class EmbeddingWorker:
         space = self._encoder.space.fingerprint
 
         def work(c: apsw.Connection) -> tuple[list[Lease], dict[int, bytes]]:
+            if embeddings.get_other_served(c, space) and embeddings.get_golden(c, space) is None:
+                raise ModelChanged
+            if next_space.are_workers_held(c):
+                return [], {}
             leases = work_queue.claim_images(c, self._owner.id, until, room, alone=alone, retries_first=retries_first)
             return leases, precomputed_vectors.find_vectors(c, space, (lease.image.key for lease in leases))
 

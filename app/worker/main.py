@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import signal
+from dataclasses import replace
 
 from app.core.errors import StartupError
 from app.core.metrics import ProcessMetrics
@@ -20,8 +21,8 @@ from app.encoder.protocol import Encoder
 from app.service.data_dir import make_data_dir, open_library
 from app.service.factory import archive_limits, open_pool, open_sources
 from app.storage.library import Library
-from app.storage.model_check import check_golden, check_name, check_space, find_model_name
-from app.worker.embed import EmbeddingWorker, WorkerOptions
+from app.storage.model_check import check_golden, check_name, check_space, find_model_name, find_precision
+from app.worker.embed import EmbeddingWorker, ModelChanged, WorkerOptions
 from app.worker.importer import Importer
 
 log = logging.getLogger(__name__)
@@ -35,14 +36,23 @@ def run_worker(settings: Settings, parent: int | None = None) -> None:
     os.nice(NICENESS)
     if parent is None:
         make_data_dir(settings.data_dir)  # a server has done it for its workers
-        _run(settings, ModelProcesses(workers=1))
+        _run_again(settings, ModelProcesses(workers=1))
         return
     die_with_parent(parent)
     try:
-        _run(settings, NO_PROCESSES)  # the server has counted the memory of its workers
+        _run_again(settings, NO_PROCESSES)  # the server has counted the memory of its workers
     except StartupError as error:  # the server cannot start for the same reason, and reports it
         log.info("the worker cannot start: %s", error.detail)
         raise SystemExit(2) from None
+
+
+def _run_again(settings: Settings, processes: ModelProcesses) -> None:
+    """Work with the model of the data directory, and with the next one when a server changes it."""
+    while True:
+        try:
+            return _run(settings, processes)
+        except ModelChanged:
+            log.info("the data directory has changed its model; loading the new one")
 
 
 def _run(settings: Settings, processes: ModelProcesses) -> None:
@@ -51,7 +61,10 @@ def _run(settings: Settings, processes: ModelProcesses) -> None:
     try:
         name = find_model_name(library.database, settings.model)
         progress = LoadProgress(before_fetch=lambda: check_name(library.database, name))
-        bulk = EncoderOptions.of(settings, processes, bulk=True)
+        bulk = replace(
+            EncoderOptions.of(settings, processes, bulk=True),
+            precision=find_precision(library.database, settings, name),
+        )
         encoder = load_encoder(name, settings.models, bulk, progress)
         check_space(library.database, encoder.space)
         check_golden(library.database, encoder, texts=False)

@@ -47,6 +47,9 @@ RULES = [
     (PARTS, r"not valid base64|a data URI must be|the file is empty|is not a picture|this is a", "base64 of a picture"),
     (PARTS, r"has no vector \(yet\)", "the picture is still being embedded, or has failed"),
     ("POST /v1/images/ingest", r"this server does not fetch|the server may not read", "the operator does not allow it"),
+    ("POST /v1/evaluations", r"the server may not read|pictures belongs to", "the operator does not allow it"),
+    ("POST /v1/evaluations", r"the job \w+ does this already", "an evaluation of the collection runs"),
+    ("POST /v1/evaluations", r"the set|a set of pairs|no column|first line|row|it is UTF-16", "what a file holds"),
     ("POST /v1/images/ingest", r"\w+ does not belong to the source|items belong to", "which fields a source has"),
 ]
 EXCEPTIONS = [(re.compile(calls), re.compile(answer)) for calls, answer, _ in RULES]

@@ -274,7 +274,7 @@ def search_response(search: SearchService, found: SearchResult, target: Target) 
         {
             "hits": [HitOut.of(hit) for hit in found.hits],
             "took_ms": found.took_ms,
-            "model": search.model.encoder.space.model,
+            "model": found.model,
             "target": target,
             "searched": found.searched,
             "applied": {

@@ -26,8 +26,9 @@ from app.api.dependencies import (
 from app.api.idempotency import IdempotencyDep
 from app.api.schemas import DeleteOut, TextOut, TextsIn, TextsOut, WarningOut
 from app.api.strict_route import new_router
+from app.core.errors import ModelUnavailable
 from app.core.types import AnswerWarning, Text
-from app.service.search_service import SearchService
+from app.service.search_service import LoadedModel, SearchService
 from app.storage.idempotency import ResponseSlot
 from app.storage.library import Library
 
@@ -120,6 +121,21 @@ def store_texts(
 ) -> list[Text]:
     """Encode the texts, store them, and wait until the index has them."""
     model = search.model
+    try:
+        return store_with_model(model, search, library, collection, body, slot)
+    except ModelUnavailable:
+        search.wait_for_other_model(model)  # it has just changed
+        return store_with_model(search.model, search, library, collection, body, slot)
+
+
+def store_with_model(
+    model: LoadedModel,
+    search: SearchService,
+    library: Library,
+    collection: str,
+    body: TextsIn,
+    slot: ResponseSlot | None,
+) -> list[Text]:
     vectors = model.searcher.encode_texts([item.text for item in body.texts])
     items = [(item.id, item.text, item.metadata) for item in body.texts]
     truncated = [model.searcher.reader.is_truncated(item.text) for item in body.texts]

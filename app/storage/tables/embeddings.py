@@ -1,7 +1,8 @@
 """The log of embeddings, which every index follows in the order of `seq`, and the spaces of its vectors.
 
-A key has at most one `add` (adding again replaces it under a new number), so the log is as long as the
-collection plus its deletions, and replaying it from 0 always gives the same index.
+In a space a key has at most one `add` (adding again replaces it under a new number), so the log of a space is as long
+as the collection plus its deletions, and replaying it from 0 always gives the same index. A second space has vectors
+only while it fills beside the first (see `app.storage.tables.next_space`).
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from app.storage.sql import Row, fetch_all, fetch_number, fetch_one
 
 OF_LOG = "collection = ? AND space = ? AND target = ?"
 SPACES = "SELECT model, weights, d, preprocessing FROM spaces WHERE "
+OF_SPACE = "space = coalesce(?, (SELECT space FROM collections WHERE label = embeddings.collection), space)"
 LogEntry = Row  # seq: int, op: str, key: int, vector: bytes | None
 
 
 def add(c: apsw.Connection, label: str, space: str, target: Target, key: int, vector: bytes) -> int:
     """Append the vector (float32, little endian) of a key; returns its `seq`."""
-    c.execute("DELETE FROM embeddings WHERE target = ? AND key = ?", (target, key))
+    c.execute("DELETE FROM embeddings WHERE target = ? AND key = ? AND space = ?", (target, key, space))
     c.execute(
         "INSERT INTO embeddings (collection, space, target, op, key, vector) VALUES (?, ?, ?, 'add', ?, ?)",
         (label, space, target, key, vector),
@@ -31,17 +33,21 @@ def add(c: apsw.Connection, label: str, space: str, target: Target, key: int, ve
 
 
 def remove(c: apsw.Connection, target: Target, key: int) -> int | None:
-    """Replace the vector of a key by a `remove` entry; returns its `seq`, None when the key had no vector."""
-    row = fetch_one(
+    """Replace the vectors of a key, in every space, by `remove` entries; returns the last `seq`.
+
+    None when the key had no vector.
+    """
+    held = fetch_all(
         c, "SELECT collection, space FROM embeddings WHERE target = ? AND key = ? AND op = 'add'", (target, key)
     )
-    if row is None:
+    if not held:
         return None
     c.execute("DELETE FROM embeddings WHERE target = ? AND key = ?", (target, key))
-    c.execute(
-        "INSERT INTO embeddings (collection, space, target, op, key) VALUES (?, ?, ?, 'remove', ?)",
-        (row[0], row[1], target, key),
-    )
+    for label, space in held:
+        c.execute(
+            "INSERT INTO embeddings (collection, space, target, op, key) VALUES (?, ?, ?, 'remove', ?)",
+            (label, space, target, key),
+        )
     return int(c.last_insert_rowid())
 
 
@@ -73,14 +79,14 @@ def list_grown_logs(c: apsw.Connection, seq: int) -> list[tuple[str, Target]]:
     return [(label, target) for label, target in rows]
 
 
-def get_vectors(c: apsw.Connection, target: Target, keys: Iterable[int]) -> dict[int, bytes]:
-    """The vectors of these keys; keys without one are absent."""
+def get_vectors(c: apsw.Connection, target: Target, keys: Iterable[int], space: str | None = None) -> dict[int, bytes]:
+    """The vectors of these keys in a space, or else in that of their collection; keys without one are absent."""
     wanted = json.dumps([int(key) for key in keys])
     rows = fetch_all(
         c,
         "SELECT key, vector FROM embeddings WHERE target = ? AND op = 'add'"
-        " AND key IN (SELECT value FROM json_each(?))",
-        (target, wanted),
+        " AND key IN (SELECT value FROM json_each(?)) AND " + OF_SPACE,
+        (target, wanted, space),
     )
     return {row[0]: row[1] for row in rows}
 
@@ -146,5 +152,7 @@ def get_other_served(c: apsw.Connection, but: str) -> EmbeddingSpace | None:
 def delete_all(c: apsw.Connection) -> None:
     """Delete every vector and the space of every collection, so that another model can fill them."""
     c.execute("DELETE FROM embeddings")
+    c.execute("DELETE FROM next_space")
+    c.execute("DELETE FROM model_changes")
     c.execute("UPDATE spaces SET golden = NULL")
     c.execute("UPDATE collections SET space = NULL")

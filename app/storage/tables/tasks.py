@@ -14,9 +14,11 @@ from app.storage.sql import fetch_one
 from app.storage.tables import jobs
 from app.storage.tables.collections import LABEL_OF_NAME
 
+REEMBED = "reembed"  # the kind of the tasks that may take hours
+IS_LONG = f"(kind = '{REEMBED}') = ?"
 NEXT = (
     "SELECT id, parameters FROM jobs INDEXED BY jobs_tasks"
-    " WHERE parameters IS NOT NULL AND state = 'queued' AND paused = 0 ORDER BY rowid LIMIT 1"
+    " WHERE parameters IS NOT NULL AND state = 'queued' AND paused = 0 AND " + IS_LONG + " ORDER BY rowid LIMIT 1"
 )
 BEGIN_ANEW = (
     "UPDATE jobs SET state = 'queued', started_at = NULL, finished_at = NULL, result = NULL, error = NULL,"
@@ -42,9 +44,9 @@ def find_unfinished(c: apsw.Connection, collection: str, kind: str) -> str | Non
     return str(row[0]) if row else None
 
 
-def claim(c: apsw.Connection) -> tuple[str, dict[str, Any]] | None:
-    """Begin the oldest task that waits; returns its id and parameters."""
-    row = fetch_one(c, NEXT)
+def claim(c: apsw.Connection, *, long: bool) -> tuple[str, dict[str, Any]] | None:
+    """Begin the oldest task that waits, among the long ones or among the others; returns its id and parameters."""
+    row = fetch_one(c, NEXT, (long,))
     if row is None:
         return None
     jobs.mark_running(c, [row[0]])
@@ -54,6 +56,11 @@ def claim(c: apsw.Connection) -> tuple[str, dict[str, Any]] | None:
 def report(c: apsw.Connection, id: str, done: int, total: int) -> None:
     """How far a running task is."""
     c.execute("UPDATE jobs SET done = ?, total = ? WHERE id = ? AND state = 'running'", (done, total, id))
+
+
+def tell(c: apsw.Connection, id: str, result: Mapping[str, Any]) -> None:
+    """What has come of a running task so far."""
+    c.execute("UPDATE jobs SET result = ? WHERE id = ? AND state = 'running'", (json.dumps(result), id))
 
 
 def finish(c: apsw.Connection, id: str, result: Mapping[str, Any], error: ItemError | None) -> None:
@@ -77,6 +84,6 @@ def retry(c: apsw.Connection, id: str) -> None:
     c.execute(BEGIN_ANEW + " AND id = ? AND state IN ('failed', 'cancelled')", (id,))
 
 
-def release_all(c: apsw.Connection) -> None:
-    """Let the tasks wait again that ran when the server ended."""
-    c.execute(BEGIN_ANEW + " AND state = 'running'")
+def release_all(c: apsw.Connection, *, long: bool) -> None:
+    """Let the tasks wait again that ran when the server ended, the long ones or the others."""
+    c.execute(BEGIN_ANEW + " AND state = 'running' AND " + IS_LONG, (long,))

@@ -79,6 +79,11 @@ def count(c: apsw.Connection, collection: str) -> int:
     return fetch_number(c, "SELECT count(*) FROM texts WHERE " + IN_COLLECTION, (collection,))
 
 
+def list_after(c: apsw.Connection, key: int, limit: int) -> list[Text]:
+    """The first `limit` texts of all collections with keys past `key`, in the order of keys."""
+    return [text_from_row(row) for row in fetch_all(c, COLUMNS + "WHERE key > ? ORDER BY key LIMIT ?", (key, limit))]
+
+
 def list_all(c: apsw.Connection) -> list[Text]:
     """Every text of every collection, in the order of keys."""
     named = "WHERE collection IN (SELECT label FROM collections WHERE name IS NOT NULL) ORDER BY key"

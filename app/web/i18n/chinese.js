@@ -324,6 +324,7 @@ export const CHINESE = {
   show_failures: "查看 {n} 项失败的原因",
   hide_failures: "收起原因",
   retry: "重试失败项",
+  task_reembed: "更换模型",
   state_queued: "等待中",
   state_running: "进行中",
   state_succeeded: "已完成",

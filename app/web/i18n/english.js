@@ -328,6 +328,7 @@ export const ENGLISH = {
   show_failures: "Show why {n} failed",
   hide_failures: "Hide the reasons",
   retry: "Retry failed items",
+  task_reembed: "Change of the model",
   state_queued: "Waiting",
   state_running: "Running",
   state_succeeded: "Done",

@@ -128,6 +128,13 @@ def test_status_tells_model_and_index() -> None:
     assert "index   images: 3 vectors, exact, lag 1" in out
 
 
+def test_status_tells_of_the_space_that_fills() -> None:
+    filling = {"model": "new", "state": "filling", "job": "abc", "done": 3, "total": 9}
+    out = render(show_status, WELL, {**STATS, "spaces": [{"model": "old", "state": "serving"}, filling]})
+    assert "next    new: 3 of 9 encoded by the job abc\n" in out
+    assert "old" not in out
+
+
 def test_status_of_another_collection_says_which() -> None:
     assert "of      birds\n" in render(show_status, WELL, {**STATS, "collection": "birds"})
 

@@ -27,6 +27,9 @@ from tests.support.servers import RunningServer, wait_until
 
 JOB = Job("job", "default", "bulk", JobState.QUEUED, 9, 0, 0, 0, "2026-01-01T00:00:00Z", None, None)
 FIELDS = {
+    "is_task",
+    "result",
+    "error",
     "id",
     "collection",
     "kind",

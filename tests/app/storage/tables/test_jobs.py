@@ -104,7 +104,7 @@ def test_recent_jobs_come_newest_first(database: Database) -> None:
     assert database.read(lambda c: jobs.list_recent(c, 3, ["none"])) == []
 
 
-NOTHING = ("{}", "[]", 0, None)  # left out, no warnings, no name
+NOTHING = ("{}", "[]", 0, None, 0, None, None)  # left out, no warnings, no name, no task
 
 
 def test_rate_and_time_left_come_from_the_items_that_ended(database: Database) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import ParamSpec, TypeVar
@@ -30,8 +30,11 @@ SMALL = 64 << 10  # bytes: the protocol holds as many of each connection anyway
 TINY = 1 << 10  # of a body that is a key, or where none is taken
 FORM_OVERHEAD = 1 << 20  # of a multipart body beside its file
 SHARE = 4  # one caller may have a quarter of a budget, and the last quarter is for small bodies
-AT_ONCE = 16  # large bodies of one caller that are read and answered at once; more wait
-MAX_WAITING = 48  # of one caller
+# What one caller may have under way at once; more wait. A call with many searches, labels or texts is mostly work of
+# Python, which two such calls would do no faster; there are two decoders.
+LARGE, PICTURES, BATCHES = "large requests", "searches with pictures", "calls with many parts"
+AT_ONCE = {LARGE: 16, PICTURES: 2, BATCHES: 1}
+MAX_WAITING = 48  # of one kind and caller
 CHEAP_SECONDS = 0.001  # of the processor: what takes longer is followed by a pause
 PAUSE = 31  # times as long as the work before it: a caller has a 32nd of one processor for costly bodies
 MAX_IDLE_CALLERS = 256
@@ -113,35 +116,50 @@ class Reservation:
                 budget.give_back(self._caller, size)
 
 
+class _Seats:
+    """A few requests at once; some more wait. `name` is what they are called in a refusal."""
+
+    def __init__(self, name: str, width: int) -> None:
+        self._name = name
+        self._inside = asyncio.Semaphore(width)
+        self._most = width + MAX_WAITING
+        self._taken = 0
+
+    @asynccontextmanager
+    async def take(self) -> AsyncIterator[None]:
+        """Raises RateLimited when too many wait."""
+        if self._taken >= self._most:
+            raise RateLimited(f"{MAX_WAITING} {self._name} of this caller wait already; that is the limit")
+        self._taken += 1
+        try:
+            async with self._inside:
+                yield
+        finally:
+            self._taken -= 1
+
+
 @dataclass(slots=True, eq=False)
 class _Caller:
-    """The costly bodies of one caller. The processor is free for the next one at `free_at`."""
+    """The costly requests of one caller. The processor is free for its next body at `free_at`."""
 
-    inside: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    seats: Mapping[str, _Seats] = field(default_factory=lambda: {name: _Seats(name, n) for name, n in AT_ONCE.items()})
     working: asyncio.Lock = field(default_factory=asyncio.Lock)
-    entered: int = 0
     users: int = 0  # entered, or at work
     free_at: float = 0.0
 
 
 class Turns:
-    """Who may work on a costly body now."""
+    """Who may work on a costly request now."""
 
     def __init__(self) -> None:
         self._callers: dict[str, _Caller] = {}
 
     @asynccontextmanager
-    async def enter(self, caller: str) -> AsyncIterator[None]:
-        """Be one of the few of this caller, once another has ended. Raises RateLimited when too many wait."""
+    async def enter(self, caller: str, name: str) -> AsyncIterator[None]:
+        """Be one of the few requests of this caller in AT_ONCE, once another has ended. Raises RateLimited."""
         with self._use(caller) as one:
-            if one.entered >= AT_ONCE + MAX_WAITING:
-                raise RateLimited(f"{MAX_WAITING} large requests of this caller wait already; that is the limit")
-            one.entered += 1
-            try:
-                async with one.inside:
-                    yield
-            finally:
-                one.entered -= 1
+            async with one.seats[name].take():
+                yield
 
     async def work(self, caller: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function in a thread. After a costly call, the next one of the same caller waits."""
@@ -205,7 +223,7 @@ class Admission:
         is_costly = takes_turns and (length is None or length > SMALL)
         try:
             reservation.grow(length or 0)
-            async with self.turns.enter(caller) if is_costly else nullcontext():
+            async with self.turns.enter(caller, LARGE) if is_costly else nullcontext():
                 yield Request(request.scope, count_body(request.receive, reservation, most))
         finally:
             reservation.end()
@@ -252,3 +270,10 @@ async def work(request: Request, function: Callable[P, T], *args: P.args, **kwar
         return await anyio.to_thread.run_sync(partial(function, *args, **kwargs))
     admission: Admission = request.app.state.admission
     return await admission.turns.work(request.scope["caller"], function, *args, **kwargs)
+
+
+def take_seat(request: Request, name: str | None) -> AbstractAsyncContextManager[None]:
+    """Around the work of a call that costs like many searches (PICTURES, BATCHES): its caller has few seats, so that
+    others get a thread however many such calls it sends. Raises RateLimited."""
+    turns: Turns = request.app.state.admission.turns
+    return nullcontext() if name is None else turns.enter(request.scope["caller"], name)

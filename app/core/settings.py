@@ -212,6 +212,10 @@ class Settings(BaseSettings):
     folders: str = Field(
         "", description="Folders of this machine, separated by colons, from which pictures may be imported by path."
     )
+    bound_folders: str = Field(
+        "",
+        description="Folders for keys that are bound to collections, as COLLECTION=FOLDER, separated by colons.",
+    )
     buckets: str = Field(
         "",
         description="Prefixes of object stores, as s3://BUCKET/PATH or gs://BUCKET/PATH, separated by commas, from"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import resource
 import socket
@@ -61,7 +62,8 @@ def encode_result(result: Any) -> bytes:
 
 
 def encode_error(error: BaseException, *, opens: bool) -> bytes:
-    """What a task has raised: one of our errors, a lack of memory, what the sandbox refused, or anything else.
+    """What a task has raised: one of our errors, a lack of memory, a file past its limit, what the sandbox refused, or
+    anything else.
 
     Of a child that `opens` files, a refusal may also be that of the file system.
     """
@@ -69,6 +71,8 @@ def encode_error(error: BaseException, *, opens: bool) -> bytes:
         return pack_answer({"memory": True})
     if not opens and PermissionError in (type(error), type(error.__cause__)):
         return pack_answer({"refused": True})
+    if errno.EFBIG in (getattr(one, "errno", 0) for one in (error, error.__cause__)):
+        return pack_answer({"file": True})
     if isinstance(error, SightlineError):
         return pack_answer({"error": type(error).__name__, "detail": error.detail})
     return pack_answer({"odd": repr(error)[:200]})

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -36,6 +36,7 @@ ATTEMPTS = 3  # starts of a task while children end for another reason than the 
 # fork server of their own, which starts with the first table.
 TABLE_LIBRARIES = ("pyarrow.parquet", "app.decode.parquet")
 TABLE_MODULES = ("app.decode.table", "app.decode.parquet_metadata")
+MAX_LIST = 8 << 30  # bytes of a file that a large task writes: a list of a million items, or a member of an archive
 MAX_DETAIL = 1_000  # characters of an error that a child may say
 # By exit status of the child. The kernel ends it with SIGSYS for a call that only a decoder makes that is taken over.
 DEATH_CAUSES = {-signal.SIGXCPU: "processor", -signal.SIGKILL: "memory", -signal.SIGSYS: "sandbox"}
@@ -178,7 +179,7 @@ class ChildPool:
             task.fail(errors.from_os_error(error))
             return
         server = self._table_server if task.function.__module__ in TABLE_MODULES else self._server
-        slot = _Slot(server, Confinement(self._limits, True, readable, writable))
+        slot = _Slot(server, Confinement(replace(self._limits, file_bytes=MAX_LIST), True, readable, writable))
         self._run(task, slot, 1, lambda: nullcontext((args, ())))
         slot.end()
 
@@ -257,6 +258,8 @@ def _read_answer(answer: Answer, task: _Task) -> Any:
         return _read_picture(fields["picture"], answer.block, task)
     if fields.get("memory"):
         raise task.refusal("reading it needs more memory than allowed")
+    if fields.get("file"):
+        raise task.refusal("reading it writes a larger file than allowed")
     kind, detail = ERRORS.get(str(fields.get("error"))), fields.get("detail")
     if kind is not None and isinstance(detail, str):
         raise kind(detail[:MAX_DETAIL])

@@ -144,7 +144,7 @@ class ForkServerProcess:
         self._control = ours
 
 
-def clean_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The variables of PASSED_ON, and those that keep libraries from starting threads."""
+def clean_environment(environment: Mapping[str, str] = os.environ, keep: Sequence[str] = ()) -> dict[str, str]:
+    """The variables of PASSED_ON and `keep`, and those that keep libraries from starting threads."""
     known = child_env(environment)
-    return {name: known[name] for name in PASSED_ON if name in known} | ONE_THREAD
+    return {name: known[name] for name in (*PASSED_ON, *keep) if name in known} | ONE_THREAD

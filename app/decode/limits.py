@@ -34,8 +34,10 @@ class ArchiveLimits:
 
 @dataclass(frozen=True, slots=True)
 class ChildLimits:
-    """What one task may use: wall seconds, bytes of address space of the child, processor seconds."""
+    """What one task may use: wall seconds, bytes of address space of the child, processor seconds, bytes of each file
+    that it writes (a thumbnail, where a task sets no other)."""
 
     seconds: float = 15.0
     memory: int = 1536 * MIB
     cpu_seconds: int = 10
+    file_bytes: int = 64 * MIB

@@ -19,14 +19,18 @@ from app.decode import column_mapping, delimited
 METADATA_FILE = "metadata.jsonl"
 METADATA_FILES = (METADATA_FILE, "metadata.csv", "metadata.ndjson", "metadata.tsv")
 MAX_METADATA_FILE_BYTES = 64 << 20
+MAX_STEPS = 100  # of a path; names of thousands would cost a millisecond each
 MAX_REPORTED_LINES = 20  # errors for single lines; the rest are counted
 METADATA_FIELDS = ("id", "caption", "tags", "metadata", "warnings")
 NAMES = ("file", "file_name", "filename", "image")  # of the column that names the picture, in any case
 
 
 def normalise_name(name: str) -> str:
-    """The name of a member for comparisons: forward slashes, no empty and no `.` parts. It is never used as a path."""
-    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
+    """The name of a member for comparisons: forward slashes, no empty and no `.` parts, the last MAX_STEPS of others.
+
+    It is never used as a path.
+    """
+    return "/".join([part for part in name.replace("\\", "/").split("/") if part not in ("", ".")][-MAX_STEPS:])
 
 
 def is_metadata_file(name: str) -> bool:

@@ -206,6 +206,9 @@ class DecodePool:
                 broker.send((task.id, None))
 
 
+MEASURED = ("COVERAGE_PROCESS_CONFIG",)  # the tests measure the broker, too; its children get nothing of it
+
+
 class _Broker:
     """A running broker process, and the thread that reads what it says."""
 
@@ -220,7 +223,7 @@ class _Broker:
                 [sys.executable, "-m", "app.decode.broker"],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
-                env=clean_environment(),
+                env=clean_environment(keep=MEASURED),
                 start_new_session=True,
             )
         self._connection = Connection(ours.detach())

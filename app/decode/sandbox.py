@@ -23,6 +23,7 @@ from app.decode.limits import ChildLimits
 
 OPEN_FILES = 64
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
+NO_LANDLOCK = "no Landlock: one of an archive or a table that is taken over could read files"
 PACKAGE = Path(__file__).parents[1]
 # Beside the packages: the libraries of the system, time zones (for Parquet), and what libraries ask about processors.
 SYSTEM_FILES = (
@@ -41,7 +42,7 @@ class Protections:
     def describe(self) -> str:
         """One line, for people."""
         parts = ["seccomp" if self.seccomp else "no seccomp"]
-        parts.append(f"Landlock {self.landlock}" if self.landlock else "no Landlock")
+        parts.append(f"Landlock {self.landlock}" if self.landlock else NO_LANDLOCK)
         return "decoders run without privileges and environment, " + ", ".join(parts)
 
 
@@ -76,6 +77,7 @@ def confine_child(confinement: Confinement) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limits.memory, limits.memory))
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
     drop_privileges()
     protections = find_protections()
     if protections.landlock:

@@ -34,8 +34,14 @@ def open_source_policy(settings: Settings) -> SourcePolicy:
         folders = AllowedFolders.parse(settings.folders, settings.data_dir)
     except ValueError as error:  # a path that is not absolute
         raise StartupError(f"SIGHTLINE_FOLDERS: {error}") from None
+    try:
+        bound = AllowedFolders.parse_bound(settings.bound_folders, settings.data_dir)
+    except ValueError as error:
+        raise StartupError(f"SIGHTLINE_BOUND_FOLDERS: {error}") from None
     buckets = parse_allowed_buckets(settings)
-    return SourcePolicy(folders, settings.fetch, settings.max_urls, settings.max_image_bytes, buckets)
+    for one in bound.values():
+        folders += one
+    return SourcePolicy(folders, settings.fetch, settings.max_urls, settings.max_image_bytes, buckets, bound)
 
 
 def open_address_policy(settings: Settings) -> AddressPolicy:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -45,6 +45,12 @@ class SourcePolicy:
     max_items: int = 1_000_000
     max_bytes: int = PictureLimits().max_bytes
     buckets: AllowedBuckets = field(default_factory=AllowedBuckets)
+    bound_folders: Mapping[str, AllowedFolders] = field(default_factory=dict)  # by collection
+
+    def restrict(self, collections: Collection[str]) -> SourcePolicy:
+        """The policy for a key that is bound to collections: what belongs to none of them is not for it."""
+        own = [self.bound_folders[name] for name in sorted(collections) if name in self.bound_folders]
+        return replace(self, folders=sum(own, AllowedFolders(())), buckets=AllowedBuckets())
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,21 @@ class AllowedFolders:
             raise ValueError(f"{relative[0]} is not an absolute path")
         return cls(paths, data_dir)
 
+    @classmethod
+    def parse_bound(cls, text: str, data_dir: Path | None = None) -> dict[str, AllowedFolders]:
+        """Parse COLLECTION=PATH with colons between them: the folders of each collection. Raises ValueError."""
+        found: dict[str, AllowedFolders] = {}
+        for one in filter(None, text.split(":")):
+            name, equals, path = one.partition("=")
+            if not (equals and path):
+                raise ValueError(f"{one} is not written COLLECTION=FOLDER")
+            found[name] = found.get(name, cls(())) + cls.parse(path, data_dir)
+        return found
+
+    def __add__(self, other: AllowedFolders) -> AllowedFolders:
+        """The folders of both."""
+        return AllowedFolders((*self.paths, *other.paths), self.data_dir or other.data_dir)
+
     def resolve_folder(self, text: str) -> Path:
         """The folder of this name, without links. Raises Validation unless the server may read it."""
         path = self._resolve(text)

@@ -12,12 +12,15 @@ import asyncio
 import base64
 import itertools
 import json
+import secrets
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
+
+from tests.support.pictures import picture
 
 HOST = "127.0.0.1"
 MIB = 1 << 20
@@ -36,6 +39,20 @@ def _repeat(item: bytes, size: int) -> bytes:
 
 def _names(count: int) -> bytes:
     return b",".join(b'"n%06d":0' % n for n in range(count))
+
+
+def _searches(count: int, parts: int) -> Iterator[dict[str, Any]]:
+    """Searches by words that no cache has."""
+    for _ in range(count):
+        yield {"query": [{"text": f"red {secrets.token_hex(4)}"} for _ in range(parts)], "k": 100, "exact": True}
+
+
+def _picture() -> dict[str, str]:
+    return {"image": base64.b64encode(picture(size=(640, 480))).decode()}
+
+
+def _field(n: int) -> bytes:
+    return b'\r\n--xx\r\nContent-Disposition: form-data; name="labels"\r\n\r\nred %d' % n
 
 
 # By name: the path, the type and the bytes of a body.
@@ -58,6 +75,10 @@ BODIES: dict[str, tuple[str, str, Callable[[], bytes]]] = {
     "percent": ("/v1/search", JSON, lambda: b'{"query":[{"image":"data:;base64,' + b"%41" * (10 * MIB) + b'"}]}'),
     "form": ("/v1/search/image", FORM, lambda: PART + b"\r\n--x" * (2 * MIB) + b"\r\n--xx--\r\n"),
     "bulk": ("/v1/images/bulk", FORM, lambda: PART + bytes(MIB)),
+    "batch": ("/v1/search/batch", JSON, lambda: json.dumps({"searches": list(_searches(100, 3))}).encode()),
+    "pictures": ("/v1/search", JSON, lambda: json.dumps({"query": [_picture() for _ in range(8)]}).encode()),
+    "words": ("/v1/search", JSON, lambda: json.dumps(next(_searches(1, 32))).encode()),
+    "labels": ("/v1/classify", FORM, lambda: PART + picture() + b"".join(map(_field, range(500))) + b"\r\n--xx--\r\n"),
 }
 LENGTHS = {"bulk": 4 << 30, "picture": 47 * MIB, "form": 96 * MIB}  # that half-sent ones announce
 

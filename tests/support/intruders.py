@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -92,6 +93,11 @@ def read_environment() -> dict[str, str]:
 def read_first_environment() -> str:
     """What the kernel keeps of the environment that the process began with."""
     return Path("/proc/self/environ").read_text()
+
+
+def find_file_limit() -> tuple[int, int]:
+    """How large a file may be that it writes."""
+    return resource.getrlimit(resource.RLIMIT_FSIZE)
 
 
 def start_thread() -> str:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.admission import UPLOAD, content_type, work
 from app.api.dependencies import (
+    ALLOWED_COLLECTIONS,
     JobsDep,
     LibraryDep,
     OptionalCollectionDep,
@@ -144,7 +145,7 @@ async def import_images(
                 asked = merge_query(asked, collection=collection, priority=priority)
                 options = make_options(asked.priority, call.slot, job)
                 collection = validate_collection(asked.collection)
-                spec = await threads.writes.run(parse_source_spec, asked, policy)
+                spec = await threads.writes.run(parse_source_spec, asked, restrict_policy(policy))
                 if (space := spec.options.get("embeddings_of")) is not None:
                     search.require_space(space)
                 if spec.kind != "urls":
@@ -164,6 +165,12 @@ async def save_body(request: Request, path: Path) -> None:
         async with await anyio.open_file(path, "wb") as file:
             async for part in request.stream():
                 await file.write(part)
+
+
+def restrict_policy(policy: SourcePolicy) -> SourcePolicy:
+    """What this request's key may read of it."""
+    bound = ALLOWED_COLLECTIONS.get()
+    return policy if bound is None else policy.restrict(bound)
 
 
 def parse_source_spec(body: IngestIn, policy: SourcePolicy) -> SourceSpec:
@@ -219,8 +226,8 @@ class SourcesOut(BaseModel):
 
 
 @sources.get("")
-async def get_sources(settings: SettingsDep) -> SourcesOut:
+async def get_sources(settings: SettingsDep, policy: SourcePolicyDep) -> SourcesOut:
     """Say what may be imported: URLs, the folders of this machine, and the limits of uploads."""
-    folders = [folder for folder in settings.folders.split(":") if folder]
+    folders = [str(path) for path in restrict_policy(policy).folders.paths]
     limits = {name: getattr(settings, name) for name in SourcesOut.model_fields if name.startswith("max_")}
     return SourcesOut(urls=settings.fetch, folders=folders, **limits)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from fastapi import Query, Request, Response
 
-from app.api.admission import QUERY, QUERY_PICTURE, content_type, is_json_type
+from app.api.admission import BATCHES, PICTURES, QUERY, QUERY_PICTURE, content_type, is_json_type, take_seat
 from app.api.dependencies import (
     CollectionDep,
     FilterQuery,
@@ -84,6 +84,7 @@ pictures = new_router("/v1", "search", QUERY_PICTURE)
 queries = new_router("/v1", "search", QUERY)
 
 MAX_LABELS = 1_000
+FEW_PARTS = 8  # texts and other parts of a search that does not wait for others of its caller
 MATCHING = 0.5  # the probability from which on a text fits
 MAX_FILLED = 64  # texts of one search, templates filled
 
@@ -102,6 +103,7 @@ ThresholdQuery = Annotated[ScoreThreshold | None, Query(description=SCORE_THRESH
 
 @router.get("/search")
 async def search_images(
+    request: Request,
     search: SearchDep,
     settings: SettingsDep,
     threads: ThreadsDep,
@@ -139,12 +141,14 @@ async def search_images(
         score_threshold=score_threshold,
         calibrate=calibrate,
     )
-    found = await threads.queries.run(search.searcher.search, query)
+    async with take_seat(request, choose_seat(query)):
+        found = await threads.queries.run(search.searcher.search, query)
     return search_response(search, found, target)
 
 
 @queries.post("/search")
 async def search_by_parts(
+    request: Request,
     library: LibraryDep,
     search: SearchDep,
     settings: SettingsDep,
@@ -165,7 +169,8 @@ async def search_by_parts(
         query = await threads.writes.run(parse_search, settings, body, collection, folder)
         if has_pictures:
             await threads.writes.run(check_pixels, [query], settings)
-        found = await threads.queries.run(searcher.search, query)
+        async with take_seat(request, choose_seat(query)):
+            found = await threads.queries.run(searcher.search, query)
     return search_response(search, found, body.target)
 
 
@@ -196,7 +201,8 @@ async def search_by_image(
         query = SearchQuery(
             parts, target, k, collection, parsed, bool(asked.exact), score_threshold=asked.score_threshold
         )
-        found = await threads.queries.run(searcher.search, query)
+        async with take_seat(request, PICTURES):
+            found = await threads.queries.run(searcher.search, query)
     return search_response(search, found, target)
 
 
@@ -221,7 +227,8 @@ async def classify_image(
             part = QueryPart(picture=asked.file.path)
         check_labels(asked.labels, asked.template, settings)
         collection = validate_collection(merge_query(asked, collection=collection).collection)
-        found = await threads.queries.run(searcher.classify, collection, part, asked.labels, asked.template)
+        async with take_seat(request, BATCHES):
+            found = await threads.queries.run(searcher.classify, collection, part, asked.labels, asked.template)
         warnings = await threads.queries.run(searcher.warn_of_labels, asked.labels, asked.template)
     return ClassifyOut(
         labels=[LabelOut(label=label, probability=share) for label, share in found],
@@ -253,7 +260,8 @@ async def match_texts(
         for text in asked.text:
             validate_query(text, settings)
         collection = validate_collection(merge_query(asked, collection=collection).collection)
-        found = await threads.queries.run(searcher.match, collection, part, asked.text)
+        async with take_seat(request, BATCHES):
+            found = await threads.queries.run(searcher.match, collection, part, asked.text)
         warnings = await threads.queries.run(searcher.warn_of_matches, asked.text, found)
     return MatchesOut(
         matches=[
@@ -267,6 +275,13 @@ async def match_texts(
         ],
         warnings=[WarningOut.of(warning) for warning in warnings],
     )
+
+
+def choose_seat(query: SearchQuery) -> str | None:
+    """The seat that a search takes; None if it costs little."""
+    if any(part.picture is not None for part in query.parts):
+        return PICTURES
+    return BATCHES if len(query.parts) * len(query.templates or PLAIN) > FEW_PARTS else None
 
 
 def search_response(search: SearchService, found: SearchResult, target: Target) -> SearchOut:
@@ -406,6 +421,7 @@ MAX_BATCH_PARTS = 32 * BATCH_FACTOR
 
 @queries.post("/search/batch", response_model=BatchOut)
 async def search_batch(
+    request: Request,
     library: LibraryDep,
     search: SearchDep,
     settings: SettingsDep,
@@ -420,7 +436,8 @@ async def search_batch(
         batch = await threads.writes.run(parse_batch, settings, body, collection, folder)
         if has_pictures:
             await threads.writes.run(check_pixels, batch, settings)
-        content = await threads.queries.run(run_batch, search, batch)
+        async with take_seat(request, BATCHES):
+            content = await threads.queries.run(run_batch, search, batch)
     return Response(content, media_type="application/json")
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import Query, Response
+from fastapi import Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
+from app.api.admission import BATCHES, take_seat
 from app.api.dependencies import (
     CollectionDep,
     DryRunQuery,
@@ -34,6 +35,8 @@ from app.storage.library import Library
 
 router = new_router("/v1/texts", "texts")
 
+FEW_TEXTS = 8  # of a call that does not wait for others of its caller
+
 
 class TextPage(BaseModel):
     """Texts, newest first."""
@@ -44,6 +47,7 @@ class TextPage(BaseModel):
 
 @router.post("", response_model=TextsOut)
 async def put_texts(
+    request: Request,
     search: SearchDep,
     library: LibraryDep,
     settings: SettingsDep,
@@ -63,7 +67,8 @@ async def put_texts(
         if (replay := call.replay) is not None:
             return replay
         warnings = await threads.queries.run(warn_of_texts, search, body)
-        stored = await threads.queries.run(store_texts, search, library, collection, body, call.slot)
+        async with take_seat(request, BATCHES if len(body.texts) > FEW_TEXTS else None):
+            stored = await threads.queries.run(store_texts, search, library, collection, body, call.slot)
         answer = texts_response(stored, warnings)
         await call.finish(stored, 200, answer)
     return answer

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx2 as httpx
 
@@ -54,7 +55,15 @@ class Guarded:
 @contextmanager
 def guarded_server(data: Path) -> Iterator[Guarded]:
     """A server with keys of every kind. They are made by a database of this process, beside the server's own."""
-    with RunningServer(data, log_level="debug", trusted_proxies="127.0.0.1,::1") as server:
+    folders = [data.parent / name for name in ("albums", "theirs")]
+    for folder in folders:
+        folder.mkdir()
+    places: dict[str, Any] = {
+        "folders": folders[0],
+        "bound_folders": f"elsewhere={folders[1]}",
+        "buckets": "s3://albums",
+    }
+    with RunningServer(data, log_level="debug", trusted_proxies="127.0.0.1,::1", **places) as server:
         image = server.upload(make_picture(), id="inside").json()["id"]
         job = server.wait_job(server.bulk([("a.png", make_picture("blue"))])["id"])["id"]
         assert server.http.post("/v1/texts", json={"texts": [{"id": "inside", "text": "red"}]}).status_code == 200

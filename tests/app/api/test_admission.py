@@ -12,9 +12,12 @@ from fastapi import Request
 
 from app.api.admission import (
     AT_ONCE,
+    BATCHES,
     CHEAP_SECONDS,
     JSON,
+    LARGE,
     MAX_WAITING,
+    PICTURES,
     QUERY,
     SMALL,
     TINY_BODY,
@@ -131,15 +134,15 @@ def test_few_large_bodies_of_a_caller_are_read_at_once_and_few_wait() -> None:
                 inside += 1
                 await is_open.wait()
 
-        tasks = [asyncio.create_task(enter("me")) for _ in range(AT_ONCE + MAX_WAITING)]
+        tasks = [asyncio.create_task(enter("me")) for _ in range(AT_ONCE[LARGE] + MAX_WAITING)]
         await asyncio.sleep(0)
-        assert inside == AT_ONCE
+        assert inside == AT_ONCE[LARGE]
         with pytest.raises(RateLimited, match=f"{MAX_WAITING} large requests of this caller wait"):
             await enter("me")
         other = asyncio.create_task(enter("another"))
         async with admission.admit(make_request([], SMALL), JSON):
             await asyncio.sleep(0)
-        assert inside == AT_ONCE + 1
+        assert inside == AT_ONCE[LARGE] + 1
         is_open.set()
         await asyncio.gather(*tasks, other)
 
@@ -183,3 +186,26 @@ def test_an_error_in_a_thread_comes_out_and_work_goes_on() -> None:
         return await turns.work("me", threading.get_ident)
 
     assert asyncio.run(call()) != threading.get_ident()
+
+
+def test_each_kind_of_costly_call_has_seats_of_its_own_for_each_caller() -> None:
+    async def call() -> dict[str, int]:
+        turns, is_open = Turns(), asyncio.Event()
+        inside = dict.fromkeys(AT_ONCE, 0)
+
+        async def enter(caller: str, name: str) -> None:
+            async with turns.enter(caller, name):
+                inside[name] += 1
+                await is_open.wait()
+
+        tasks = [asyncio.create_task(enter("me", name)) for name in (PICTURES, BATCHES) for _ in range(20)]
+        await asyncio.sleep(0)
+        tasks.append(asyncio.create_task(enter("you", BATCHES)))
+        await asyncio.sleep(0)
+        seen = dict(inside)
+        is_open.set()
+        await asyncio.gather(*tasks)
+        assert inside == {LARGE: 0, PICTURES: 20, BATCHES: 21}
+        return seen
+
+    assert asyncio.run(call()) == {LARGE: 0, PICTURES: AT_ONCE[PICTURES], BATCHES: AT_ONCE[BATCHES] + 1}

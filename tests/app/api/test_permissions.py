@@ -172,3 +172,15 @@ def test_a_bound_key_may_name_its_collection_in_the_body_alone(
     named = guarded.ask("elsewhere", "POST", path, json={**body, "collection": "elsewhere"})
     assert "'elsewhere'" in check_refusal(named, 404, "not_found")["detail"]  # its own, which nobody has made
     assert "'default'" in check_refusal(guarded.ask("elsewhere", "POST", path, json=body), 404, "not_found")["detail"]
+
+
+def test_a_bound_key_sees_and_imports_the_folders_of_its_collections_alone(guarded: Guarded) -> None:
+    albums, theirs = (str(guarded.server.data_dir.parent / name) for name in ("albums", "theirs"))
+    for kind, listed in (("write", [albums, theirs]), ("elsewhere", [theirs]), ("bound", [])):
+        assert guarded.ask(kind, "GET", "/v1/sources").json()["folders"] == listed
+        collection = "elsewhere" if kind == "elsewhere" else "default"
+        for place in (f"folder:{albums}", f"folder:{theirs}", "s3://albums/a"):
+            body = {"source": place, "collection": collection, "items": [{"url": "http://example.com/a.png"}]}
+            answer = check_refusal(guarded.ask(kind, "POST", "/v1/images/ingest", json=body), 422, "validation")
+            may = kind == "write" or place.removeprefix("folder:") in listed
+            assert ("belong to the source urls" in answer["detail"]) == may, answer

@@ -8,11 +8,24 @@ from typing import Any
 
 import pytest
 
+from app.decode.metadata_files import MAX_STEPS, normalise_name
 from tests.support.archives import PNG, ExpandedArchive, make_tar, make_zip
 
 
 def captions(*lines: Any) -> bytes:
     return b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines)
+
+
+def test_a_name_of_thousands_of_steps_is_cut_to_its_end() -> None:
+    assert normalise_name("../" * 1_000 + "a.png") == "../" * (MAX_STEPS - 1) + "a.png"
+    assert normalise_name(".\\a//./b.png") == "a/b.png"
+
+
+def test_a_picture_far_below_gets_its_line(tmp_path: Path) -> None:
+    name = "a/" * 500 + "b.png"
+    members = {name: PNG, "metadata.jsonl": captions({"file": name, "caption": "deep"})}
+    (item,) = ExpandedArchive(make_zip(members), tmp_path).items
+    assert item["caption"] == "deep"
 
 
 def test_metadata_lines_join_their_members(tmp_path: Path) -> None:

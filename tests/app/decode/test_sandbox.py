@@ -15,6 +15,7 @@ from app.core.errors import ArchiveCorrupt, ImageCorrupt, Rejected
 from app.core.metrics import ProcessMetrics
 from app.core.types import Preprocessing
 from app.decode import landlock
+from app.decode.child_pool import MAX_LIST
 from app.decode.child_process import PASSED_ON, clean_environment
 from app.decode.limits import ChildLimits, PictureLimits
 from app.decode.picture import decode_picture
@@ -145,7 +146,24 @@ def test_a_thumbnail_of_a_task_that_fails_is_removed(pool: DecodePool, tmp_path:
     assert [one.name for one in tmp_path.iterdir()] == ["picture"]
 
 
+def test_a_child_writes_no_file_without_end(pool: DecodePool, tmp_path: Path) -> None:
+    for seconds in (None, 10.0):
+        most = ChildLimits().file_bytes if seconds is None else MAX_LIST
+        assert list(pool.submit(intruders.find_file_limit, seconds=seconds).result(60)) == [most, most]
+
+
+def test_a_thumbnail_past_the_limit_fails_its_own_picture(tmp_path: Path) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(sample("jpeg", 300, 200))
+    with DecodePool(1, ChildLimits(file_bytes=100)) as pool:
+        task = (path, Preprocessing(32), PictureLimits())
+        with pytest.raises(ImageCorrupt, match="a larger file than allowed"):
+            pool.submit(decode_picture, *task, OutputFile(tmp_path / "small.webp"), 64).result(60)
+        assert pool.submit(decode_picture, *task).result(60).width == 300
+    assert [one.name for one in tmp_path.iterdir()] == ["picture"]
+
+
 def test_protections_that_are_missing_are_named() -> None:
     assert Protections(7, True).describe().endswith("seccomp, Landlock 7")
-    assert Protections(0, False).describe().endswith("no seccomp, no Landlock")
+    assert "no seccomp, no Landlock: one of an archive" in Protections(0, False).describe()
     assert PROTECTIONS.landlock == landlock.read_version()

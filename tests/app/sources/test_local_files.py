@@ -132,3 +132,15 @@ def test_an_error_does_not_tell_what_is_elsewhere(album: Path, tmp_path: Path) -
     assert errors[0] == errors[1] == errors[2]
     gone = copy_item({"name": "a", "path": str(album / "gone" / "a.jpg")}, tmp_path / "copy", policy)["error"]
     assert gone["code"] == "url_unreachable"
+
+
+def test_folders_of_collections_are_parsed() -> None:
+    bound = AllowedFolders.parse_bound("a=/1:b=/2:a=/3=4:", Path("/data"))
+    assert {name: [str(path) for path in one.paths] for name, one in bound.items()} == {
+        "a": ["/1", "/3=4"],
+        "b": ["/2"],
+    }
+    assert bound["a"].data_dir == Path("/data")
+    for wrong in ("/1", "a=b", "a="):
+        with pytest.raises(ValueError, match=r"is not written COLLECTION=FOLDER|is not an absolute path"):
+            AllowedFolders.parse_bound(wrong)

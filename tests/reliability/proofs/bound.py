@@ -2,8 +2,9 @@
 
 Keys for search, write and admin, bound to `mine`, make every call of the table of permissions
 (`app/api/permissions.py`) and name `theirs`: in the query, in JSON, in a form, in the path, twice, against each other,
-in odd spellings; and the ids of its picture, text and job, as paths, parts of a query, filters and jobs to add to. Then
-everything that these keys can read is read before and after pictures are added to `theirs`.
+in odd spellings, with each parameter that the call takes; and the ids of its picture, text and job, as paths, parts of
+a query, filters and jobs to add to; and search `mine` for its words. Then everything that these keys can read is read
+before and after pictures are added to `theirs`.
 
 Failing: an answer has a word of what `theirs` holds that the call did not send; it differs from the answer about a
 collection that is not there; what is read of `mine` changes; a call of the table is not tried.
@@ -33,10 +34,13 @@ PROMISE = Promise(28, "bound", "A key that is bound to collections learns nothin
 SCOPES = (KeyScope.SEARCH, KeyScope.WRITE, KeyScope.ADMIN)
 WORDS = ("zanzibar", "quetzal", "secret.png")  # in what `theirs` holds
 SPELLINGS = ("{c}", " {c}", "{c}%00", "mine,{c}", "mine%2F..%2F{c}", "mine&collection={c}")
-CHANGING = re.compile(r'"(?:request_id|took_ms|created_at)": ?(?:"[^"]*"|\{[^}]*\})')
+# What changes by itself; `model_trust` is measured in the background after the first search of a collection.
+CHANGING = re.compile(r'"(?:request_id|took_ms|created_at|model_trust)": ?(?:"[^"]*"|\{[^}]*\}|[\d.]+|null)')
 FORM_CALLS = {"POST /v1/images": "file", "POST /v1/images/bulk": "files", "POST /v1/search/image": "file"}
 OF_THE_PAGE = {"GET /docs", "GET /openapi.json"}
-READ = ["stats", "images", "texts", "search?q=red", "jobs", "collections", "models"]
+READ = ["stats", "images", "texts", "jobs", "collections", "models", "sources"]
+READ += [f"search?q={words}&mode={mode}" for words in ("mine", "zanzibar") for mode in ("keyword", "hybrid", "vector")]
+OF_THE_SERVER = ("collections", "models", "sources")  # these take no collection
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Names:
     image: str
     text: str
     job: str
+    word: str
 
     def fill(self, pattern: str) -> str:
         """The pattern with {c}, {image}, {text} and {job} named."""
@@ -56,7 +61,7 @@ class Names:
 
     def hide(self, text: str) -> str:
         """The text without these names."""
-        for name in (self.collection, self.image, self.text, self.job):
+        for name in (self.collection, self.image, self.text, self.job, self.word):
             text = text.replace(name, "NAME")
         return text
 
@@ -72,10 +77,11 @@ class Call:
 
 def run(scale: Scale) -> Outcome:
     """The whole matrix, in both forms."""
-    with tempfile.TemporaryDirectory() as folder, RunningServer(Path(folder) / "data") as server:
+    with tempfile.TemporaryDirectory() as folder, start_server(Path(folder)) as server:
         theirs, clients = set_up(server)
-        absent = Names("absent", "nobody", "nothing", "0" * len(theirs.job))
-        calls = list(zip(list_calls(theirs), list_calls(absent), strict=True))
+        absent = Names("absent", "nobody", "nothing", "0" * len(theirs.job), "nowhere")
+        paths = clients[None].get("/openapi.json").json()["paths"]
+        calls = list(zip(list_calls(theirs, paths), list_calls(absent, paths), strict=True))
         wrong = [
             f"{call.line} ({call.address[:60]}), {scope.name}: {fault}"
             for call, control in calls
@@ -104,6 +110,12 @@ def run(scale: Scale) -> Outcome:
     return Outcome("; ".join([figure, *wrong[:3], *missing[:3]]), not wrong and not missing)
 
 
+def start_server(folder: Path) -> RunningServer:
+    """A server that may read a folder, which belongs to no collection."""
+    (folder / WORDS[0]).mkdir()
+    return RunningServer(folder / "data", folders=folder / WORDS[0])
+
+
 def set_up(server: RunningServer) -> tuple[Names, dict[KeyScope | None, httpx.Client]]:
     """Two collections, what `theirs` holds, and a client for each key; that of None is bound to nothing."""
     database = Database(server.data_dir / "sightline.db")
@@ -123,7 +135,7 @@ def set_up(server: RunningServer) -> tuple[Names, dict[KeyScope | None, httpx.Cl
     owner.post("/v1/texts?collection=theirs", json=texts).raise_for_status()
     files = {"files": (WORDS[2], make_picture())}
     job = owner.post("/v1/images/bulk?collection=theirs", files=files).json()
-    return Names("theirs", "hidden-picture", "hidden-text", job["id"]), clients
+    return Names("theirs", "hidden-picture", "hidden-text", job["id"], WORDS[0]), clients
 
 
 def add_picture(owner: httpx.Client, collection: str, id: str) -> None:
@@ -134,7 +146,7 @@ def add_picture(owner: httpx.Client, collection: str, id: str) -> None:
     owner.post(where, files={"file": (name, make_picture())}, data=fields).raise_for_status()
 
 
-def list_calls(names: Names) -> Iterator[Call]:
+def list_calls(names: Names, paths: dict[str, Any]) -> Iterator[Call]:
     """Every call, with every way in which it can name a collection or what is in one."""
     bodies = list_bodies(names)
     for line, scope in ROUTE_SCOPES.items():
@@ -150,7 +162,21 @@ def list_calls(names: Names) -> Iterator[Call]:
         for address in (path, f"{path}?collection=mine", f"{path}?collection=mine&job={names.job}"):
             yield Call(line, address, named)
             yield Call(line, address, send_as(line, body))
+        for parameter in paths[line.split(" ")[1]][line.split(" ")[0].lower()].get("parameters", ()):
+            for value in list_values(parameter):
+                address = f"{path}?collection={names.collection}&{parameter['name']}={value}{more}"
+                yield Call(line, address, send_as(line, body))
     yield from list_contents(names)
+
+
+def list_values(parameter: dict[str, Any]) -> list[str]:
+    """Values of a parameter of an address that the server describes: each of a list, else one of its type."""
+    if parameter["in"] != "query" or parameter["name"] in ("collection", "q"):
+        return []
+    kinds = [parameter["schema"], *parameter["schema"].get("anyOf", ())]
+    values = [str(value) for kind in kinds for value in kind.get("enum", ())]
+    of_types = {"boolean": "true", "integer": "1", "number": "1"}
+    return values or [next((of_types[kind["type"]] for kind in kinds if kind.get("type") in of_types), "red")]
 
 
 def list_contents(names: Names) -> Iterator[Call]:
@@ -161,6 +187,10 @@ def list_contents(names: Names) -> Iterator[Call]:
         yield Call("GET /v1/search", f"/v1/search?collection=mine&q=red&filter={text}", {})
         body = {"collection": "mine", "filter": json.loads(text)}
         yield Call("POST /v1/images/delete", "/v1/images/delete?dry_run=true", {"json": body})
+    yield Call("GET /v1/search", f"/v1/search?collection=mine&q={names.word}&mode=keyword", {})
+    body = {"query": [{"text": names.word}], "collection": "mine", "mode": "keyword"}
+    yield Call("POST /v1/search", "/v1/search", {"json": body})
+    yield Call("POST /v1/search/batch", "/v1/search/batch", {"json": {"searches": [body]}})
     for part in ({"image_id": names.image}, {"text_id": names.text}):
         search = {"query": [part], "collection": "mine"}
         yield Call("POST /v1/search", "/v1/search", {"json": search})
@@ -222,5 +252,5 @@ def read_all(client: httpx.Client) -> list[str]:
     found = [client.get("/readyz").text, client.get("/metrics").text]
     for path in READ:
         where = f"/v1/{path}{'&' if '?' in path else '?'}collection=mine"
-        found.append(client.get(f"/v1/{path}" if path in ("collections", "models") else where).text)
+        found.append(client.get(f"/v1/{path}" if path in OF_THE_SERVER else where).text)
     return [CHANGING.sub("", text) for text in found]

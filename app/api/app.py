@@ -28,6 +28,7 @@ from app.api.routes import (
     demo,
     duplicates,
     evaluations,
+    heads,
     images,
     ingest,
     jobs,
@@ -103,7 +104,7 @@ def add_routes(app: FastAPI) -> None:
         app.include_router(router)
     for router in (search.pictures, search.queries, ingest.sources):
         app.include_router(router)
-    for module in (images, jobs, evaluations, demo, duplicates, texts, collections, reembed, session):
+    for module in (images, jobs, evaluations, demo, duplicates, texts, collections, heads, reembed, session):
         app.include_router(module.router)
 
 

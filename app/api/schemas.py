@@ -99,6 +99,7 @@ Metadata = Annotated[dict[ShortText, Any], Field(max_length=MAX_ENTRIES)]
 UnicodeText = Annotated[ShortText, AfterValidator(validate_unicode)]
 QueryText = Annotated[UnicodeText, describe_field(pattern=r"\S", limits={"maxLength": "max_text_chars"})]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+HeadId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Target = Literal["images", "texts"]
 Mode = Literal["hybrid", "vector", "keyword"]
 WHOLE = BeforeValidator(read_whole)  # comes last: pydantic describes no bounds of what a function has read
@@ -570,6 +571,7 @@ class AppliedOut(BaseModel):
         description="How much the vectors counted beside the words: the share of captions and names of the collection"
         " by which the model finds their pictures. Null if the vectors were ranked alone."
     )
+    head: str | None = Field(description="The head that the query went through; null for none.")
     normalisation: Literal["nnn", "off"] = Field(
         description="Whether pictures that are near to every text were ranked down (nnn)."
     )
@@ -848,13 +850,14 @@ class SpaceOut(BaseModel):
 
 
 class CollectionOut(BaseModel):
-    """A collection with its counts; `space` is null until its first vector."""
+    """A collection with its counts; `space` is null until its first vector, `head` is the head that it uses."""
 
     name: str
     description: str
     images: int
     texts: int
     space: SpaceOut | None
+    head: str | None
     created_at: str
 
 

@@ -266,17 +266,19 @@ class Client:
             raise ServerError(f"the server at {self.server} is not Sightline: it answered {len(found)} searches")
         return found
 
-    def begin_evaluation(self, options: Mapping[str, Any], path: Path | None) -> dict[str, Any]:
-        """Have the server measure its search, on the set at `path` if that is given; returns the job."""
+    def begin_task(self, call: str, options: Mapping[str, Any], path: Path | None) -> dict[str, Any]:
+        """POST what a task needs, and the set at `path` if that is given; returns the job."""
         if path is None:
             said = {"json": dict(options), "params": self._collection, "headers": new_key()}
-            return self._call_patiently("POST", "/v1/evaluations", answers.Job, **said)
+            return self._call_patiently("POST", call, answers.Job, **said)
         try:
             with open(path, "rb") as file:
                 files = {"file": (to_valid_unicode(path.name), file)}
-                data = {name: list(map(str, one)) if isinstance(one, list) else one for name, one in options.items()}
+                data = {
+                    name: list(map(str, one)) if isinstance(one, list) else str(one) for name, one in options.items()
+                }
                 said = {"files": files, "data": data, "params": self._collection}
-                return self._call("POST", "/v1/evaluations", answers.Job, timeout=UPLOAD_TIMEOUT, **said)
+                return self._call("POST", call, answers.Job, timeout=UPLOAD_TIMEOUT, **said)
         except OSError as error:
             raise ServerError(f"{path} cannot be read: {error.strerror}") from None
 
@@ -358,6 +360,12 @@ class Client:
         """What people should know of the loaded model, if anything."""
         loaded = self._call_patiently("GET", "/v1/models", answers.Loaded)["loaded"]
         return loaded.get("hint") if loaded else None
+
+    def use_head(self, collection: str, head: str | None) -> dict[str, Any]:
+        """Let a collection use this head, or none."""
+        return self._call(
+            "PUT", f"/v1/collections/{quote(collection, safe='')}/head", answers.Collection, json={"head": head}
+        )
 
     def collections(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._call("GET", "/v1/collections", answers.Collections)["collections"]

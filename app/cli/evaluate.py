@@ -119,17 +119,23 @@ def evaluate_on_server(
         request |= {"source": options.set}
     else:
         path = Path(options.set)
-    job = client.begin_evaluation(request, path)
-    with show_steps(console, "measuring the server") as (progress, task):
+    job = follow_task(client, client.begin_task("/v1/evaluations", request, path), "measuring the server", console)
+    if job.get("error"):
+        raise ServerError(job["error"]["detail"])
+    result: Result = job["result"]
+    return result
+
+
+def follow_task(client: Client, job: dict[str, Any], what: str, console: Console) -> dict[str, Any]:
+    """The job at its end, succeeded or failed. Raises ServerError for one that was cancelled."""
+    with show_steps(console, what) as (progress, task):
         while job["state"] in ("queued", "running", "paused"):
             progress.update(task, total=job["total"] or None, completed=job["done"])
             time.sleep(POLL_SECONDS)
             job = client.job(job["id"])
-    if job["state"] != "succeeded":
-        error = job.get("error") or {"detail": f"the evaluation was {job['state']}"}
-        raise ServerError(error["detail"])
-    result: Result = job["result"]
-    return result
+    if job["state"] == "cancelled":
+        raise ServerError(f"the job {job['id']} was cancelled")
+    return job
 
 
 def download_set(client: Client, folder: Path, console: Console) -> _LocalSet:

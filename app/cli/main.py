@@ -304,6 +304,56 @@ alias.hidden = True
 main.add_command(alias, "eval")
 
 
+@main.command(
+    short_help="Teach a collection the words of its captions.",
+    epilog=examples(
+        "sightline teach --from-captions       by the captions that are stored",
+        "sightline teach pairs.csv             by pairs of stored pictures and texts",
+        "sightline teach pairs.csv --dry-run   only show what it would bring",
+        "sightline teach --take-off            search as before",
+    ),
+)
+@click.argument("pairs", metavar="[PAIRS]", required=False)
+@click.option("--from-captions", is_flag=True, help="Teach by the captions of the collection.")
+@click.option("--split", default="train", show_default=True, help="Which part of a set of Karpathy's form.")
+@click.option("--dry-run", is_flag=True, help="Show the figures, and keep no head.")
+@click.option("--keep", is_flag=True, help="Keep the head, and do not use it yet.")
+@click.option("--take-on", metavar="HEAD", help="Use this head, which was taught before.")
+@click.option("--take-off", is_flag=True, help="Use no head.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@setting_options(*CLIENT_OPTIONS, "collection")
+def teach(
+    pairs: str | None,
+    from_captions: bool,
+    split: str,
+    dry_run: bool,
+    keep: bool,
+    take_on: str | None,
+    take_off: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Teach a collection what its words mean: the server learns a small map of texts, a head, from pairs.
+
+    PAIRS is a table (CSV, TSV, JSONL) of stored pictures and texts, or a JSON file of Karpathy's splits. A quarter
+    of the pairs is held out; the head is refused (exit code 1) unless more of their texts find their picture among
+    ten, with 95 % confidence. No vector of a picture changes, and searches follow at once.
+    """
+    if sum((pairs is not None, from_captions, take_on is not None, take_off)) != 1:
+        raise click.UsageError("give one of PAIRS, --from-captions, --take-on and --take-off")
+    if dry_run and keep:
+        raise click.UsageError("--dry-run keeps no head; leave out --keep")
+    from app.cli.teach import teach as run
+
+    with open_client(given) as client:
+        if take_off or take_on is not None:
+            used = client.use_head(load_settings(given).collection, take_on)["head"]
+            click.echo(f"the collection uses {f'the head {used}' if used else 'no head'}")
+            return
+        request = {"split": split, "dry_run": dry_run, "take_on": not keep}
+        sys.exit(run(client, pairs, request, new_console(), as_json=as_json))
+
+
 @main.command(short_help="Delete the pictures that match a filter.")
 @click.option(
     "--filter", callback=parse_json, required=True, help="Delete the pictures that match this filter, as JSON."

@@ -117,6 +117,12 @@ class UrlUnreachable(Rejected):
     code, status, title = "url_unreachable", 422, "URL cannot be fetched"
 
 
+class HeadRefused(SightlineError):
+    """A head was not kept: held-out pairs do not show that it helps, or there are too few pairs."""
+
+    code, status, title = "head_refused", 422, "Head refused"
+
+
 class PayloadTooLarge(SightlineError):
     """The request body exceeds the limit."""
 

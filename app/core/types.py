@@ -207,7 +207,7 @@ class JobItem:
 
 @dataclass(frozen=True, slots=True)
 class CollectionInfo:
-    """A collection with its counts and its embedding space (None before its first vector)."""
+    """A collection with its counts, its embedding space (None before its first vector) and the head that it uses."""
 
     name: str
     description: str
@@ -215,6 +215,21 @@ class CollectionInfo:
     texts: int
     space: EmbeddingSpace | None
     created_at: str
+    head: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeadInfo:
+    """A head that a collection was taught: the space of its vectors, and what was measured on held-out pairs."""
+
+    id: str
+    collection: str
+    space: str
+    model: str
+    d: int
+    figures: Mapping[str, Any]
+    created_at: str
+    is_used: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from app.core.errors import NotFound
 from app.core.types import Image, Target
 from app.encoder.catalogue import find_facts
 from app.encoder.protocol import Embeddings, Encoder
+from app.search.heads import Head
 from app.search.hubs import STRENGTH, HubBiases, do_biases_help, measure_biases
 from app.search.templates import AUTOMATIC, PLAIN, do_templates_help
 from app.search.verdict import (
@@ -84,19 +85,29 @@ class Profile:
     hubs: HubBiases | None = None
     templates: Sequence[str] = PLAIN
     calibration: Calibration | None = None
+    head: str | None = None  # that its texts went through
 
 
 UNKNOWN = Profile()
 
 
 class CollectionProfiles:
-    """The profile of each collection; a thread measures it, again whenever a collection has doubled."""
+    """The profile of each collection; a thread measures it, again whenever a collection has doubled or changed its
+    head."""
 
-    def __init__(self, database: Database, encoder: Encoder, encode: Encode, use: Use) -> None:
+    def __init__(
+        self,
+        database: Database,
+        encoder: Encoder,
+        encode: Encode,
+        use: Use,
+        find_head: Callable[[str], Head | None] = lambda collection: None,
+    ) -> None:
         self._database = database
         self._encoder = encoder
         self._encode_texts = encode
         self._use = use
+        self._find_head = find_head
         self._lock = threading.Lock()
         self._measured: OrderedDict[str, Profile] = OrderedDict()
         self._waiting: dict[str, int] = {}
@@ -109,16 +120,17 @@ class CollectionProfiles:
     def close(self) -> None:
         self._loop.close()
 
-    def get(self, collection: str, size: int) -> Profile:
-        """What is known now; `size` is how many pictures there are."""
+    def get(self, collection: str, size: int, head: Head | None = None) -> Profile:
+        """What is known now of texts that go through `head`; `size` is how many pictures there are."""
+        used = head.id if head is not None else None
         with self._lock:
             known = self._measured.get(collection, UNKNOWN)
             if known is not UNKNOWN:
                 self._measured.move_to_end(collection)
-            if size and size >= 2 * known.size:
+            if size and (size >= 2 * known.size or known.head != used):
                 self._waiting[collection] = size
                 self._loop.wake()
-        return known
+        return known if known.head == used else UNKNOWN
 
     def is_measured(self, collection: str) -> bool:
         """Whether the thread has looked at this collection."""
@@ -151,22 +163,25 @@ class CollectionProfiles:
         rows = list(sample.texts)
         if not len(sample.keys):
             return Profile(size)
-        queries = self._encode(list(sample.texts.values())) if len(rows) >= MIN_TEXTS else sample.vectors[:0]
+        head = self._find_head(collection)
+        queries = self._encode(list(sample.texts.values()), head) if len(rows) >= MIN_TEXTS else sample.vectors[:0]
         trust = measure_trust(queries, rows, sample.vectors) if len(queries) else DEFAULT_TRUST
-        bank = self._read_bank(collection)
+        bank = self._read_bank(collection, head)
         hubs = self._measure_hubs(collection, sample, queries, bank) if len(queries) else None
         plain = dict(zip(rows, queries, strict=False))
-        helps = do_templates_help(self._encode, sample.texts, plain, sample.vectors) if plain else False
-        calibration = self._calibrate(collection, sample, queries) if len(sample.keys) >= MIN_PICTURES else None
-        return Profile(size, trust, sample.vectors, hubs, AUTOMATIC if helps else PLAIN, calibration)
+        encode = partial(self._encode, head=head)
+        helps = do_templates_help(encode, sample.texts, plain, sample.vectors) if plain else False
+        calibration = self._calibrate(collection, sample, queries, head) if len(sample.keys) >= MIN_PICTURES else None
+        used = head.id if head is not None else None
+        return Profile(size, trust, sample.vectors, hubs, AUTOMATIC if helps else PLAIN, calibration, used)
 
-    def _encode(self, words: Sequence[str]) -> Embeddings:
+    def _encode(self, words: Sequence[str], head: Head | None = None) -> Embeddings:
         """float32 [n, d], a few at a time. Raises what the encoder raises."""
         found: list[Embeddings] = []
         for start in range(0, len(words), AT_ONCE):
             found.extend(self._encode_texts(words[start : start + AT_ONCE]))
             self._pause()
-        return np.stack(found)
+        return map_texts(head, np.stack(found))
 
     def _pause(self) -> None:
         """Let searches go first."""
@@ -181,10 +196,10 @@ class CollectionProfiles:
             self._bank = self._encode([line for line in lines if reads_chinese or line.isascii()])
         return self._bank
 
-    def _read_bank(self, collection: str) -> Embeddings:
+    def _read_bank(self, collection: str, head: Head | None = None) -> Embeddings:
         """Texts that people may ask for: generic captions, and the texts that the collection stores."""
         stored = self._database.read(partial(read_stored_texts, collection))
-        return np.concatenate([self._read_generic(), stored]) if len(stored) else self._read_generic()
+        return map_texts(head, np.concatenate([self._read_generic(), stored]) if len(stored) else self._read_generic())
 
     def _measure_hubs(self, collection: str, sample: Sample, queries: Embeddings, bank: Embeddings) -> HubBiases | None:
         """The biases of all pictures; None where they would not help."""
@@ -207,13 +222,13 @@ class CollectionProfiles:
             self._pause()
         return HubBiases(keys[known], biases[known], float(np.median(biases[known])))
 
-    def _calibrate(self, collection: str, sample: Sample, queries: Embeddings) -> Calibration | None:
+    def _calibrate(self, collection: str, sample: Sample, queries: Embeddings, head: Head | None) -> Calibration | None:
         """By the captions and names of the pictures if there are enough, else by texts without a meaning."""
         if len(queries) >= MIN_CAPTIONS:
             present, absent = self._find_best(collection, queries, sample, is_own=True)
             noise, _ = self._find_best(collection, make_noise(queries, len(queries)), sample)
             return calibrate_by_captions(present, absent[np.isfinite(absent[:, 0])], noise)
-        generic = self._read_generic()
+        generic = map_texts(head, self._read_generic())
         asked, _ = self._find_best(collection, generic, sample)
         noise, _ = self._find_best(collection, make_noise(generic, len(generic)), sample)
         return calibrate_by_noise(asked, noise)
@@ -245,6 +260,11 @@ class CollectionProfiles:
 
 class _Closing(Exception):
     """The service stops."""
+
+
+def map_texts(head: Head | None, vectors: Embeddings) -> Embeddings:
+    """Unit vectors of texts as searches compare them with pictures."""
+    return vectors if head is None else head.map_texts(vectors)
 
 
 def measure_trust(queries: Embeddings, own: Sequence[int], pictures: Embeddings) -> float:

@@ -17,6 +17,7 @@ from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
 from app.encoder.protocol import Embeddings, Encoder
 from app.encoder.reading import TextReader
+from app.search.heads import Head
 from app.search.templates import PLAIN, average, fill
 from app.storage.database import Database
 from app.storage.tables import embeddings, images, texts
@@ -44,6 +45,13 @@ class QueryPart:
     weight: float = 1.0
     field: str | None = None
     templates: Sequence[str] = PLAIN
+
+    @property
+    def kind(self) -> Target | None:
+        """Whether it is a picture or a text; None for a vector, of which nobody knows."""
+        if self.vector is not None:
+            return None
+        return "texts" if self.text is not None or self.text_id is not None else "images"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +91,15 @@ class QueryEncoder:
         """The vector of a query. Raises Validation, NotFound, Rejected, Busy."""
         return self.add_up(collection, parts, self.begin(parts)())
 
-    def add_up(self, collection: str, parts: Sequence[QueryPart], encoded: EncodedParts) -> Embeddings:
-        """The weighted sum of the parts' unit vectors, float32 [d], of length 1.
+    def add_up(
+        self,
+        collection: str,
+        parts: Sequence[QueryPart],
+        encoded: EncodedParts,
+        head: Head | None = None,
+        target: Target = "images",
+    ) -> Embeddings:
+        """The weighted sum of the parts' unit vectors, float32 [d], of length 1; with `head`, to look for `target`.
 
         Raises Validation when the sum is nearly zero, NotFound, Rejected.
         """
@@ -92,7 +107,10 @@ class QueryEncoder:
             raise Validation("the query is empty")
         total = np.zeros(self._encoder.space.d, dtype=np.float32)
         for part in parts:
-            total += np.float32(part.weight) * self._part_vector(collection, part, encoded)
+            vector = self._part_vector(collection, part, encoded)
+            if head is not None:
+                vector = head.map_query(vector, part.kind, target)
+            total += np.float32(part.weight) * vector
         length = float(np.linalg.norm(total))
         if not np.isfinite(length) or length < MIN_LENGTH:
             raise Validation("the parts of the query cancel each other out")

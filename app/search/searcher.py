@@ -49,6 +49,7 @@ from app.search.fusion import (
     fuse,
     rate_matches,
 )
+from app.search.heads import INACTIVE, Head, HeadCache
 from app.search.query_encoder import EncodedParts, QueryEncoder, QueryPart, result_or_error
 from app.search.templates import PLAIN, is_short
 from app.search.verdict import Verdict, judge, judge_words, measure_deviations, sigmoid
@@ -134,7 +135,8 @@ class SearchQuery:
 class SearchResult:
     """The answer: hits, best first; milliseconds by stage; how many vectors were compared; what is odd in the query.
 
-    `trust` is that of the model if words were ranked beside the vectors; `model` is the one that answered.
+    `trust` is that of the model if words were ranked beside the vectors; `head` is that which the query went through,
+    `model` the one that answered.
     """
 
     hits: list[Hit]
@@ -147,6 +149,7 @@ class SearchResult:
     verdict: Verdict | None = None
     facets: Mapping[str, Counts] = field(default_factory=dict)
     warnings: list[AnswerWarning] = field(default_factory=list)
+    head: str | None = None
     model: str = ""
 
 
@@ -175,6 +178,8 @@ class _Search:
     orphans: int = 0
     searched: int = 0
     error: SightlineError | None = None
+    head: Head | None = None  # that the query goes through
+    is_head_inactive: bool = False  # whether the collection has one, for another model
 
     @classmethod
     def begin(cls, query: SearchQuery) -> _Search:
@@ -227,7 +232,8 @@ class Searcher:
         self._record_query = record_query
         self._facets = facets or FacetCounter(database)
         self._filter_cache = self._facets.filters
-        self.profiles = CollectionProfiles(database, encoder, self._query_encoder.encode_texts, use)
+        self.heads = HeadCache(database, encoder.space.fingerprint)
+        self.profiles = CollectionProfiles(database, encoder, self._query_encoder.encode_texts, use, self.heads.get)
         self.running = 0  # calls that are being answered right now
         self._lock = threading.Lock()  # of `running`
 
@@ -255,7 +261,7 @@ class Searcher:
 
     def _search_all(self, queries: Sequence[SearchQuery]) -> list[SearchResult | SightlineError]:
         began = time.perf_counter()
-        searches = [_Search.begin(self._fill_templates(query)) for query in queries]
+        searches = [self._begin(query) for query in queries]
         with span("encode", {"questions": len(queries)}):
             finish_encoding = self._query_encoder.begin([part for search in searches for part in search.query.parts])
             prepare_began = time.perf_counter()
@@ -277,12 +283,21 @@ class Searcher:
         took_ms = {name: round(seconds * 1000, 2) for name, seconds in took.items()}
         return [search.error or self._make_result(search, took_ms) for search in searches]
 
-    def _fill_templates(self, query: SearchQuery) -> SearchQuery:
+    def _begin(self, query: SearchQuery) -> _Search:
+        """The state of a query, with its templates and its head."""
+        head, is_inactive = (None, False) if query.exact else self.heads.find(query.collection)
+        if head is not None and not any(head.is_for(part.kind, query.target) for part in query.parts):
+            head = None
+        search = _Search.begin(self._fill_templates(query, head))
+        search.head, search.is_head_inactive = head, is_inactive
+        return search
+
+    def _fill_templates(self, query: SearchQuery, head: Head | None) -> SearchQuery:
         """The query with its templates; left to us, those that were measured to help, for few words."""
         templates = query.templates
         if templates is None:
             is_open = query.is_calibrated and is_short(query.words)
-            templates = self.profiles.get(query.collection, 0).templates if is_open else PLAIN
+            templates = self.profiles.get(query.collection, 0, head).templates if is_open else PLAIN
         if templates == PLAIN:
             return replace(query, templates=PLAIN)
         parts = [part if part.text is None else replace(part, templates=templates) for part in query.parts]
@@ -302,7 +317,7 @@ class Searcher:
     def _add_vector(self, encoded: EncodedParts, search: _Search) -> None:
         """Raises Validation, NotFound, Rejected."""
         query, encoder = search.query, self._query_encoder
-        search.vector = encoder.add_up(query.collection, query.parts, encoded)
+        search.vector = encoder.add_up(query.collection, query.parts, encoded, search.head, query.target)
         if query.like or query.unlike:
             liked, unliked = (encoder.read_pictures(query.collection, ids) for ids in (query.like, query.unlike))
             search.vector = apply_feedback(search.vector, liked, unliked, has_words=bool(query.words))
@@ -341,7 +356,7 @@ class Searcher:
         query = search.query
         if not (search.word_keys or query.is_calibrated):
             return
-        known = self.profiles.get(query.collection, size)
+        known = self.profiles.get(query.collection, size, search.head)
         if query.applied_mode == "hybrid" and search.word_keys:
             search.trust = known.trust
         if query.is_calibrated:
@@ -403,6 +418,7 @@ class Searcher:
             judge_search(search),
             search.facets,
             warnings,
+            search.head.id if search.head is not None else None,
             self._encoder.space.model,
         )
 
@@ -412,6 +428,7 @@ class Searcher:
         texts = [part for part in query.parts if part.text is not None]
         found = list(dict.fromkeys(one for part in texts for one in self.reader.warn(part.text or "", part.field)))
         found += warn_of_fields(search.hits, query.arrangement)
+        found += [INACTIVE] * search.is_head_inactive
         if (filter := query.filter) is None or len(search.hits) >= query.k or not filter.compared:
             return found
         return found + self._database.read(lambda c: sql.explain_filter(c, query.collection, filter))
@@ -446,7 +463,7 @@ class Searcher:
             pass
         sentences = [fill_template(template, label) for label in labels]
         image = self.embed(collection, [part])
-        vectors = np.stack(self._query_encoder.encode_texts(sentences))
+        vectors = self._encode_for_pictures(collection, sentences)
         logits = self._encoder.temperature * (vectors @ image)
         if (bias := self._encoder.logit_bias) is not None:
             shares = sigmoid(logits + bias)
@@ -462,9 +479,9 @@ class Searcher:
         Raises NotFound, Rejected, Busy.
         """
         with self._use(collection, "images") as index:
-            profile = self.profiles.get(collection, index.ntotal)
+            profile = self.profiles.get(collection, index.ntotal, self.heads.get(collection))
         image = self.embed(collection, [part])
-        vectors = np.stack(self._query_encoder.encode_texts(words))
+        vectors = self._encode_for_pictures(collection, words)
         scores = vectors @ image
         if (bias := self._encoder.logit_bias) is not None:
             shares = sigmoid(self._encoder.temperature * scores + bias).tolist()
@@ -474,6 +491,11 @@ class Searcher:
         else:
             shares = [None] * len(words)
         return list(zip(scores.tolist(), shares, strict=True))
+
+    def _encode_for_pictures(self, collection: str, words: Sequence[str]) -> Embeddings:
+        """The vectors of texts [n, d] to compare with pictures of this collection: through its head, if it uses one."""
+        vectors = np.stack(self._query_encoder.encode_texts(words))
+        return vectors if (head := self.heads.get(collection)) is None else head.map_texts(vectors)
 
     def warn_of_matches(self, words: Sequence[str], found: Sequence[tuple[float, float | None]]) -> list[AnswerWarning]:
         """What is odd about the texts of a match, and whether nothing tells how probable they are."""

@@ -26,6 +26,7 @@ from app.decode.pool import CLOSED, NO_CHILD, DecodePool
 from app.encoder.protocol import Embeddings, Encoder, Pixels, check_vectors
 from app.encoder.reading import TextReader, guess_language
 from app.search.evaluation import DEFAULT_K, MIN_QUERIES, Evaluation, Miss, Ranks, evaluate
+from app.search.heads import Head
 from app.search.query_encoder import QueryPart
 from app.search.searcher import Searcher, SearchQuery, SearchResult
 from app.search.templates import PLAIN
@@ -152,15 +153,19 @@ def prepare_files(
     return PreparedSet(pairs.select(kept), np.stack([vectors[n] for n in kept]), None, unknown, unreadable)
 
 
-def measure(prepared: PreparedSet, encoder: PairEncoder, ks: Sequence[int], advance: Advance) -> dict[str, Any]:
+def measure(
+    prepared: PreparedSet, encoder: PairEncoder, ks: Sequence[int], advance: Advance, head: Head | None = None
+) -> dict[str, Any]:
     """The result of an evaluation, without searches. `advance` is called for each text."""
     pairs = prepared.pairs
     texts = encoder.embed_texts(pairs.texts, advance)
+    if head is not None:
+        texts = head.map_texts(texts)
     languages = [guess_language(text) for text in pairs.texts]
     found = evaluate(prepared.images, texts, pairs.owners, ks, languages, lambda: advance(0))
     return {
         "model": encoder.encoder.space.model,
-        "head": None,
+        "head": head.id if head is not None else None,
         "n": len(pairs.pictures),
         "texts": len(pairs.texts),
         "text_to_image": found.text_to_image,
@@ -337,7 +342,7 @@ class EvaluationTask:
         texts = len(prepared.pairs.texts)
         is_stored = prepared.ids is not None
         steps.total = steps.done + texts + (len(SEARCHES) * len(choose_texts(prepared.pairs)) if is_stored else 0)
-        result = measure(prepared, encoder, ks, steps.advance)
+        result = measure(prepared, encoder, ks, steps.advance, model.searcher.heads.get(context.collection))
         if is_stored:
             result["searches"] = search_texts(model.searcher, context.collection, prepared, ks, steps.advance)
         if context.parameters.get("source") == CAPTIONS:

@@ -23,6 +23,7 @@ from app.service.duplicates import KIND as DUPLICATES
 from app.service.duplicates import DuplicateService
 from app.service.evaluation import EVALUATE, EvaluationTask
 from app.service.factory import check_source_settings, open_pool, open_source_policy
+from app.service.heads import TEACH, HeadService
 from app.service.health import HealthCheck, check_ingest
 from app.service.image_waiter import ImageWaiter
 from app.service.maintenance import CollectionDeleter, MaintenanceLoop
@@ -50,6 +51,7 @@ class Service:
     pool: DecodePool
     jobs: JobService
     tasks: TaskRunner
+    heads: HeadService
     changer: ModelChanger
     long_tasks: TaskRunner
     search: SearchService
@@ -157,6 +159,7 @@ def open_service(settings: Settings) -> Service:
             pool=pool,
             jobs=jobs,
             tasks=tasks,
+            heads=HeadService(library.database, pool, search, source_policy),
             changer=changer,
             long_tasks=long_tasks,
             search=search,
@@ -169,6 +172,7 @@ def open_service(settings: Settings) -> Service:
             maintenance=MaintenanceLoop(library, jobs, settings.job_days),
             worker_metrics=MergedMetricsCollector(settings.data_dir / "workers", metrics),
         )
+        service.tasks.register(TEACH, service.heads.teach)
         service.tasks.register(EVALUATE, EvaluationTask(library.database, pool, search, source_policy).run)
         opened.pop_all()
     return service

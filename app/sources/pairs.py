@@ -127,6 +127,15 @@ class StoredPairs:
     unknown: LeftOutNames = field(default_factory=LeftOutNames)
 
 
+def resolve_source(source: str, folders: AllowedFolders) -> str:
+    """A source with the path of its file. Raises Validation unless it is the captions, or a set that may be read."""
+    if source == CAPTIONS:
+        return source
+    if not source.startswith(PAIRS_PREFIX):
+        raise Validation(f"source must be {CAPTIONS} or {PAIRS_PREFIX}PATH")
+    return f"{PAIRS_PREFIX}{folders.resolve_file(source.removeprefix(PAIRS_PREFIX))}"
+
+
 def read_pairs(
     pool: DecodePool, path: Path, suffix: str, split: str = "test", should_stop: ShouldStop = never_stop
 ) -> PairSet:

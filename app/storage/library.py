@@ -492,7 +492,8 @@ def load_contents(c: apsw.Connection, collection: Collection) -> CollectionInfo:
     space = embeddings.get_space(c, collection.space) if collection.space else None
     pictures = sum(images.count_by_status(c, collection.name).values())
     name = collection.name
-    return CollectionInfo(name, collection.description, pictures, texts.count(c, name), space, collection.created_at)
+    counts = (pictures, texts.count(c, name))
+    return CollectionInfo(name, collection.description, *counts, space, collection.created_at, collection.head)
 
 
 def default_text_id(text: str) -> str:

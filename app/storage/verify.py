@@ -14,6 +14,7 @@ from app.storage.blobs import BlobStore
 from app.storage.database import Database, check_integrity
 from app.storage.gc import GRACE_SECONDS, find_leftovers, is_older
 from app.storage.sql import fetch_all
+from app.storage.tables import heads
 
 Fault = tuple[str, str, str]  # what, where, why
 REMEDIES = {
@@ -24,6 +25,7 @@ REMEDIES = {
     "blob_altered": "as for one that is missing; the server never serves the altered file, and an upload of the"
     " original bytes replaces it",
     "orphan": "harmless; a server removes it when it starts, and once a day, if it is older than an hour",
+    "head": "take it off (`PUT /v1/collections/NAME/head` with null) and teach the collection again",
     "no vector": "`sightline reembed` encodes everything anew; until then it is not found",
     "no row": "harmless, the answers leave it out; `sightline reembed` removes it",
 }
@@ -38,6 +40,7 @@ def find_faults(data_dir: Path, track: Track = track_nothing) -> list[Fault]:
         blobs = BlobStore(data_dir)
         faults += find_file_faults(database, blobs, track)
         faults += find_orphans(database, blobs)
+        faults += database.read(lambda c: [("head", name, why) for name, why in heads.find_faults(c)])
         return faults + database.read(lambda c: list(find_log_faults(c)))
 
 

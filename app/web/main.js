@@ -28,6 +28,7 @@ import { deselect, isSelecting, onSelectionChange, selectAll, selectedHits, togg
 import { getQuery, makeSearchKey, MAX_LIKE, readState, rememberFile, writeState } from "./state/url_state.js";
 import { showCollectionName, watchCollections } from "./views/collections.js";
 import { watchEvaluation } from "./views/evaluation.js";
+import { watchTeaching } from "./views/teaching.js";
 import { closeDetail, openDetail, watchDetail } from "./views/detail.js";
 import { closeDuplicates, openDuplicates, redrawDuplicates } from "./views/duplicates.js";
 import { showEmptyState, showNoFilterHits, showTextsIntro } from "./views/empty_state.js";
@@ -505,6 +506,10 @@ watchToast();
 watchSources(refresh);
 watchCollections({ onOpen: openCollection, onDelete: clearCache });
 watchEvaluation();
+watchTeaching(() => {
+  clearCache();
+  searchAgain();
+});
 watchSession();
 watchKeyboard(keyActions);
 watchDialogs();

@@ -30,6 +30,7 @@ REASONS = {
     "address": "needs the address of the repository",
     "half an hour": "measures for that long",
     "elsewhere": "needs pictures on another server, or a folder that a server was started for",
+    "captions": "needs a hundred pictures with captions",
     "exiftool": "needs a program that is not installed here",
     "proxy": "needs a proxy, a name and a certificate",
 }

@@ -6,11 +6,12 @@ from typing import Annotated
 
 from fastapi import Response
 from fastapi.responses import JSONResponse
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from app.api.dependencies import (
     DeleterDep,
     DryRunQuery,
+    HeadsDep,
     LibraryDep,
     ThreadsDep,
     is_collection_allowed,
@@ -22,6 +23,7 @@ from app.api.schemas import (
     CollectionOut,
     CollectionsOut,
     DeleteOut,
+    HeadId,
     RequestModel,
     SpaceOut,
     UnicodeText,
@@ -76,6 +78,20 @@ async def update_collection(
     return collection_response(await threads.writes.run(library.update_collection, name, body.description))
 
 
+class HeadChoice(RequestModel):
+    """The head that a collection is to use."""
+
+    model_config = ConfigDict(json_schema_extra=example(head="0f3a9c41d27be865"))
+
+    head: HeadId | None = Field(description="One that this collection was taught; null takes it off.")
+
+
+@router.put("/{name}/head")
+async def use_head(service: HeadsDep, threads: ThreadsDep, name: CollectionText, body: HeadChoice) -> CollectionOut:
+    """Use a head that the collection was taught, or none. The next search follows; no vector changes."""
+    return collection_response(await threads.writes.run(service.use, validate_collection(name), body.head))
+
+
 @router.delete("/{name}", status_code=204, response_model=None, responses={200: {"model": DeleteOut[CollectionOut]}})
 async def delete_collection(
     library: LibraryDep, deleter: DeleterDep, threads: ThreadsDep, name: DeletableName, dry_run: DryRunQuery = None
@@ -98,5 +114,6 @@ def collection_response(contents: CollectionInfo) -> CollectionOut:
         images=contents.images,
         texts=contents.texts,
         space=SpaceOut(fingerprint=space.fingerprint, model=space.model, d=space.d) if space else None,
+        head=contents.head,
         created_at=contents.created_at,
     )

@@ -32,7 +32,7 @@ from app.core.errors import Validation
 from app.core.types import Job
 from app.service.evaluation import EVALUATE, pack_parameters, validate_ks
 from app.sources.base import SourcePolicy
-from app.sources.pairs import CAPTIONS, PAIRS_PREFIX, read_pairs
+from app.sources.pairs import CAPTIONS, PAIRS_PREFIX, read_pairs, resolve_source
 
 MAX_SET_BYTES = 256 << 20
 SET = BodyLimit(lambda settings: settings.max_json_bytes, lambda settings: MAX_SET_BYTES)
@@ -100,7 +100,7 @@ async def evaluate_search(
         if is_json_type(content_type(request)):
             asked = await receive_json(request, EvaluationIn)
             content = partial(str.encode, asked.model_dump_json())
-            said = await threads.reads.run(resolve_source, asked, policy)
+            said = await threads.reads.run(resolve_pairs, asked, policy)
         else:
             asked, form = await receive_form(request, folder, EvaluationForm, 1)
             content = partial(hash_form, form)
@@ -119,13 +119,8 @@ async def evaluate_search(
     return JobOut.of(job)
 
 
-def resolve_source(asked: EvaluationIn, policy: SourcePolicy) -> dict[str, Any]:
+def resolve_pairs(asked: EvaluationIn, policy: SourcePolicy) -> dict[str, Any]:
     """The source of a set. Raises Validation unless it is the captions, or a set that the server may read."""
-    if asked.source == CAPTIONS:
-        if asked.pictures is not None:
-            raise Validation(f"pictures belongs to a set, not to the source {CAPTIONS}")
-        return {"source": CAPTIONS}
-    if not asked.source.startswith(PAIRS_PREFIX):
-        raise Validation(f"source must be {CAPTIONS} or {PAIRS_PREFIX}PATH")
-    path = policy.folders.resolve_file(asked.source.removeprefix(PAIRS_PREFIX))
-    return {"source": f"{PAIRS_PREFIX}{path}"}
+    if asked.source == CAPTIONS and asked.pictures is not None:
+        raise Validation(f"pictures belongs to a set, not to the source {CAPTIONS}")
+    return {"source": resolve_source(asked.source, policy.folders)}

@@ -302,6 +302,7 @@ def search_response(search: SearchService, found: SearchResult, query: SearchQue
                 "normalisation": "nnn" if found.is_normalised else "off",
                 "templates": found.templates,
                 **query.arranged,
+                "head": found.head,
             },
             "facets": facets_out(found.facets) if query.arrangement.facets else None,
             "verdict": found.verdict and asdict(found.verdict),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import apsw
 
 from app.storage.sql import fetch_all, fetch_one
-from app.storage.tables import collections, images, job_control, jobs, work_queue
+from app.storage.tables import collections, heads, images, job_control, jobs, work_queue
 
 
 def begin(c: apsw.Connection, name: str) -> tuple[str, list[tuple[str, int]]]:
@@ -20,7 +20,7 @@ def begin(c: apsw.Connection, name: str) -> tuple[str, list[tuple[str, int]]]:
     Returns the label, and the uploads (job, number) whose files the caller removes. Raises NotFound.
     """
     collection = collections.require(c, name)
-    c.execute("UPDATE collections SET name = NULL, space = NULL WHERE label = ?", (collection.label,))
+    c.execute("UPDATE collections SET name = NULL, space = NULL, head = NULL WHERE label = ?", (collection.label,))
     # No search finds what its jobs added, so nobody may wait until an index has it.
     c.execute("UPDATE jobs SET last_seq = 0 WHERE collection = ?", (collection.label,))
     running = fetch_all(
@@ -61,6 +61,7 @@ def delete_batch(c: apsw.Connection, label: str, limit: int, unused: Callable[[s
 
 def finish(c: apsw.Connection, label: str) -> None:
     """Delete the row of a collection whose rows are all deleted; it stays while there are jobs with its label."""
+    heads.delete_of_collection(c, label)
     c.execute(
         "DELETE FROM collections WHERE label = ?1 AND name IS NULL"
         " AND NOT EXISTS (SELECT 1 FROM jobs WHERE collection = ?1)",

@@ -21,19 +21,21 @@ LABEL_OF_NAME = "(SELECT label FROM collections WHERE name = ?)"
 """SQL for the label of a name; NULL, which no row has, when there is no such collection."""
 IN_COLLECTION = "collection = " + LABEL_OF_NAME
 PAGE = "WHERE " + IN_COLLECTION + " AND key < ? ORDER BY key DESC LIMIT ?"
-COLUMNS = "SELECT name, label, description, space, created_at FROM collections "
+COLUMNS = "SELECT name, label, description, space, created_at, head FROM collections "
 LABEL_SEPARATOR = "~"  # between name and number of a label; no name has it
 
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A named set of pictures and texts. `space` is the fingerprint of its space, None until its first vector."""
+    """A named set of pictures and texts. `space` is the fingerprint of its space, None until its first vector; `head`
+    is the head that it uses."""
 
     name: str
     label: str
     description: str
     space: str | None
     created_at: str
+    head: str | None = None
 
 
 def name_from_label(label: str) -> str:

@@ -296,6 +296,21 @@ export function startEvaluation() {
   return send("POST", withCollection("v1/evaluations"), { source: "captions" });
 }
 
+/** Let the server learn what the captions of the collection mean, without using it yet; gives the job. */
+export function startTeaching() {
+  return send("POST", withCollection("v1/heads"), { source: "captions", take_on: false });
+}
+
+/** What the collection was taught: {heads}, newest first. */
+export function listHeads() {
+  return request(`v1/heads?collection=${currentCollection()}`);
+}
+
+/** Let the collection use a head; null takes it off. */
+export function useHead(head) {
+  return send("PUT", `v1/collections/${currentCollection()}/head`, { head });
+}
+
 export function getJob(id) {
   return request(`v1/jobs/${id}`);
 }

@@ -75,7 +75,7 @@ function describeResult({ result, finished_at }) {
   const { text_to_image: texts, image_to_text: pictures, misses, warnings } = result;
   const made = make("p", { className: "muted" }, translate("evaluation_of", { n: result.n, model: result.model, date: formatDate(finished_at) }));
   const told = warnings.filter(({ code }) => code !== "captions_searched").map((warning) => make("p", { className: "muted" }, describeError(warning)));
-  return [make("p", {}, describeRecall(texts)), makeTable(texts, pictures), made, ...told, ...describeMisses(misses.text_to_image)];
+  return [make("p", {}, describeRecall(texts)), makeTable([["evaluation_texts", texts], ["evaluation_pictures", pictures]]), made, ...told, ...describeMisses(misses.text_to_image)];
 }
 
 /** "8 of 10 captions find their picture among the first 10." */
@@ -88,16 +88,17 @@ function listKs(figures) {
   return Object.keys(figures).filter((name) => name.startsWith("R@")).map((name) => Number(name.slice(2)));
 }
 
-function formatShare(share) {
+export function formatShare(share) {
   return `${(100 * share).toFixed(share === 1 ? 0 : 1)} %`;
 }
 
-function makeTable(texts, pictures) {
-  const ks = listKs(texts);
+/** `lines`: [name of the label, figures] each. */
+export function makeTable(lines) {
+  const ks = listKs(lines[0][1]);
   const head = make("tr", {}, make("td"), ...ks.map((k) => make("th", { scope: "col" }, translate("evaluation_first", { k }))));
   const line = (label, figures) =>
     make("tr", {}, make("th", { scope: "row" }, translate(label)), ...ks.map((k) => makeCell(figures, `R@${k}`)));
-  return make("table", { className: "figures" }, head, line("evaluation_texts", texts), line("evaluation_pictures", pictures));
+  return make("table", { className: "figures" }, head, ...lines.map(([label, figures]) => line(label, figures)));
 }
 
 function makeCell(figures, name) {

@@ -14,6 +14,7 @@ import httpx2 as httpx
 from app.core.types import KeyScope
 from app.service.auth import ApiKeyService
 from app.storage.database import Database
+from app.storage.tables import heads
 from tests.app.api.asking import make_picture
 from tests.support.servers import RunningServer
 
@@ -22,7 +23,7 @@ _addresses = itertools.count(1)
 
 @dataclass
 class Guarded:
-    """A server with a picture, a job and a text in `default`, and keys of every kind."""
+    """A server with a picture, a job, a text and a head in `default`, and keys of every kind."""
 
     server: RunningServer
     access: ApiKeyService
@@ -30,6 +31,7 @@ class Guarded:
     ids: dict[str, str]
     image: str
     job: str
+    head: str
 
     def address(self) -> str:
         """An address that nobody has asked from."""
@@ -66,6 +68,8 @@ def guarded_server(data: Path) -> Iterator[Guarded]:
         job = server.wait_job(server.bulk([("a.png", make_picture("blue"))])["id"])["id"]
         assert server.http.post("/v1/texts", json={"texts": [{"id": "inside", "text": "red"}]}).status_code == 200
         database = Database(data / "sightline.db")
+        space = server.http.get("/v1/stats").json()["model"]["space"]
+        head = database.write(lambda c: heads.save(c, "default", space, b"", {}, maps_pictures=True))
         access = ApiKeyService(database)
         keys: dict[str, str] = {}
         ids: dict[str, str] = {}
@@ -82,5 +86,5 @@ def guarded_server(data: Path) -> Iterator[Guarded]:
             ids[kind] = made.id
         access.revoke(ids["revoked"])
         keys["unknown"] = "sl_000000000000_" + "A" * 43
-        yield Guarded(server, access, keys, ids, image, job)
+        yield Guarded(server, access, keys, ids, image, job, head)
         database.close()

@@ -82,15 +82,18 @@ def test_a_key_of_another_collection_finds_nothing_here(call: str, guarded: Guar
     if call in ("GET /v1/models", "GET /v1/sources", *(one for one in ROUTE_SCOPES if "/v1/session" in one)):
         return  # they are about no collection
     where = [fill_path(guarded, path, name) for name in ("default", "nowhere")]
-    if "/jobs/{id}" in path or "/collections" in path:  # which take no collection
+    if "/jobs/{id}" in path or "/heads/{id}" in path or "/collections" in path:  # which take no collection
         where = [one.split("?")[0] for one in where]
     here = guarded.ask("elsewhere", method, where[0], **make_request(call, "default"))
     nowhere = guarded.ask(
-        "elsewhere", method, where[1].replace(guarded.job, "nothing"), **make_request(call, "nowhere")
+        "elsewhere",
+        method,
+        where[1].replace(guarded.job, "nothing").replace(guarded.head, "0" * 16),
+        **make_request(call, "nowhere"),
     )
     assert (here.status_code, shape(here)) == (nowhere.status_code, shape(nowhere))
     if here.status_code == 200:
-        assert here.json() in ({"jobs": []}, {"collections": []})
+        assert here.json() in ({"jobs": []}, {"collections": []}, {"heads": []})
     else:
         assert here.status_code == (403 if call in ALL_COLLECTIONS_ROUTES else 404), here.text
 
@@ -105,6 +108,9 @@ def make_request(call: str, collection: str) -> dict[str, object]:
         "POST /v1/classify": {"image_id": "inside", "labels": ["red", "blue"]},
         "PATCH /v1/images/{id}": {"caption": "mine now"},
         "PATCH /v1/collections/{name}": {"description": "mine now"},
+        "PUT /v1/collections/{name}/head": {"head": None},
+        "POST /v1/heads": {"source": "captions"},
+        "POST /v1/evaluations": {"source": "captions"},
     }
     if call in bodies:
         return {"json": bodies[call]}
@@ -115,7 +121,7 @@ def make_request(call: str, collection: str) -> dict[str, object]:
 
 def shape(answer: httpx.Response) -> str:
     text = re.sub(r'"request_id":"\w+"', "", answer.text)
-    return re.sub(r"no job '\w+'", "no job", text).replace("nowhere", "default")
+    return re.sub(r"no (job|head) '\w+'", r"no \1", text).replace("nowhere", "default")
 
 
 @pytest.mark.parametrize("call", ["POST /v1/images", "POST /v1/images/bulk", "POST /v1/search/image"])

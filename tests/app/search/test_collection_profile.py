@@ -21,6 +21,7 @@ from app.search.collection_profile import (
     CollectionProfiles,
     describe,
 )
+from app.search.heads import Head
 from app.search.templates import PLAIN
 from app.storage.database import Database
 from app.storage.tables import embeddings, images, texts, work_queue
@@ -164,6 +165,28 @@ def test_stored_texts_are_in_the_bank(world: World) -> None:
     bank = profiles._read_bank("default")
     np.testing.assert_array_equal(bank[-1], WORDS[1])
     assert len(bank) == len(profiles._read_generic()) + 1
+
+
+def test_texts_are_measured_through_the_head_that_the_collection_uses(world: World) -> None:
+    world.fill(120, caption="a thing n{}")
+    turn = np.linalg.qr(np.random.default_rng(7).standard_normal((D, D)))[0].astype(np.float32)
+    heads: dict[str, Head] = {}
+
+    def encode_turned(texts: Sequence[str]) -> Sequence[Embeddings]:
+        return list(np.stack(encode(texts)) @ turn.T)
+
+    use = lambda *_: nullcontext(world.index)  # noqa: E731
+    profiles = CollectionProfiles(world.database, SmallEncoder(), encode_turned, use, heads.get)
+    assert profiles.measure("default").trust < 0.2
+    heads["default"] = head = Head("one", turn)
+    measured = profiles.measure("default")
+    assert (measured.trust, measured.head) == (1.0, "one")
+    profiles._measured["default"] = measured
+    assert profiles.get("default", 0, head) is measured
+    assert profiles.get("default", 0) is UNKNOWN
+    assert profiles._waiting == {}
+    profiles.get("default", 120, Head("another", turn))
+    assert profiles._waiting == {"default": 120}
 
 
 def test_a_collection_is_measured_when_it_is_asked_for(world: World) -> None:

@@ -23,7 +23,7 @@ def birds(server: RunningServer) -> Iterator[dict[str, Any]]:
 def test_default_is_there_with_its_counts_and_space(server: RunningServer) -> None:
     upload_ready(server)
     (collection,) = server.http.get("/v1/collections").json()["collections"]
-    assert set(collection) == {"name", "description", "images", "texts", "space", "created_at"}
+    assert set(collection) == {"name", "description", "images", "texts", "space", "head", "created_at"}
     stats = server.http.get("/v1/stats").json()
     assert collection["name"] == "default"
     assert collection["images"] == stats["images"]["total"] > 0

@@ -1,0 +1,182 @@
+"""Heads: teach a collection one, list them, delete one. `PUT /v1/collections/{name}/head` chooses among them."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from fastapi import Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.admission import BodyLimit, content_type, is_json_type
+from app.api.dependencies import (
+    DecodePoolDep,
+    DryRunQuery,
+    HeadsDep,
+    JobsDep,
+    LibraryDep,
+    OptionalCollectionDep,
+    SourcePolicyDep,
+    ThreadsDep,
+    is_collection_allowed,
+    merge_query,
+    open_incoming_folder,
+    receive_json,
+    validate_collection,
+)
+from app.api.idempotency import IdempotencyDep, hash_form
+from app.api.multipart import File, FormModel, describe_form, receive_form
+from app.api.openapi import CollectionText, describe_field
+from app.api.routes.jobs import job_response
+from app.api.schemas import CollectionName, DeleteOut, HeadId, JobOut, RequestModel, ShortText, SpaceOut, example
+from app.api.strict_route import new_router
+from app.core.errors import NotFound
+from app.core.types import HeadInfo, Job
+from app.service.evaluation import pack_parameters
+from app.service.heads import TEACH
+from app.sources.pairs import CAPTIONS, PAIRS_PREFIX, read_pairs, resolve_source
+
+MAX_SET_BYTES = 64 << 20
+SET = BodyLimit(lambda settings: settings.max_json_bytes, lambda settings: MAX_SET_BYTES)
+router = new_router("/v1/heads", "collections", SET)
+
+Split = Annotated[ShortText, Field(description="Which part of a set of Karpathy's form.", examples=["train"])]
+DryRun = Annotated[bool, Field(description="Tell the figures, and keep no head (false).")]
+TakeOn = Annotated[bool, Field(description="Use the head from its end on, if it is kept (true).")]
+
+
+class HeadIn(RequestModel):
+    """What to teach a collection by."""
+
+    model_config = ConfigDict(json_schema_extra=example(source="captions"))
+
+    source: Annotated[
+        ShortText,
+        Field(
+            description=f"`{CAPTIONS}`: those of the collection; `{PAIRS_PREFIX}PATH`: a set of pairs on the server."
+        ),
+        describe_field(pattern=f"^({CAPTIONS}$|{PAIRS_PREFIX})"),
+    ]
+    split: Split = "train"
+    dry_run: DryRun = False
+    take_on: TakeOn = True
+    collection: CollectionName = None
+
+
+class HeadForm(FormModel):
+    """A set of pairs to teach a collection by."""
+
+    file: File
+    split: Split = "train"
+    dry_run: DryRun = False
+    take_on: TakeOn = True
+    collection: CollectionName = None
+
+
+class HeadOut(BaseModel):
+    """A head that a collection was taught."""
+
+    id: str
+    collection: str
+    space: SpaceOut
+    is_used: bool = Field(description="Whether the collection uses it; it counts while the server has its model.")
+    figures: dict[str, Any] = Field(description="What was measured on held-out pairs, as in the result of its job.")
+    created_at: str
+
+    @classmethod
+    def of(cls, head: HeadInfo) -> Self:
+        space = SpaceOut(fingerprint=head.space, model=head.model, d=head.d)
+        figures = dict(head.figures)
+        return cls(
+            id=head.id,
+            collection=head.collection,
+            space=space,
+            is_used=head.is_used,
+            figures=figures,
+            created_at=head.created_at,
+        )
+
+
+class HeadsOut(BaseModel):
+    """Heads, newest first."""
+
+    heads: list[HeadOut]
+
+
+HEAD_FORM = describe_form(HeadForm)
+HEAD_FORM["requestBody"]["content"]["application/json"] = {"schema": HeadIn.model_json_schema()}
+
+
+@router.post("", status_code=202, openapi_extra=HEAD_FORM, response_model=JobOut)
+async def teach_head(
+    request: Request,
+    library: LibraryDep,
+    jobs: JobsDep,
+    pool: DecodePoolDep,
+    policy: SourcePolicyDep,
+    threads: ThreadsDep,
+    collection: OptionalCollectionDep,
+    idempotency: IdempotencyDep,
+) -> Any:
+    """Teach a collection a head. A job learns a linear map of texts from pairs, and keeps it only if it helps.
+
+    The pairs are the captions of the collection, or a set that is sent along or lies on the server.
+    """
+    async with open_incoming_folder(library, threads) as folder:
+        asked: HeadIn | HeadForm
+        if is_json_type(content_type(request)):
+            asked = await receive_json(request, HeadIn)
+            content = partial(str.encode, asked.model_dump_json())
+            said: dict[str, Any] = {"source": await threads.reads.run(resolve_source, asked.source, policy.folders)}
+        else:
+            asked, form = await receive_form(request, folder, HeadForm, 1)
+            content = partial(hash_form, form)
+            suffix = Path(asked.file.filename).suffix
+            pairs = await threads.writes.run(read_pairs, pool, asked.file.path, suffix, asked.split)
+            said = await threads.reads.run(pack_parameters, pairs)
+        named = validate_collection(merge_query(asked, collection=collection).collection)
+        said |= {"split": asked.split, "dry_run": asked.dry_run, "take_on": asked.take_on}
+        async with idempotency.begin(content, Job, job_response) as call:
+            if (replay := call.replay) is not None:
+                return replay
+            begun = await threads.writes.run(jobs.add_task, named, TEACH, said, call.slot)
+    return JobOut.of(begun)
+
+
+@router.get("")
+async def list_heads(
+    service: HeadsDep,
+    threads: ThreadsDep,
+    collection: Annotated[CollectionText | None, Query(description="Only those of this collection.")] = None,
+) -> HeadsOut:
+    """List heads, newest first."""
+    named = None if collection is None else validate_collection(collection)
+    found = await threads.reads.run(service.list_all, named)
+    return HeadsOut(heads=[HeadOut.of(head) for head in found if is_collection_allowed(head.collection)])
+
+
+@router.get("/{id}")
+async def get_head(service: HeadsDep, threads: ThreadsDep, id: HeadId) -> HeadOut:
+    """Get one head, with its figures."""
+    return HeadOut.of(require_allowed(await threads.reads.run(service.get, id)))
+
+
+@router.delete("/{id}", status_code=204, response_model=None, responses={200: {"model": DeleteOut[HeadOut]}})
+async def delete_head(
+    service: HeadsDep, threads: ThreadsDep, id: HeadId, dry_run: DryRunQuery = None
+) -> Response | None:
+    """Delete a head. A collection that uses it searches without one from now on."""
+    head = require_allowed(await threads.reads.run(service.get, id))
+    if dry_run:
+        return JSONResponse(DeleteOut.dry_run(HeadOut.of(head)).model_dump())
+    await threads.writes.run(service.delete, id)
+    return None
+
+
+def require_allowed(head: HeadInfo) -> HeadInfo:
+    """Raise NotFound for the head of a collection that this request's key is not bound to."""
+    if not is_collection_allowed(head.collection):
+        raise NotFound(f"there is no head {head.id!r}")
+    return head

@@ -701,6 +701,7 @@ class SearchForm(FormModel, ArrangementIn):
     target: Annotated[Target | None, Field(examples=["images"])] = None
     filter: FormFilter = None
     exact: Annotated[bool | None, Field(description=EXACT, examples=[False])] = None
+    mode: Annotated[Mode | None, Field(description="A picture has no words: `vector`.", examples=["vector"])] = None
     score_threshold: Annotated[ScoreThreshold | None, Field(description=SCORE_THRESHOLD, examples=[0.3])] = None
     collection: CollectionName = None
 

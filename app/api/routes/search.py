@@ -204,6 +204,7 @@ async def search_by_image(
         parts, collection = [QueryPart(picture=asked.file.path)], validate_collection(asked.collection)
         arrangement = asked.parse(k, target)
         least, exact = asked.score_threshold, bool(asked.exact)
+        validate_mode(asked.mode, target, exact, parts)
         query = SearchQuery(parts, target, k, collection, parsed, exact, score_threshold=least, arrangement=arrangement)
         async with take_seat(request, PICTURES):
             found = await threads.queries.run(searcher.search, query)

@@ -92,7 +92,13 @@ def test_an_exact_search_and_one_with_parameters_can_be_asked_for(server: Runnin
         assert ask(server, {"image_id": red}, **more)["hits"] == plain["hits"], more
     words: dict[str, Any] = {"q": "red", "k": 1000}
     exact = server.http.get("/v1/search", params={**words, "exact": "true"}).json()
-    assert exact["applied"] == {"mode": "vector", "model_trust": None, "normalisation": "off", "templates": []}
+    assert exact["applied"] == {
+        "mode": "vector",
+        "model_trust": None,
+        "normalisation": "off",
+        "templates": [],
+        "head": None,
+    }
     assert exact["hits"] == server.http.get("/v1/search", params={**words, "mode": "vector"}).json()["hits"]
     check_refusal(server.http.get("/v1/search", params={**words, "exact": "perhaps"}), 422, "validation")
 
@@ -455,3 +461,12 @@ def test_a_mode_that_cannot_be_is_refused(
     response = server.http.post("/v1/search", json={"query": [part], **more})
     check_refusal(response, 422, "validation")
     assert reason in response.json()["detail"]
+
+
+def test_a_picture_is_searched_by_its_vector_alone(server: RunningServer) -> None:
+    sent = {"file": ("a.png", make_picture())}
+    answer = server.http.post("/v1/search/image", files=sent, data={"mode": "vector"})
+    assert (answer.status_code, answer.json()["applied"]["mode"]) == (200, "vector")
+    refused = server.http.post("/v1/search/image", files=sent, data={"mode": "hybrid"})
+    check_refusal(refused, 422, "validation")
+    assert "no words" in refused.json()["detail"]

@@ -6,7 +6,6 @@ that search it in the same way, one read of the rows.
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -21,19 +20,15 @@ import numpy as np
 from app.core.errors import SightlineError
 from app.core.metrics import ProcessMetrics
 from app.core.tracing import span
-from app.core.types import DEFAULT_COLLECTION, AnswerWarning, Hit, Image, Mode, Status, Target, Text
+from app.core.types import AnswerWarning, Hit, Image, Status, Target, Text
 from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
 from app.encoder.protocol import Embeddings, Encoder, check_vectors
 from app.search import hubs
 from app.search.arrange import (
-    AS_RANKED,
     MAX_ARRANGED,
-    Arrangement,
     apply_feedback,
     arrange,
-    describe,
-    feedback_shares,
     order_hits,
     warn_of_fields,
 )
@@ -41,22 +36,21 @@ from app.search.collection_profile import UNKNOWN, CollectionProfiles, Profile
 from app.search.facets import Counts, FacetCounter
 from app.search.fusion import (
     DEPTH,
-    EQUAL_WEIGHTS,
     Described,
     FusedHit,
-    Weights,
     find_highlights,
     fuse,
     rate_matches,
 )
 from app.search.heads import INACTIVE, Head, HeadCache
+from app.search.query import SearchQuery, SearchResult
 from app.search.query_encoder import EncodedParts, QueryEncoder, QueryPart, result_or_error
 from app.search.templates import PLAIN, is_short
-from app.search.verdict import Verdict, judge, judge_words, measure_deviations, sigmoid
+from app.search.verdict import Verdict, judge, judge_words
+from app.search.zero_shot import ZeroShot
 from app.storage import keywords
 from app.storage.database import Database
 from app.storage.filters import sql
-from app.storage.filters.model import Filter
 from app.storage.sql import Row
 from app.storage.tables import embeddings, images, texts
 from app.storage.tables.images import image_from_row
@@ -68,89 +62,7 @@ from index.types import Ids, Scores
 RecordQuery = Callable[[tuple[str, Target], VectorIndex, Embeddings, SearchParams, int], None]
 
 EXTRA_HITS = 16  # asked for beyond k, because rows may be deleted faster than the index follows
-LABEL_PLACEHOLDER = re.compile(r"\{label\}|\{\}")  # where a label goes in a template
-NOT_CALIBRATED = (
-    "this collection does not tell yet how near a text must be to fit: it has too few pictures, was not measured yet,"
-    " or its right texts are no nearer than others; compare the scores of several texts"
-)
 JUDGED_HITS = 3  # in which all words of a query are looked for
-
-
-@dataclass(frozen=True, slots=True)
-class SearchQuery:
-    """One search: its parts, what it searches, which rows `filter` allows, and how.
-
-    `exact` compares with every vector; `nprobe` and `refine_k` replace what an approximate index was calibrated to.
-    Without `mode`, a search for pictures by words alone is hybrid. `templates` None leaves the choice to the searcher.
-    Hits below `score_threshold` are left out. With `calibrate` the answer says whether anything fits.
-    `like` and `unlike` are ids of pictures; the latter are no hits.
-    """
-
-    parts: Sequence[QueryPart]
-    target: Target = "images"
-    k: int = 10
-    collection: str = DEFAULT_COLLECTION
-    filter: Filter | None = None
-    exact: bool = False
-    nprobe: int | None = None
-    refine_k: int | None = None
-    mode: Mode | None = None
-    weights: Weights = EQUAL_WEIGHTS
-    templates: Sequence[str] | None = None
-    score_threshold: float | None = None
-    calibrate: bool = True
-    arrangement: Arrangement = AS_RANKED
-    like: Sequence[str] = ()
-    unlike: Sequence[str] = ()
-
-    @property
-    def end(self) -> int:
-        """How many places it has, with those that it skips."""
-        return self.arrangement.offset + self.k
-
-    @property
-    def arranged(self) -> dict[str, str | float]:
-        """How its hits are arranged, as an answer says it."""
-        like, unlike = feedback_shares(has_words=bool(self.words))
-        return describe(self.arrangement, (like if self.like else 0.0, unlike if self.unlike else 0.0))
-
-    @property
-    def applied_mode(self) -> Mode:
-        """The mode; without one, that which fits the query."""
-        return self.mode or ("hybrid" if self.is_calibrated else "vector")
-
-    @property
-    def is_calibrated(self) -> bool:
-        """Whether it asks for pictures by words alone: what is known of the collection holds for such searches."""
-        is_words = bool(self.words) and all(part.text is not None for part in self.parts)
-        return is_words and self.target == "images" and not self.exact
-
-    @property
-    def words(self) -> str:
-        """What a keyword search looks for: the texts that are not turned away from."""
-        return " ".join(part.text for part in self.parts if part.text is not None and part.weight > 0)
-
-
-@dataclass(frozen=True, slots=True)
-class SearchResult:
-    """The answer: hits, best first; milliseconds by stage; how many vectors were compared; what is odd in the query.
-
-    `trust` is that of the model if words were ranked beside the vectors; `head` is that which the query went through,
-    `model` the one that answered.
-    """
-
-    hits: list[Hit]
-    took_ms: dict[str, float]
-    searched: int
-    mode: Mode
-    trust: float | None = None
-    templates: Sequence[str] = ()
-    is_normalised: bool = False
-    verdict: Verdict | None = None
-    facets: Mapping[str, Counts] = field(default_factory=dict)
-    warnings: list[AnswerWarning] = field(default_factory=list)
-    head: str | None = None
-    model: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -234,6 +146,7 @@ class Searcher:
         self._filter_cache = self._facets.filters
         self.heads = HeadCache(database, encoder.space.fingerprint)
         self.profiles = CollectionProfiles(database, encoder, self._query_encoder.encode_texts, use, self.heads.get)
+        self.zero_shot = ZeroShot(encoder, self._query_encoder, self.profiles, self.heads, use)
         self.running = 0  # calls that are being answered right now
         self._lock = threading.Lock()  # of `running`
 
@@ -443,71 +356,6 @@ class Searcher:
             return []
         vectors = check_vectors(np.stack(self._query_encoder.encode_texts(sentences)))
         return [vector.astype("<f4").tobytes() for vector in vectors]
-
-    def warn_of_labels(self, labels: Sequence[str], template: str) -> list[AnswerWarning]:
-        """What is odd about the labels and the template of a classification, and which labels it makes too long."""
-        words = " ".join(LABEL_PLACEHOLDER.split(template))
-        found = [one for one in self.reader.warn(words, "template") if one.code == "language_unknown"]
-        for n, label in enumerate(labels):
-            found += self.reader.warn(label, f"labels.{n}", fill_template(template, label))
-        return found
-
-    def classify(
-        self, collection: str, part: QueryPart, labels: Sequence[str], template: str
-    ) -> list[tuple[str, float]]:
-        """Labels with their probabilities, likeliest first.
-
-        A softmax with the model's own temperature; of a model that was trained to judge each pair alone, its sigmoid.
-        """
-        with self._use(collection, "images"):  # raises NotFound
-            pass
-        sentences = [fill_template(template, label) for label in labels]
-        image = self.embed(collection, [part])
-        vectors = self._encode_for_pictures(collection, sentences)
-        logits = self._encoder.temperature * (vectors @ image)
-        if (bias := self._encoder.logit_bias) is not None:
-            shares = sigmoid(logits + bias)
-        else:
-            odds = np.exp(logits - logits.max())
-            shares = odds / odds.sum()
-        order = np.argsort(-logits, kind="stable")
-        return [(labels[n], float(shares[n])) for n in order]
-
-    def match(self, collection: str, part: QueryPart, words: Sequence[str]) -> list[tuple[float, float | None]]:
-        """The cosine of a picture with each text, and the probability that it fits; None where nothing tells that.
-
-        Raises NotFound, Rejected, Busy.
-        """
-        with self._use(collection, "images") as index:
-            profile = self.profiles.get(collection, index.ntotal, self.heads.get(collection))
-        image = self.embed(collection, [part])
-        vectors = self._encode_for_pictures(collection, words)
-        scores = vectors @ image
-        if (bias := self._encoder.logit_bias) is not None:
-            shares = sigmoid(self._encoder.temperature * scores + bias).tolist()
-        elif profile.calibration is not None and profile.sample is not None:
-            deviations = measure_deviations(scores, vectors, profile.sample)
-            shares = profile.calibration.probability(scores, deviations).tolist()
-        else:
-            shares = [None] * len(words)
-        return list(zip(scores.tolist(), shares, strict=True))
-
-    def _encode_for_pictures(self, collection: str, words: Sequence[str]) -> Embeddings:
-        """The vectors of texts [n, d] to compare with pictures of this collection: through its head, if it uses one."""
-        vectors = np.stack(self._query_encoder.encode_texts(words))
-        return vectors if (head := self.heads.get(collection)) is None else head.map_texts(vectors)
-
-    def warn_of_matches(self, words: Sequence[str], found: Sequence[tuple[float, float | None]]) -> list[AnswerWarning]:
-        """What is odd about the texts of a match, and whether nothing tells how probable they are."""
-        warnings = [one for n, text in enumerate(words) for one in self.reader.warn(text, f"text.{n}")]
-        if any(share is None for _, share in found):
-            warnings.append(AnswerWarning("not_calibrated", NOT_CALIBRATED))
-        return warnings
-
-
-def fill_template(template: str, label: str) -> str:
-    """The template with the label in each of its blanks."""
-    return label.join(LABEL_PLACEHOLDER.split(template))
 
 
 def attempt(searches: Sequence[_Search], stage: Callable[[_Search], None]) -> None:

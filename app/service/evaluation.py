@@ -27,8 +27,9 @@ from app.encoder.protocol import Embeddings, Encoder, Pixels, check_vectors
 from app.encoder.reading import TextReader, guess_language
 from app.search.evaluation import DEFAULT_K, MIN_QUERIES, Evaluation, Miss, Ranks, evaluate
 from app.search.heads import Head
+from app.search.query import SearchQuery, SearchResult
 from app.search.query_encoder import QueryPart
-from app.search.searcher import Searcher, SearchQuery, SearchResult
+from app.search.searcher import Searcher
 from app.search.templates import PLAIN
 from app.service.search_service import SearchService
 from app.service.tasks import TaskContext, TaskStopped

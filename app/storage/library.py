@@ -14,7 +14,6 @@ from io import BufferedReader
 from pathlib import Path
 
 import apsw
-import numpy as np
 
 from app.core.errors import BlobMissing, NotFound, QueueFull, map_os_errors
 from app.core.types import AnswerWarning, CollectionInfo, EmbeddingSpace, Image, ItemError, Metadata, NewImage, Text
@@ -477,6 +476,8 @@ def require_text(c: apsw.Connection, collection: str, id: str) -> Text:
 
 def unpack_vector(packed: bytes) -> list[float]:
     """The numbers of a stored vector, each with the digits that a float32 has."""
+    import numpy as np  # only here: commands on keys need no numpy
+
     return [float(str(one)) for one in np.frombuffer(packed, "<f4")]
 
 

@@ -30,8 +30,9 @@ from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
 from app.encoder.loader import load_encoder
 from app.encoder.protocol import Embeddings, Encoder
+from app.search.query import SearchQuery
 from app.search.query_encoder import QueryPart
-from app.search.searcher import Searcher, SearchQuery
+from app.search.searcher import Searcher
 from app.storage.database import Database
 from app.storage.tables import embeddings, images, work_queue
 from bench.experiments.scores import GALLERY, encode_pictures

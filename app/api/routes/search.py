@@ -73,9 +73,9 @@ from app.core.settings import Settings
 from app.decode.headers import read_header
 from app.decode.limits import JPEG_FACTOR, PictureLimits
 from app.search.fusion import Weights
+from app.search.query import SearchQuery, SearchResult
 from app.search.query_encoder import QueryPart, result_or_error
 from app.search.query_syntax import parse_weighted_query
-from app.search.searcher import SearchQuery, SearchResult
 from app.search.templates import PLAIN, fill
 from app.service.search_service import SearchService
 from app.storage.filters.parser import parse_filter
@@ -233,8 +233,10 @@ async def classify_image(
         check_labels(asked.labels, asked.template, settings)
         collection = validate_collection(merge_query(asked, collection=collection).collection)
         async with take_seat(request, BATCHES):
-            found = await threads.queries.run(searcher.classify, collection, part, asked.labels, asked.template)
-        warnings = await threads.queries.run(searcher.warn_of_labels, asked.labels, asked.template)
+            found = await threads.queries.run(
+                searcher.zero_shot.classify, collection, part, asked.labels, asked.template
+            )
+        warnings = await threads.queries.run(searcher.zero_shot.warn_of_labels, asked.labels, asked.template)
     return ClassifyOut(
         labels=[LabelOut(label=label, probability=share) for label, share in found],
         warnings=[WarningOut.of(warning) for warning in warnings],
@@ -266,8 +268,8 @@ async def match_texts(
             validate_query(text, settings)
         collection = validate_collection(merge_query(asked, collection=collection).collection)
         async with take_seat(request, BATCHES):
-            found = await threads.queries.run(searcher.match, collection, part, asked.text)
-        warnings = await threads.queries.run(searcher.warn_of_matches, asked.text, found)
+            found = await threads.queries.run(searcher.zero_shot.match, collection, part, asked.text)
+        warnings = await threads.queries.run(searcher.zero_shot.warn_of_matches, asked.text, found)
     return MatchesOut(
         matches=[
             MatchOut(

@@ -48,6 +48,7 @@ TREE = """
     │   ├── ReadOnly               503 read_only
     │   └── ModelUnavailable       503 model_unavailable
     ├── StorageFull                507 storage_full
+    ├── HeadRefused                422 head_refused
     ├── Timeout                    504 timeout
     └── StartupError               the service cannot start; the command prints one line, no traceback
 """

@@ -84,7 +84,11 @@ def apply_step(database: Database, step: Any) -> None:
 def test_counts_are_those_of_the_rows_as_they_are(folder: Path, steps: list[Any]) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         database = Database(Path(scratch) / "sightline.db")
-        database.write(lambda c: c.execute("INSERT INTO collections VALUES ('other', '', NULL, '', 'other', 0)"))
+        database.write(
+            lambda c: c.execute(
+                "INSERT INTO collections (name, description, created_at, label) VALUES ('other', '', '', 'other')"
+            )
+        )
         counter = FacetCounter(database)
         red = parse_filter({"key": "tags", "match": {"value": "red"}}, "images")
         for step in [*steps, ("ask", 0, (), None)]:

@@ -22,8 +22,9 @@ from app.search.arrange import Arrangement
 from app.search.collection_profile import DEFAULT_TRUST, Profile
 from app.search.fusion import EQUAL_WEIGHTS, fuse
 from app.search.hubs import HubBiases
+from app.search.query import SearchQuery, SearchResult
 from app.search.query_encoder import QueryPart
-from app.search.searcher import EXTRA_HITS, Searcher, SearchQuery, SearchResult
+from app.search.searcher import EXTRA_HITS, Searcher
 from app.search.templates import PLAIN
 from app.storage import keywords
 from app.storage.database import Database
@@ -336,7 +337,9 @@ def test_a_row_of_another_collection_is_never_an_answer(world: World) -> None:
 
 
 def test_classify_gives_probabilities_that_sum_to_1_likeliest_first(world: World) -> None:
-    shares = world.searcher.classify("default", QueryPart(image_id="red"), ["blue", "red", "green"], "a {} thing")
+    shares = world.searcher.zero_shot.classify(
+        "default", QueryPart(image_id="red"), ["blue", "red", "green"], "a {} thing"
+    )
     assert shares[0][0] == "red"
     assert sum(share for _, share in shares) == pytest.approx(1.0)
     assert [share for _, share in shares] == sorted((share for _, share in shares), reverse=True)
@@ -345,7 +348,7 @@ def test_classify_gives_probabilities_that_sum_to_1_likeliest_first(world: World
 
 def test_classify_is_a_softmax_of_the_cosines_by_the_models_temperature(world: World) -> None:
     labels = ["red and blue", "blue", "a cat"]
-    shares = dict(world.searcher.classify("default", QueryPart(image_id="red"), labels, "{}"))
+    shares = dict(world.searcher.zero_shot.classify("default", QueryPart(image_id="red"), labels, "{}"))
     logits = ENCODER.temperature * ENCODER.encode_texts(labels) @ ENCODER.encode_texts(["red"])[0]
     odds = np.exp(logits)
     for label, expected in zip(labels, odds / odds.sum(), strict=True):
@@ -362,10 +365,10 @@ def test_a_model_with_a_bias_judges_each_pair_alone(database: Database, pool: De
     labels = ["red", "red and blue", "blue"]
     cosines = ENCODER.encode_texts(labels) @ ENCODER.encode_texts(["red"])[0]
     expected = 1 / (1 + np.exp(10 - ENCODER.temperature * cosines))
-    named = searcher.classify("default", QueryPart(image_id="red"), labels, "{}")
+    named = searcher.zero_shot.classify("default", QueryPart(image_id="red"), labels, "{}")
     assert [label for label, _ in named] == labels
     np.testing.assert_allclose([share for _, share in named], expected, rtol=1e-4)
-    matched = searcher.match("default", QueryPart(image_id="red"), labels)
+    matched = searcher.zero_shot.match("default", QueryPart(image_id="red"), labels)
     np.testing.assert_allclose(np.array(matched, float), np.column_stack([cosines, expected]), rtol=1e-4, atol=1e-6)
     world.batcher.close()
 
@@ -421,7 +424,7 @@ def test_a_label_fills_every_blank_of_the_template_as_it_is(database: Database, 
     encoder = Listening()
     batcher = Batcher(encoder)
     searcher = Searcher(database, encoder, batcher, pool, lambda _, target: nullcontext(world.indexes[target]))
-    searcher.classify("default", QueryPart(image_id="red"), ["red", "{}", r"\1"], "{label}, {}: {label}")
+    searcher.zero_shot.classify("default", QueryPart(image_id="red"), ["red", "{}", r"\1"], "{label}, {}: {label}")
     assert asked == ["red, red: red", "{}, {}: {}", r"\1, \1: \1"]
     batcher.close()
     world.batcher.close()

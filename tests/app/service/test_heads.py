@@ -13,8 +13,8 @@ from app.core.settings import Settings
 from app.core.types import EmbeddingSpace, Job, JobState
 from app.encoder.protocol import normalise
 from app.search import head_training
+from app.search.query import SearchQuery, SearchResult
 from app.search.query_encoder import QueryPart
-from app.search.searcher import SearchQuery, SearchResult
 from app.service.evaluation import pack_parameters
 from app.service.heads import TEACH, make_lesson, save_head
 from app.service.service import Service, open_service
@@ -112,9 +112,9 @@ def test_only_words_that_look_for_pictures_go_through_a_head(service: Service, h
 
 def test_a_classification_goes_through_the_head(service: Service, head: str) -> None:
     labels = CAPTIONS[:5]
-    with_head = service.search.searcher.classify("default", QueryPart(image_id="p3"), labels, "{}")
+    with_head = service.search.searcher.zero_shot.classify("default", QueryPart(image_id="p3"), labels, "{}")
     service.heads.use("default", None)
-    without = service.search.searcher.classify("default", QueryPart(image_id="p3"), labels, "{}")
+    without = service.search.searcher.zero_shot.classify("default", QueryPart(image_id="p3"), labels, "{}")
     assert with_head[0][0] == CAPTIONS[3]
     assert dict(with_head)[CAPTIONS[3]] > dict(without)[CAPTIONS[3]]
 

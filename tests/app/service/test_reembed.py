@@ -14,8 +14,8 @@ import pytest
 from app.core.errors import ModelUnavailable, Overloaded, StorageFull, Validation
 from app.core.settings import Settings
 from app.core.types import EmbeddingSpace, Job, JobState, Lease
+from app.search.query import SearchQuery
 from app.search.query_encoder import QueryPart
-from app.search.searcher import SearchQuery
 from app.service import reembed
 from app.service.reembed import FillingChild, FillOrder, estimate_minutes, estimate_vector_bytes
 from app.service.service import Service, open_service

@@ -16,8 +16,8 @@ from app.core.errors import ModelUnavailable, NotFound, Overloaded, StartupError
 from app.core.settings import Settings
 from app.core.types import Image, KeyScope, Lease, Status
 from app.encoder.dummy import DummyEncoder
+from app.search.query import SearchQuery
 from app.search.query_encoder import QueryPart
-from app.search.searcher import SearchQuery
 from app.service.data_dir import open_library, picture_limits
 from app.service.factory import archive_limits
 from app.service.service import Service, open_service

@@ -91,7 +91,7 @@ def test_rows_without_vectors_and_vectors_without_rows_are_faults(filled_library
 
 def test_every_fault_has_a_remedy_and_following_it_helps(filled_library: Library, tmp_path: Path) -> None:
     """The bytes of an upload take the place of those that were altered or removed."""
-    assert set(REMEDIES) == {"database", "blob_missing", "blob_altered", "orphan", "no vector", "no row"}
+    assert set(REMEDIES) == {"database", "blob_missing", "blob_altered", "orphan", "no vector", "no row", "head"}
     remove_path(path_of(filled_library, "red"))
     path_of(filled_library, "blue").write_bytes(b"other")
     assert len(find_faults(tmp_path)) == 2

@@ -1,0 +1,91 @@
+"""What a search asks for, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from app.core.types import DEFAULT_COLLECTION, AnswerWarning, Hit, Mode, Target
+from app.search.arrange import AS_RANKED, Arrangement, describe, feedback_shares
+from app.search.facets import Counts
+from app.search.fusion import EQUAL_WEIGHTS, Weights
+from app.search.query_encoder import QueryPart
+from app.search.verdict import Verdict
+from app.storage.filters.model import Filter
+
+
+@dataclass(frozen=True, slots=True)
+class SearchQuery:
+    """One search: its parts, what it searches, which rows `filter` allows, and how.
+
+    `exact` compares with every vector; `nprobe` and `refine_k` replace what an approximate index was calibrated to.
+    Without `mode`, a search for pictures by words alone is hybrid. `templates` None leaves the choice to the searcher.
+    Hits below `score_threshold` are left out. With `calibrate` the answer says whether anything fits.
+    `like` and `unlike` are ids of pictures; the latter are no hits.
+    """
+
+    parts: Sequence[QueryPart]
+    target: Target = "images"
+    k: int = 10
+    collection: str = DEFAULT_COLLECTION
+    filter: Filter | None = None
+    exact: bool = False
+    nprobe: int | None = None
+    refine_k: int | None = None
+    mode: Mode | None = None
+    weights: Weights = EQUAL_WEIGHTS
+    templates: Sequence[str] | None = None
+    score_threshold: float | None = None
+    calibrate: bool = True
+    arrangement: Arrangement = AS_RANKED
+    like: Sequence[str] = ()
+    unlike: Sequence[str] = ()
+
+    @property
+    def end(self) -> int:
+        """How many places it has, with those that it skips."""
+        return self.arrangement.offset + self.k
+
+    @property
+    def arranged(self) -> dict[str, str | float]:
+        """How its hits are arranged, as an answer says it."""
+        like, unlike = feedback_shares(has_words=bool(self.words))
+        return describe(self.arrangement, (like if self.like else 0.0, unlike if self.unlike else 0.0))
+
+    @property
+    def applied_mode(self) -> Mode:
+        """The mode; without one, that which fits the query."""
+        return self.mode or ("hybrid" if self.is_calibrated else "vector")
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether it asks for pictures by words alone: what is known of the collection holds for such searches."""
+        is_words = bool(self.words) and all(part.text is not None for part in self.parts)
+        return is_words and self.target == "images" and not self.exact
+
+    @property
+    def words(self) -> str:
+        """What a keyword search looks for: the texts that are not turned away from."""
+        return " ".join(part.text for part in self.parts if part.text is not None and part.weight > 0)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """The answer: hits, best first; milliseconds by stage; how many vectors were compared; what is odd in the query.
+
+    `trust` is that of the model if words were ranked beside the vectors; `head` is that which the query went through,
+    `model` the one that answered.
+    """
+
+    hits: list[Hit]
+    took_ms: dict[str, float]
+    searched: int
+    mode: Mode
+    trust: float | None = None
+    templates: Sequence[str] = ()
+    is_normalised: bool = False
+    verdict: Verdict | None = None
+    facets: Mapping[str, Counts] = field(default_factory=dict)
+    warnings: list[AnswerWarning] = field(default_factory=list)
+    head: str | None = None
+    model: str = ""

@@ -1,0 +1,100 @@
+"""Which texts fit a picture: labels that are sent (zero-shot classification), and texts one by one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from app.core.types import AnswerWarning
+from app.encoder.protocol import Embeddings, Encoder
+from app.search.collection_profile import CollectionProfiles, Use
+from app.search.heads import HeadCache
+from app.search.query_encoder import QueryEncoder, QueryPart
+from app.search.verdict import measure_deviations, sigmoid
+
+LABEL_PLACEHOLDER = re.compile(r"\{label\}|\{\}")  # where a label goes in a template
+NOT_CALIBRATED = (
+    "this collection does not tell yet how near a text must be to fit: it has too few pictures, was not measured yet,"
+    " or its right texts are no nearer than others; compare the scores of several texts"
+)
+
+
+class ZeroShot:
+    """Compares a picture with texts. Its methods block; callers run them in threads."""
+
+    def __init__(
+        self, encoder: Encoder, query_encoder: QueryEncoder, profiles: CollectionProfiles, heads: HeadCache, use: Use
+    ) -> None:
+        self._encoder = encoder
+        self._query_encoder = query_encoder
+        self._reader = query_encoder.reader
+        self._profiles = profiles
+        self._heads = heads
+        self._use = use
+
+    def warn_of_labels(self, labels: Sequence[str], template: str) -> list[AnswerWarning]:
+        """What is odd about the labels and the template of a classification, and which labels it makes too long."""
+        words = " ".join(LABEL_PLACEHOLDER.split(template))
+        found = [one for one in self._reader.warn(words, "template") if one.code == "language_unknown"]
+        for n, label in enumerate(labels):
+            found += self._reader.warn(label, f"labels.{n}", fill_template(template, label))
+        return found
+
+    def classify(
+        self, collection: str, part: QueryPart, labels: Sequence[str], template: str
+    ) -> list[tuple[str, float]]:
+        """Labels with their probabilities, likeliest first.
+
+        A softmax with the model's own temperature; of a model that was trained to judge each pair alone, its sigmoid.
+        """
+        with self._use(collection, "images"):  # raises NotFound
+            pass
+        sentences = [fill_template(template, label) for label in labels]
+        image = self._query_encoder.embed(collection, [part])
+        vectors = self._encode_for_pictures(collection, sentences)
+        logits = self._encoder.temperature * (vectors @ image)
+        if (bias := self._encoder.logit_bias) is not None:
+            shares = sigmoid(logits + bias)
+        else:
+            odds = np.exp(logits - logits.max())
+            shares = odds / odds.sum()
+        order = np.argsort(-logits, kind="stable")
+        return [(labels[n], float(shares[n])) for n in order]
+
+    def match(self, collection: str, part: QueryPart, words: Sequence[str]) -> list[tuple[float, float | None]]:
+        """The cosine of a picture with each text, and the probability that it fits; None where nothing tells that.
+
+        Raises NotFound, Rejected, Busy.
+        """
+        with self._use(collection, "images") as index:
+            profile = self._profiles.get(collection, index.ntotal, self._heads.get(collection))
+        image = self._query_encoder.embed(collection, [part])
+        vectors = self._encode_for_pictures(collection, words)
+        scores = vectors @ image
+        if (bias := self._encoder.logit_bias) is not None:
+            shares = sigmoid(self._encoder.temperature * scores + bias).tolist()
+        elif profile.calibration is not None and profile.sample is not None:
+            deviations = measure_deviations(scores, vectors, profile.sample)
+            shares = profile.calibration.probability(scores, deviations).tolist()
+        else:
+            shares = [None] * len(words)
+        return list(zip(scores.tolist(), shares, strict=True))
+
+    def _encode_for_pictures(self, collection: str, words: Sequence[str]) -> Embeddings:
+        """The vectors of texts [n, d] to compare with pictures of this collection: through its head, if it uses one."""
+        vectors = np.stack(self._query_encoder.encode_texts(words))
+        return vectors if (head := self._heads.get(collection)) is None else head.map_texts(vectors)
+
+    def warn_of_matches(self, words: Sequence[str], found: Sequence[tuple[float, float | None]]) -> list[AnswerWarning]:
+        """What is odd about the texts of a match, and whether nothing tells how probable they are."""
+        warnings = [one for n, text in enumerate(words) for one in self._reader.warn(text, f"text.{n}")]
+        if any(share is None for _, share in found):
+            warnings.append(AnswerWarning("not_calibrated", NOT_CALIBRATED))
+        return warnings
+
+
+def fill_template(template: str, label: str) -> str:
+    """The template with the label in each of its blanks."""
+    return label.join(LABEL_PLACEHOLDER.split(template))

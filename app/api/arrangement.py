@@ -37,7 +37,10 @@ FieldText = Annotated[str, Field(max_length=MAX_CHARS)]
 FacetSize = Annotated[int, Field(ge=1, le=MAX_FACET_SIZE)]
 OrderQuery = Annotated[FieldText | None, Query(description=ORDER, examples=["-created_at"])]
 FacetsQuery = Annotated[
-    FieldText | None, Query(description=f"{FACETS[:-1]}; with commas between them.", examples=["tags,format"])
+    list[FieldText] | None,
+    Query(
+        max_length=1000, description=f"{FACETS[:-1]}; repeated, or with commas between them.", examples=["tags,format"]
+    ),
 ]
 FacetSizeQuery = Annotated[FacetSize, Query(description="How many values of each facet, the most frequent.")]
 
@@ -114,9 +117,9 @@ FacetsOut = dict[str, list[FacetOut]]
 FACETS_FIELD: Any = Field(None, exclude_if=is_none, description="The most frequent values of the facets asked for.")
 
 
-def split_fields(text: str | None) -> list[str]:
-    """The fields of a parameter that has commas between them."""
-    return [] if text is None else [name.strip() for name in COMMAS.findall(text)]
+def split_fields(texts: Sequence[str] | None) -> list[str]:
+    """The fields of a parameter that is repeated, or has commas between them."""
+    return [name.strip() for text in texts or () for name in COMMAS.findall(text)]
 
 
 def parse_facets(names: Sequence[str], target: Target) -> tuple[ValueField, ...]:

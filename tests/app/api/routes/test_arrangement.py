@@ -124,7 +124,7 @@ def test_places_that_no_list_has_given_are_refused(said: Any) -> None:
 
 def test_fields_have_commas_between_them() -> None:
     assert split_fields(None) == []
-    assert split_fields('tags, metadata."a,b".c,year') == ["tags", 'metadata."a,b".c', "year"]
+    assert split_fields(['tags, metadata."a,b".c', "year"]) == ["tags", 'metadata."a,b".c', "year"]
 
 
 def test_a_list_counts_facets(shop: RunningServer) -> None:
@@ -140,6 +140,7 @@ def test_a_list_counts_facets(shop: RunningServer) -> None:
     page = get(shop, "/v1/images", facets="metadata.kind", filter=cold)
     assert page["facets"] == {"metadata.kind": [{"value": "cold", "count": 8}]}
     assert "facets" not in get(shop, "/v1/images")
+    assert list(get(shop, "/v1/images", facets=["tags", "format,year"])["facets"]) == ["tags", "format", "year"]
 
 
 def test_vectors_come_as_they_are_stored(shop: RunningServer) -> None:

@@ -94,6 +94,21 @@ class TextReader:
             found.append(AnswerWarning("text_truncated", detail, field))
         return found
 
+    def measure_unknown(self, text: str) -> float:
+        """The share of a text's telling words that the model is known not to know; 1 in a language it does not read."""
+        words = split_words(self.replace_emoji(text))
+        if not self._languages or not words:
+            return 0.0
+        if describe_foreign_script(text, self._languages) or describe_foreign_language(words):
+            return 1.0
+        content, unknown = self._list_unknown(words)
+        return len(unknown) / len(content) if content else 0.0
+
+    def _list_unknown(self, words: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The telling words, each once, and those of them that the model does not know."""
+        content = [word for word in dict.fromkeys(words) if word not in STOP_WORDS]
+        return content, [word for word in content if self._known is not None and not is_known(word, self._known)]
+
     def _find_unknown(self, text: str) -> tuple[str, str] | None:
         """A code and a sentence for a text in another language, or of words that the model does not know."""
         reads = " and ".join(LANGUAGE_NAMES[language] for language in self._languages)
@@ -105,10 +120,7 @@ class TextReader:
                 f"the model {self._name} reads {reads}, and this {language}: what is found may mean nothing;"
                 " `sightline models` lists models for other languages",
             )
-        if self._known is None:
-            return None
-        content = [word for word in dict.fromkeys(words) if word not in STOP_WORDS]
-        unknown = [word for word in content if not is_known(word, self._known)]
+        content, unknown = self._list_unknown(words)
         if not unknown or 2 * len(unknown) < len(content):
             return None
         typed = {

@@ -328,12 +328,26 @@ class Searcher:
             search.trust,
             templates,
             is_normalised,
-            judge_search(search),
+            self._judge(search),
             search.facets,
             warnings,
             search.head.id if search.head is not None else None,
             self._encoder.space.model,
         )
+
+    def _judge(self, search: _Search) -> Verdict | None:
+        """Whether anything fits a search for pictures by words; None for every other."""
+        query = search.query
+        if not (query.is_calibrated and query.calibrate) or query.like or query.unlike:
+            return None
+        found = [hit.image for hit in search.best[:JUDGED_HITS] if hit.image is not None and "keyword" in hit.ranks]
+        described = {image.key: (image.caption, image.tags, image.source) for image in found}
+        said = max(rate_matches(search.terms, described).values(), default=0.0) if described else 0.0
+        best = float(search.scores[0]) if search.keys.size and search.keys[0] >= 0 else None
+        if query.applied_mode == "keyword":
+            return judge_words(said, bool(search.best))
+        unknown = self.reader.measure_unknown(query.words)
+        return judge(search.profile.calibration, search.profile.sample, search.vector, best, said, unknown)
 
     def _warn(self, search: _Search) -> list[AnswerWarning]:
         """What is odd about the texts of a query, once each, and about its filter where that left too few hits."""
@@ -421,20 +435,6 @@ def rank_hits(c: apsw.Connection, search: _Search) -> Iterable[FusedHit]:
         return ranked
     below = set(search.keys[search.scores < least].tolist())
     return (place for place in ranked if place.key not in below)
-
-
-def judge_search(search: _Search) -> Verdict | None:
-    """Whether anything fits a search for pictures by words; None for every other."""
-    query = search.query
-    if not (query.is_calibrated and query.calibrate) or query.like or query.unlike:
-        return None
-    found = [hit.image for hit in search.best[:JUDGED_HITS] if hit.image is not None and "keyword" in hit.ranks]
-    described = {image.key: (image.caption, image.tags, image.source) for image in found}
-    said = max(rate_matches(search.terms, described).values(), default=0.0) if described else 0.0
-    best = float(search.scores[0]) if search.keys.size and search.keys[0] >= 0 else None
-    if query.applied_mode == "keyword":
-        return judge_words(said, bool(search.best))
-    return judge(search.profile.calibration, search.profile.sample, search.vector, best, said)
 
 
 def arrange_search(search: _Search, found: Iterator[Hit], vectors: Mapping[int, bytes]) -> None:

@@ -36,7 +36,9 @@ class Verdict:
 
 
 CERTAIN, UNCERTAIN, NOTHING = Verdict("good", 1.0), Verdict("weak", 0.0), Verdict("none", 1.0)
+NOT_READ = Verdict("none", 0.5)
 ALL_WORDS, HALF_OF_WORDS = 1.0, 0.5  # of a query
+MOSTLY_UNKNOWN = 0.5  # of the words of a query: then nothing that the vectors find is certain
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +72,30 @@ class Calibration:
 
 
 def judge(
-    calibration: Calibration | None, sample: Embeddings | None, query: Embeddings, best: float | None, said: float
+    calibration: Calibration | None,
+    sample: Embeddings | None,
+    query: Embeddings,
+    best: float | None,
+    said: float,
+    unknown: float = 0.0,
 ) -> Verdict:
     """The verdict on a query whose nearest picture has the cosine `best`, None if there is none.
 
-    `said` is how much of the query's words a picture has: all of them are a match, whatever the model sees.
+    `said` is how much of the query's words a picture has: all of them are a match, whatever the model sees. `unknown`
+    is how much of them the model does not know: then its vector says little, or nothing.
     """
     if said >= ALL_WORDS:
         return CERTAIN
     if best is None:
         return NOTHING
+    if unknown == 1.0 and said < HALF_OF_WORDS:
+        return NOT_READ
     if calibration is None or sample is None:
         return UNCERTAIN
     (deviations,) = measure_deviations([best], query[None], sample).tolist()
     found = calibration.judge(best, deviations)
+    if found.match == "good" and unknown >= MOSTLY_UNKNOWN:
+        return UNCERTAIN
     return UNCERTAIN if found.match == "none" and said >= HALF_OF_WORDS else found
 
 

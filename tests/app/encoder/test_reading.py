@@ -223,3 +223,12 @@ def test_what_a_model_reads_whole_is_never_truncated() -> None:
 )
 def test_the_language_of_a_text_is_guessed(text: str, language: str) -> None:
     assert guess_language(text) == language
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [("a red car", 0.0), ("красная машина", 1.0), ("tax return", 1.0), ("a red xylofon", 0.5), ("", 0.0), ("the", 0.0)],
+)
+def test_how_much_of_a_text_is_unknown(text: str, share: float, starter: TextReader, english: TextReader) -> None:
+    assert starter.measure_unknown(text) == share
+    assert english.measure_unknown(text) == (1.0 if text == "красная машина" else 0.0)

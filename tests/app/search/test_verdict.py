@@ -6,6 +6,7 @@ import pytest
 from app.encoder.protocol import normalise
 from app.search.verdict import (
     CERTAIN,
+    NOT_READ,
     NOTHING,
     UNCERTAIN,
     Calibration,
@@ -90,3 +91,12 @@ def test_noise_lies_where_the_bank_lies() -> None:
         float((bank.mean(axis=0) ** 2).sum()), rel=0.1
     )
     np.testing.assert_allclose(noise.std(axis=0), bank.std(axis=0), rtol=0.35)
+
+
+def test_of_words_that_the_model_does_not_know_its_vector_says_nothing() -> None:
+    assert judge(KNOWN, SAMPLE, QUERY, 0.9, 0.0, unknown=1.0) == NOT_READ
+    assert judge(None, None, QUERY, 0.9, 0.0, unknown=1.0) == NOT_READ
+    assert judge(KNOWN, SAMPLE, QUERY, 0.9, 1.0, unknown=1.0) == CERTAIN
+    assert judge(KNOWN, SAMPLE, QUERY, 0.9, 0.0, unknown=0.4).match == "good"
+    assert judge(KNOWN, SAMPLE, QUERY, 0.9, 0.0, unknown=0.5) == UNCERTAIN
+    assert judge(KNOWN, SAMPLE, QUERY, 0.0, 0.2, unknown=0.5).match == "none"

@@ -11,7 +11,7 @@ const RECONNECT_MS = 2000;
 const TEXTS_PER_REQUEST = 100; // well below the server's limits of number and bytes
 const PARALLEL_REQUESTS = 6; // a browser opens six connections to a server
 const JSON_HEADERS = { "Content-Type": "application/json" };
-const FACETS = ["tags", "format", "year"]; // with the first page of a list or a search for pictures
+const FACETS = ["tags", "format", "year"]; // with the first page of a list
 const FACET_SIZE = 6;
 
 class Problem extends Error {
@@ -184,22 +184,18 @@ async function requestSearch(query, k, signal) {
   const { q, like, file, target, filter, liked = [], unliked = [], sort = "", isGrouped = false } = query;
   const { words, without } = parseQuery(q);
   const isJudged = Boolean(liked.length || unliked.length);
-  const facets = target === "images" ? { facets: FACETS.join(), facet_size: FACET_SIZE } : {};
-  const options = { k, target, filter: filter && JSON.stringify(filter), order_by: sort, collapse: isGrouped, ...facets };
+  const options = { k, target, filter: filter && JSON.stringify(filter), order_by: sort, collapse: isGrouped };
   if (!like.length && !file && !without.length && !isJudged) {
     return request(withCollection(makePath("v1/search", { q: words || q, ...options })), { signal });
   }
   if (file && !like.length && !q && !isJudged) {
     const body = new FormData();
     body.append("file", file);
-    const { facets: _, ...fields } = options;
-    for (const [name, value] of Object.entries(fields)) if (value) body.append(name, value);
-    for (const field of facets.facets ? FACETS : []) body.append("facets", field);
+    for (const [name, value] of Object.entries(options)) if (value) body.append(name, value);
     return request(withCollection("v1/search/image"), { method: "POST", body, signal });
   }
   const parts = buildParts(query, file ? await encodeBase64(file) : null);
   const body = { query: parts, target, k, filter, like: liked, unlike: unliked, collapse: isGrouped, order_by: sort || null };
-  if (facets.facets) Object.assign(body, { facets: FACETS, facet_size: FACET_SIZE });
   return send("POST", withCollection("v1/search"), body, { signal });
 }
 

@@ -55,10 +55,10 @@ function showFeedback(state) {
 
 /** Links to the values that some of the results have, and others have not. */
 function showFacets(results, state, isEmpty) {
-  const { facets } = results;
-  const isShown = facets && !isEmpty && (results.isSearch || state.conditions.length);
-  const total = isShown ? facets.format.reduce((sum, { count }) => sum + count, 0) : 0; // each picture has one format
-  const links = isShown ? Object.entries(facets).flatMap(([field, counts]) => makeLinks(field, counts, state, total)) : [];
+  const isShown = results.facets && !isEmpty && (results.isSearch || state.conditions.length);
+  const { total: known, ...facets } = isShown ? results.facets : {};
+  const total = known ?? facets.format?.reduce((sum, { count }) => sum + count, 0); // each picture has one format
+  const links = Object.entries(facets).flatMap(([field, counts]) => makeLinks(field, counts, state, total));
   byId("facets").hidden = !links.length;
   byId("facets").replaceChildren(...links.map((link) => make("li", {}, link)));
 }

@@ -1,12 +1,13 @@
 // Loads results page by page: the newest pictures by cursor, or a search with a growing k.
 // `loadPage(signal, wanted)` gives {items, failed, isLast, isCut, answer, total}; an item without a score does not come
 // from a search. `failed`: files that the server could not read. `total`: of both in the whole list, null for a search.
-// `facets`: how many pictures of the whole list, or of all that the filter of a search lets through, have each value.
+// `facets`: how many pictures have each value: of the whole list, or of the first page of a search.
 
 import { hitLimit, listImages, search } from "../api/client.js";
 
 const PAGE = 60;
 const MAX_PAGE = 1000; // of the newest pictures
+const MAX_TAGS = 6; // counted of a search
 
 export function pageNewest(query = {}) {
   let cursor = null;
@@ -30,6 +31,7 @@ export function pageSearch(query) {
   const seen = new Set(query.target === "images" ? query.like : []); // a search by a picture also finds that picture
   const excluded = seen.size;
   let k = 0;
+  let facets = null;
   return async (signal, wanted = PAGE) => {
     const nextK = k ? k * 2 : Math.max(wanted, PAGE) + excluded;
     const answer = await search(query, nextK, signal);
@@ -38,6 +40,15 @@ export function pageSearch(query) {
     items.forEach((hit) => seen.add(hit.id));
     const isComplete = answer.hits.length < k;
     const isCut = !isComplete && k === hitLimit();
-    return { items, isLast: isComplete || isCut, isCut, answer, total: null, facets: answer.facets };
+    facets ??= { tags: countTags(items), total: items.length };
+    return { items, isLast: isComplete || isCut, isCut, answer, total: null, facets };
   };
+}
+
+/** The most frequent tags of some hits. A server would count all pictures: every one is a hit of a search by vectors. */
+function countTags(hits) {
+  const counts = new Map();
+  for (const tag of hits.flatMap(({ image }) => image?.tags ?? [])) counts.set(tag, (counts.get(tag) ?? 0) + 1);
+  const sorted = [...counts].sort(([, one], [, other]) => other - one).slice(0, MAX_TAGS);
+  return sorted.map(([value, count]) => ({ value, count }));
 }

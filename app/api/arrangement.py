@@ -39,7 +39,9 @@ OrderQuery = Annotated[FieldText | None, Query(description=ORDER, examples=["-cr
 FacetsQuery = Annotated[
     list[FieldText] | None,
     Query(
-        max_length=1000, description=f"{FACETS[:-1]}; repeated, or with commas between them.", examples=["tags,format"]
+        max_length=MAX_FACETS,
+        description=f"{FACETS[:-1]}; repeated, or with commas between them.",
+        examples=["tags,format"],
     ),
 ]
 FacetSizeQuery = Annotated[FacetSize, Query(description="How many values of each facet, the most frequent.")]

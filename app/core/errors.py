@@ -137,7 +137,7 @@ class Busy(SightlineError):
 
 
 class InProgress(Busy):
-    """The first request with this Idempotency-Key is not finished."""
+    """The first request with this Idempotency-Key, or a job that does the same, is not finished."""
 
     code, status, title = "in_progress", 409, "Still under way"
 

@@ -16,7 +16,7 @@ from typing import Any
 import apsw
 
 from app.core.clock import days_from_now
-from app.core.errors import NotFound, Validation, map_os_errors
+from app.core.errors import InProgress, NotFound, Validation, map_os_errors
 from app.core.files import fsync_dir
 from app.core.types import AnswerWarning, ItemStatus, Job, JobItem, JobState, Priority, SourceSpec
 from app.decode.left_out import LeftOut
@@ -131,13 +131,13 @@ class JobService:
     ) -> Job:
         """Make a job that the server itself does (see `app.service.tasks`). Raises NotFound.
 
-        Raises Validation while a job of the same kind and collection has not ended.
+        Raises InProgress while a job of the same kind and collection has not ended.
         """
 
         def work(c: apsw.Connection) -> Job:
             collections.require(c, collection)
             if (other := tasks.find_unfinished(c, collection, kind)) is not None:
-                raise Validation(f"the job {other} does this already; wait for its end, or cancel it")
+                raise InProgress(f"the job {other} does this already; wait for its end, or cancel it")
             job = jobs.get(c, tasks.create(c, collection, kind, parameters))
             assert job is not None
             if slot is not None:

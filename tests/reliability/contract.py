@@ -27,6 +27,8 @@ MEMBERS = {"type", "title", "status", "detail", "code", "request_id", "retryable
 FIELDS = "|".join(name for names in model.FIELDS.values() for name in names)
 FILTERED = "GET /v1/images|GET /v1/search|POST /v1/search(/image)?|POST /v1/images/delete"
 PARTS = "POST /v1/search"
+ARRANGED = "GET /v1/images|(GET|POST) /v1/search|POST /v1/search/image"
+SETS = "POST /v1/(evaluations|heads)"
 # The calls, what they answer, and why the schema of the request does not say so.
 RULES = [
     (FILTERED, r"a filter may have \d+ groups and conditions", "they are counted at every depth"),
@@ -47,9 +49,16 @@ RULES = [
     (PARTS, r"not valid base64|a data URI must be|the file is empty|is not a picture|this is a", "base64 of a picture"),
     (PARTS, r"has no vector \(yet\)", "the picture is still being embedded, or has failed"),
     ("POST /v1/images/ingest", r"this server does not fetch|the server may not read", "the operator does not allow it"),
-    ("POST /v1/evaluations", r"the server may not read|pictures belongs to", "the operator does not allow it"),
-    ("POST /v1/evaluations", r"the job \w+ does this already", "an evaluation of the collection runs"),
-    ("POST /v1/evaluations", r"the set|a set of pairs|no column|first line|row|it is UTF-16", "what a file holds"),
+    (SETS, r"the server may not read|pictures belongs to", "the operator does not allow it"),
+    (SETS, r"the set|a set of pairs|no column|first line|row|it is UTF-16", "what a file holds"),
+    (ARRANGED, r"(order_by|group_by|facets): ", "which fields there are depends on the target"),
+    (ARRANGED, r"offset \+ k must be", "two numbers are added up"),
+    ("POST /v1/search/batch", r"the searches of one call may", "their hits and parts are added up"),
+    ("GET /v1/images", r"a list with vectors has", "a limit depends on another parameter"),
+    ("POST /v1/reembed", r"model", "which models there are, and which one serves"),
+    ("DELETE /v1/collections/.*", r"is always there", "the default collection stays"),
+    ("GET /v1/duplicates", r"threshold must be", "each kind has a scale of its own"),
+    ("GET /v1/(duplicates|images)", r"the cursor (belongs|is not one)", "a cursor belongs to a listing"),
     ("POST /v1/images/ingest", r"\w+ does not belong to the source|items belong to", "which fields a source has"),
 ]
 EXCEPTIONS = [(re.compile(calls), re.compile(answer)) for calls, answer, _ in RULES]
@@ -88,8 +97,8 @@ def filter_failure(
 ) -> bool:
     """Whether the failure is one. It is none where the server follows a rule that the document cannot say."""
     call = f"{case.method.upper()} {case.path}"
-    if response.status_code == 413 and isinstance(failure, RejectedPositiveData | AcceptedNegativeData):
-        return False  # what a body may cost is decided before it is read
+    if response.status_code in (413, 431) and isinstance(failure, RejectedPositiveData | AcceptedNegativeData):
+        return False  # what headers and a body may cost is decided before they are read
     if isinstance(failure, RejectedPositiveData):
         detail = json.loads(response.content)["detail"]
         return not any(calls.fullmatch(call) and answer.search(detail) for calls, answer in EXCEPTIONS)

@@ -10,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
-from app.core.errors import NotFound, Overloaded, Validation
+from app.core.errors import InProgress, NotFound, Overloaded
 from app.core.types import ItemError, Job, JobState
 from app.service.tasks import Handler, TaskContext, TaskRunner
 from app.storage.jobs import JobService
@@ -165,7 +165,7 @@ def test_no_task_begins_before_the_model_is_there(library: Library) -> None:
 def test_one_collection_has_one_task_of_a_kind(library: Library) -> None:
     jobs = JobService(library)
     id = jobs.add_task("default", "count", {}).id
-    with pytest.raises(Validation, match=f"the job {id} does this already"):
+    with pytest.raises(InProgress, match=f"the job {id} does this already"):
         jobs.add_task("default", "count", {})
     jobs.add_task("default", "other", {})
     jobs.cancel(id)

@@ -30,10 +30,10 @@ from app.search.verdict import (
     MIN_PICTURES,
     Calibration,
     Floats,
+    Spread,
     calibrate_by_captions,
     calibrate_by_noise,
     make_noise,
-    measure_deviations,
 )
 from app.storage.database import Database
 from app.storage.keywords import drop_stop_words, split_source, split_words
@@ -81,7 +81,7 @@ class Profile:
 
     size: int = 0
     trust: float = DEFAULT_TRUST
-    sample: Embeddings | None = None
+    spread: Spread | None = None  # of its pictures
     hubs: HubBiases | None = None
     templates: Sequence[str] = PLAIN
     calibration: Calibration | None = None
@@ -173,7 +173,7 @@ class CollectionProfiles:
         helps = do_templates_help(encode, sample.texts, plain, sample.vectors) if plain else False
         calibration = self._calibrate(collection, sample, queries, head) if len(sample.keys) >= MIN_PICTURES else None
         used = head.id if head is not None else None
-        return Profile(size, trust, sample.vectors, hubs, AUTOMATIC if helps else PLAIN, calibration, used)
+        return Profile(size, trust, Spread.of(sample.vectors), hubs, AUTOMATIC if helps else PLAIN, calibration, used)
 
     def _encode(self, words: Sequence[str], head: Head | None = None) -> Embeddings:
         """float32 [n, d], a few at a time. Raises what the encoder raises."""
@@ -253,8 +253,9 @@ class CollectionProfiles:
                 wrong[start + n, 0] = others[0] if len(others) else np.nan
             best[start : start + len(part), 0] = scores[:, 0]
             self._pause()
-        best[:, 1] = measure_deviations(best[:, 0], queries, sample.vectors)
-        wrong[:, 1] = measure_deviations(wrong[:, 0], queries, sample.vectors) if is_own else 0
+        spread = Spread.of(sample.vectors)
+        best[:, 1] = spread.measure_deviations(best[:, 0], queries)
+        wrong[:, 1] = spread.measure_deviations(wrong[:, 0], queries) if is_own else 0
         return best.round(DIGITS), wrong.round(DIGITS)
 
 

@@ -347,7 +347,7 @@ class Searcher:
         if query.applied_mode == "keyword":
             return judge_words(said, bool(search.best))
         unknown = self.reader.measure_unknown(query.words)
-        return judge(search.profile.calibration, search.profile.sample, search.vector, best, said, unknown)
+        return judge(search.profile.calibration, search.profile.spread, search.vector, best, said, unknown)
 
     def _warn(self, search: _Search) -> list[AnswerWarning]:
         """What is odd about the texts of a query, once each, and about its filter where that left too few hits."""

@@ -73,7 +73,7 @@ class Calibration:
 
 def judge(
     calibration: Calibration | None,
-    sample: Embeddings | None,
+    spread: Spread | None,
     query: Embeddings,
     best: float | None,
     said: float,
@@ -90,9 +90,9 @@ def judge(
         return NOTHING
     if unknown == 1.0 and said < HALF_OF_WORDS:
         return NOT_READ
-    if calibration is None or sample is None:
+    if calibration is None or spread is None:
         return UNCERTAIN
-    (deviations,) = measure_deviations([best], query[None], sample).tolist()
+    (deviations,) = spread.measure_deviations([best], query[None]).tolist()
     found = calibration.judge(best, deviations)
     if found.match == "good" and unknown >= MOSTLY_UNKNOWN:
         return UNCERTAIN
@@ -147,11 +147,26 @@ def make_noise(bank: Embeddings, count: int) -> Embeddings:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
-def measure_deviations(best: npt.ArrayLike, queries: Embeddings, sample: Embeddings) -> Floats:
-    """How many standard deviations each best cosine is above the mean of its query's over the sample."""
-    cosines = queries @ sample.T
-    spread = np.maximum(cosines.std(axis=1), 1e-6)
-    return np.asarray((np.asarray(best) - cosines.mean(axis=1)) / spread, np.float64)
+@dataclass(frozen=True, slots=True, eq=False)
+class Spread:
+    """The mean [d] and covariance [d, d] of a sample of pictures: they give those of any query's cosines over it."""
+
+    mean: Embeddings
+    covariance: Embeddings
+
+    @classmethod
+    def of(cls, sample: Embeddings) -> Spread:
+        middle = sample.mean(axis=0, dtype=np.float64)
+        others = sample - middle
+        return cls(middle.astype(np.float32), (others.T @ others / len(sample)).astype(np.float32))
+
+    def measure_deviations(self, best: npt.ArrayLike, queries: Embeddings) -> Floats:
+        """How many standard deviations each best cosine is above the mean of its query's over the sample."""
+        # Not `@`: BLAS would wake its threads for each search, and they spin for milliseconds.
+        turned = np.einsum("nd,de->ne", queries, self.covariance)
+        variances = np.einsum("nd,nd->n", turned, queries)
+        means = np.einsum("nd,d->n", queries, self.mean)
+        return np.asarray((np.asarray(best) - means) / np.sqrt(np.maximum(variances, 1e-12)), np.float64)
 
 
 def fit(present: Floats, absent: Floats) -> tuple[float, tuple[float, float]]:

@@ -12,7 +12,7 @@ from app.encoder.protocol import Embeddings, Encoder
 from app.search.collection_profile import CollectionProfiles, Use
 from app.search.heads import HeadCache
 from app.search.query_encoder import QueryEncoder, QueryPart
-from app.search.verdict import measure_deviations, sigmoid
+from app.search.verdict import sigmoid
 
 LABEL_PLACEHOLDER = re.compile(r"\{label\}|\{\}")  # where a label goes in a template
 NOT_CALIBRATED = (
@@ -75,8 +75,8 @@ class ZeroShot:
         scores = vectors @ image
         if (bias := self._encoder.logit_bias) is not None:
             shares = sigmoid(self._encoder.temperature * scores + bias).tolist()
-        elif profile.calibration is not None and profile.sample is not None:
-            deviations = measure_deviations(scores, vectors, profile.sample)
+        elif profile.calibration is not None and profile.spread is not None:
+            deviations = profile.spread.measure_deviations(scores, vectors)
             shares = profile.calibration.probability(scores, deviations).tolist()
         else:
             shares = [None] * len(words)

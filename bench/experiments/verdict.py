@@ -22,7 +22,7 @@ from app.decode.pool import DecodePool
 from app.encoder.dummy import PALETTE, DummyEncoder
 from app.encoder.loader import load_encoder
 from app.encoder.protocol import Embeddings, Encoder, Pixels
-from app.search.verdict import UNCERTAIN, judge, measure_auroc, measure_deviations
+from app.search.verdict import UNCERTAIN, judge, measure_auroc
 from bench.experiments.words import NamedPictures, make_folder
 from training.captions import Captioner
 from training.evaluate import shrink
@@ -98,14 +98,14 @@ def measure(
     pictures = NamedPictures(folder, encoder, names, vectors, pool, captions)
     profile = pictures.searcher.profiles.get(DEFAULT_COLLECTION, len(names))
     pictures.close()
-    assert profile.sample is not None
+    assert profile.spread is not None
     found, logits = [], []
     for texts in (present[1::2] if has_captions else present, absent):
         queries = np.concatenate([encoder.encode_texts(texts[m : m + BATCH]) for m in range(0, len(texts), BATCH)])
         best = (queries @ vectors.T).max(axis=1)
         pairs = zip(queries, best.tolist(), strict=True)
-        found.append([judge(profile.calibration, profile.sample, query, one, 0.0) for query, one in pairs])
-        deviations = measure_deviations(best, queries, profile.sample)
+        found.append([judge(profile.calibration, profile.spread, query, one, 0.0) for query, one in pairs])
+        deviations = profile.spread.measure_deviations(best, queries)
         known = profile.calibration
         logits.append(np.asarray(best, np.float64) if known is None else known.probability(best, deviations))
     yield f"{measure_auroc(logits[0], logits[1]):.3f}"

@@ -100,7 +100,7 @@ def test_trust_is_the_share_of_captions_that_find_their_picture(world: World) ->
 
 def test_few_or_equal_captions_measure_nothing(world: World) -> None:
     nothing = world.profiles().measure("default")
-    assert (nothing.trust, nothing.sample, nothing.calibration) == (DEFAULT_TRUST, None, None)
+    assert (nothing.trust, nothing.spread, nothing.calibration) == (DEFAULT_TRUST, None, None)
     world.fill(MIN_TEXTS, source="IMG_{}.jpg")
     assert world.profiles().measure("default").trust == DEFAULT_TRUST
     world.database.write(lambda c: c.execute("UPDATE images SET caption = 'holiday n1'"))

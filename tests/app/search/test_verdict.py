@@ -10,19 +10,20 @@ from app.search.verdict import (
     NOTHING,
     UNCERTAIN,
     Calibration,
+    Spread,
     calibrate_by_captions,
     calibrate_by_noise,
     judge,
     judge_words,
     make_noise,
     measure_auroc,
-    measure_deviations,
 )
 
 RNG = np.random.default_rng(0)
 KNOWN = Calibration(-5.0, (10.0, 0.0), -1.0, 1.0, 0.9)
 SAMPLE = normalise(RNG.standard_normal((100, 8)))
 QUERY = SAMPLE[0]
+SPREAD = Spread.of(SAMPLE)
 
 
 def draw(cosine: float, deviations: float, count: int = 400) -> np.ndarray:
@@ -65,21 +66,21 @@ def test_confidence_is_that_of_the_probability() -> None:
 
 
 def test_all_words_are_a_match_whatever_the_vectors_say() -> None:
-    assert judge(KNOWN, SAMPLE, QUERY, 0.0, 1.0) == CERTAIN
+    assert judge(KNOWN, SPREAD, QUERY, 0.0, 1.0) == CERTAIN
     assert judge(None, None, QUERY, None, 1.25) == CERTAIN
-    assert judge(KNOWN, SAMPLE, QUERY, 0.0, 0.6) == UNCERTAIN
-    assert judge(KNOWN, SAMPLE, QUERY, 0.0, 0.2).match == "none"
+    assert judge(KNOWN, SPREAD, QUERY, 0.0, 0.6) == UNCERTAIN
+    assert judge(KNOWN, SPREAD, QUERY, 0.0, 0.2).match == "none"
 
 
 def test_without_pictures_nothing_fits_and_without_a_measure_nobody_knows() -> None:
-    assert judge(KNOWN, SAMPLE, QUERY, None, 0.0) == NOTHING
-    assert judge(None, SAMPLE, QUERY, 0.9, 0.0) == UNCERTAIN
+    assert judge(KNOWN, SPREAD, QUERY, None, 0.0) == NOTHING
+    assert judge(None, SPREAD, QUERY, 0.9, 0.0) == UNCERTAIN
     assert [judge_words(1.0, True), judge_words(0.4, True), judge_words(0.0, False)] == [CERTAIN, UNCERTAIN, NOTHING]
 
 
 def test_deviations_are_counted_from_the_querys_own_mean() -> None:
     cosines = SAMPLE @ QUERY
-    (found,) = measure_deviations([1.0], QUERY[None], SAMPLE)
+    (found,) = SPREAD.measure_deviations([1.0], QUERY[None])
     assert found == pytest.approx((1 - cosines.mean()) / cosines.std(), rel=1e-4)
 
 
@@ -94,9 +95,9 @@ def test_noise_lies_where_the_bank_lies() -> None:
 
 
 def test_of_words_that_the_model_does_not_know_its_vector_says_nothing() -> None:
-    assert judge(KNOWN, SAMPLE, QUERY, 0.9, 0.0, unknown=1.0) == NOT_READ
+    assert judge(KNOWN, SPREAD, QUERY, 0.9, 0.0, unknown=1.0) == NOT_READ
     assert judge(None, None, QUERY, 0.9, 0.0, unknown=1.0) == NOT_READ
-    assert judge(KNOWN, SAMPLE, QUERY, 0.9, 1.0, unknown=1.0) == CERTAIN
-    assert judge(KNOWN, SAMPLE, QUERY, 0.9, 0.0, unknown=0.4).match == "good"
-    assert judge(KNOWN, SAMPLE, QUERY, 0.9, 0.0, unknown=0.5) == UNCERTAIN
-    assert judge(KNOWN, SAMPLE, QUERY, 0.0, 0.2, unknown=0.5).match == "none"
+    assert judge(KNOWN, SPREAD, QUERY, 0.9, 1.0, unknown=1.0) == CERTAIN
+    assert judge(KNOWN, SPREAD, QUERY, 0.9, 0.0, unknown=0.4).match == "good"
+    assert judge(KNOWN, SPREAD, QUERY, 0.9, 0.0, unknown=0.5) == UNCERTAIN
+    assert judge(KNOWN, SPREAD, QUERY, 0.0, 0.2, unknown=0.5).match == "none"

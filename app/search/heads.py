@@ -47,9 +47,8 @@ class Head:
         """The vector [d] of a query of this kind, to compare with stored vectors of `target`."""
         if not self.is_for(kind, target):
             return vector
-        mapped = normalise(
-            np.einsum("nd,de->ne", vector[None], self.matrix if kind == "texts" else self.matrix.T)
-        )  # not BLAS: Spread
+        matrix = self.matrix if kind == "texts" else self.matrix.T
+        mapped = normalise(np.einsum("nd,de->ne", vector[None], matrix))  # not `@`: see `Spread`
         return np.asarray(mapped[0])
 
 

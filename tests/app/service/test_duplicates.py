@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.core.errors import ImageCorrupt, NotFound, Overloaded, Validation
+from app.core.errors import ImageCorrupt, InProgress, NotFound, Overloaded
 from app.core.settings import Settings
 from app.core.types import Job, JobState, NewImage
 from app.decode.perceptual_hash import compute_perceptual_hash
@@ -168,7 +168,7 @@ def test_a_search_whose_collection_goes_meanwhile_ends(service: Service) -> None
 def test_one_search_of_a_collection_runs_at_a_time(service: Service) -> None:
     service.tasks.close()
     job = service.duplicates.start("default")
-    with pytest.raises(Validation, match="already"):
+    with pytest.raises(InProgress, match="already"):
         service.duplicates.start("default")
     page = service.duplicates.list_groups("default", "near", 0.2, 10, None, 10)
     assert page.scan.job_id == job.id

@@ -103,7 +103,7 @@ def test_a_server_changes_its_model_while_it_is_searched_and_loaded(server: Runn
     with Searches(server) as searches:
         job = begin(server, small)
         again = server.http.post("/v1/reembed", json={"model": small})
-        assert (again.status_code, again.json()["code"]) == (422, "validation")
+        assert (again.status_code, again.json()["code"]) == (409, "in_progress")
         n = 0
         while server.http.get(f"/v1/jobs/{job}").json()["state"] in ("queued", "running"):
             n += 1

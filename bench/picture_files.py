@@ -101,6 +101,8 @@ def convert_to_pq(image: Image.Image) -> Floats:
 
 
 def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+    if kind == "JXL":
+        import pillow_jxl  # noqa: F401  (it registers itself with Pillow)
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
@@ -125,7 +127,7 @@ def encode_deep_heic(codes: Floats, bits: int, profile: bytes | None = None, **o
     values = np.round(codes * 65535).astype("<u2")
     made = pillow_heif.from_bytes("RGB;16", (codes.shape[1], codes.shape[0]), values.tobytes())
     if profile is not None:
-        made[0].info.update(icc_profile=profile, icc_profile_type="prof")
+        made[0].info["icc_profile"], made[0].info["icc_profile_type"] = profile, "prof"
     file = io.BytesIO()
     made.save(file, quality=95, chroma=444, **options)
     return file.getvalue()
@@ -195,7 +197,7 @@ def make_tiff(samples: npt.NDArray[Any], photometric: int, order: str = "<", mor
     """An uncompressed TIFF of unsigned or floating-point samples [height, width, channels]."""
     height, width, channels = samples.shape
     bits = samples.dtype.itemsize * 8
-    data = samples.astype(samples.dtype.newbyteorder(order)).tobytes()
+    data = (samples.astype(samples.dtype.newbyteorder(">")) if order == ">" else samples).tobytes()
 
     def build(start: int) -> bytes:
         entries: list[Entry] = [
@@ -264,7 +266,11 @@ def make_heics() -> Iterator[PictureFile]:
     p3_chart = Image.fromarray(np.round(p3 * 255).astype(np.uint8))
     with_profile = p3_chart.copy()
     with_profile.info["icc_profile"] = profile
-    numbers = {"color_primaries": DISPLAY_P3, "transfer_characteristics": SRGB_CURVE, "matrix_coefficients": 6}
+    numbers: dict[str, Any] = {
+        "color_primaries": DISPLAY_P3,
+        "transfer_characteristics": SRGB_CURVE,
+        "matrix_coefficients": 6,
+    }
     clear = chart.convert("RGBA")
     clear.putalpha(255)
     files = {
@@ -375,11 +381,12 @@ def make_others() -> Iterator[PictureFile]:
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
     yield PictureFile("grey.jxl", encode(grey, "JXL", lossless=True), "jxl", grey_truth)
     yield PictureFile("16-bit-grey.jxl", encode(deep, "JXL", lossless=True), "jxl", grey_truth)
-    for name, options in {
+    kinds: dict[str, dict[str, Any]] = {
         "lossless": {},
         "lossy": {"quality_mode": "rates", "quality_layers": [20]},
         "codestream": {"no_jp2": True},
-    }.items():
+    }
+    for name, options in kinds.items():
         yield PictureFile(f"{name}.jp2", encode(chart, "JPEG2000", **options), "jpeg2000", truth)
     yield PictureFile("alpha.jp2", encode(clear, "JPEG2000"), "jpeg2000", truth)
     yield PictureFile("grey.jp2", encode(grey, "JPEG2000"), "jpeg2000", grey_truth)

@@ -358,7 +358,7 @@ def test_a_part_of_a_takeout_says_that_it_tells_about_pictures_of_other_parts(tm
     def tell(title: str) -> bytes:
         return json.dumps({"photoTakenTime": {"timestamp": "1258375918"}, "title": title}).encode()
 
-    members = {"a.jpg": sample("jpeg"), "a.jpg.json": tell("a.jpg"), "c.heic": b"x", "c.heic.json": tell("c.heic")}
+    members = {"a.jpg": sample("jpeg"), "a.jpg.json": tell("a.jpg"), "c.psd": b"x", "c.psd.json": tell("c.psd")}
     assert ExpandedArchive(make_zip(members), tmp_path).left_out.warnings == []
     (tmp_path / "part").mkdir()
     found = ExpandedArchive(make_zip(members | {"b.jpg.json": tell("b.jpg")}), tmp_path / "part")
@@ -378,15 +378,15 @@ def test_sidecars_and_other_kinds_do_not_count_as_members(tmp_path: Path) -> Non
 
 def test_names_say_what_a_member_is_or_its_bytes_do(tmp_path: Path) -> None:
     pictures = ["a.jfif", "b.jpe", "c.pjpeg", "d", "e.JPG"]
-    others = {"f.heic": b"x", "README": b"words", "g.docx": b"PK\3\4"}
+    others = {"f.psd": b"x", "README": b"words", "g.docx": b"PK\3\4"}
     litter = ["@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg", "#recycle/gone.jpg", "$RECYCLE.BIN/$R1.jpg", "node_modules/x.png"]
     found = ExpandedArchive(
         make_zip({**dict.fromkeys(pictures, PNG), **others, **dict.fromkeys(litter, PNG)}), tmp_path
     )
     assert found.codes() == dict.fromkeys(pictures)
-    assert found.left_out.describe() == "3 files of other kinds left out (1 .heic, 1 no extension, 1 .docx)"
+    assert found.left_out.describe() == "3 files of other kinds left out (1 .psd, 1 no extension, 1 .docx)"
 
 
 def test_an_archive_of_other_kinds_alone_says_which(tmp_path: Path) -> None:
-    error = expand_refused(make_zip({"a.heic": b"x", "b.heic": b"x"}), tmp_path)
-    assert "2 files of other kinds left out (2 .heic)" in error.detail
+    error = expand_refused(make_zip({"a.psd": b"x", "b.psd": b"x"}), tmp_path)
+    assert "2 files of other kinds left out (2 .psd)" in error.detail

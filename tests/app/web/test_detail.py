@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
 
+from bench.picture_files import draw_chart, encode
 from tests.app.api.asking import upload_ready
 from tests.app.web.watched import Watched, drop
 from tests.support.pictures import picture
@@ -192,6 +193,19 @@ def test_similar_pictures_open_and_closing_returns_to_the_results(album_page: Wa
     page.locator(".tile").first.click()
     page.keyboard.press("l")
     expect(page).to_have_url(re.compile(rf"\?like={id}$"))
+
+
+def test_what_browsers_do_not_show_is_rendered(browser: Browser, album: RunningServer) -> None:
+    id = album.upload(encode(draw_chart((3_000, 2_000)), "TIFF"), "scan.tif").json()["id"]
+    watched = Watched(browser, album.url)
+    page = watched.open(f"/?show={id}")
+    shown = page.locator(".stage img")
+    expect(shown).to_have_js_property("naturalWidth", 1024)
+    page.keyboard.press("+")
+    expect(shown).to_have_js_property("naturalWidth", 2048)
+    expect(page.get_by_role("dialog")).to_contain_text("TIFF")
+    watched.context.close()
+    assert watched.faults == []
 
 
 def test_the_original_is_loaded_only_when_the_picture_is_enlarged(browser: Browser, album: RunningServer) -> None:

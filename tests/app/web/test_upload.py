@@ -11,6 +11,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, FilePayload, Page, Request, Route, expect
 
+from bench.picture_files import make_sample
 from tests.app.web.watched import Watched, drop
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer
@@ -144,12 +145,14 @@ def test_a_folder_is_chosen_and_what_is_no_picture_is_left_out(
     page.get_by_role("button", name="Add pictures").click()
     with page.expect_file_chooser() as chooser:
         page.get_by_role("dialog").get_by_role("button", name="Choose a folder").click()
-    chooser.value.set_files(make_folder(tmp_path))
-    expect(page.locator(".files b")).to_have_text(["album/a.png", "album/deep/b.png"])
-    expect(page.locator(".upload > p")).to_have_text("2 added · 1 other file skipped (.txt)", timeout=60_000)
-    images = empty.http.get("/v1/images?limit=2").json()["images"]
+    folder = make_folder(tmp_path)
+    (folder / "c.TIF").write_bytes(make_sample("tiff"))
+    chooser.value.set_files(folder)
+    expect(page.locator(".files b")).to_have_text(["album/a.png", "album/c.TIF", "album/deep/b.png"])
+    expect(page.locator(".upload > p")).to_have_text("3 added · 1 other file skipped (.txt)", timeout=60_000)
+    images = empty.http.get("/v1/images?limit=3").json()["images"]
     captions = {one["source"]: one["caption"] for one in images}
-    assert captions == {"album/a.png": "a red square", "album/deep/b.png": None}
+    assert captions == {"album/a.png": "a red square", "album/c.TIF": None, "album/deep/b.png": None}
     page.get_by_role("link", name="Activity").click()
     expect(page.locator(".job .name").first).to_have_text("album")
     watched.context.close()

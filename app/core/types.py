@@ -132,6 +132,25 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class CameraData:
+    """What a picture, or a file beside it, says of how it was taken, and the words that it carries.
+
+    `taken_at` is the time of the camera's clock in ISO 8601, `taken_offset` by how many minutes it is ahead of UTC.
+    Latitude and longitude are degrees, both or neither. `exposure` is what `metadata.exif` may hold.
+    """
+
+    taken_at: str | None = None
+    taken_offset: int | None = None
+    camera: str | None = None
+    lens: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    caption: str | None = None
+    tags: tuple[str, ...] = ()
+    exposure: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class NewImage:
     """A picture that was received, but has no row yet; its bytes are in a temporary file."""
 

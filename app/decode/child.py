@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from app.core.errors import SightlineError
+from app.decode.camera_data import camera_data_to_json
 from app.decode.picture import DecodedPicture
 from app.decode.sandbox import confine_child
 from app.decode.task_channel import ChannelClosed, Task, TaskChannel, close_files, pack_answer, with_descriptors
@@ -57,6 +58,7 @@ def encode_result(result: Any) -> bytes:
         "format": result.format,
         "animated": result.animated,
         "perceptual_hash": None if result.perceptual_hash is None else result.perceptual_hash.hex(),
+        "camera_data": None if result.camera_data is None else camera_data_to_json(result.camera_data),
     }
     return pack_answer({"picture": fields}, result.pixels.tobytes())
 

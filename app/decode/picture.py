@@ -14,7 +14,8 @@ import numpy.typing as npt
 from PIL import AvifImagePlugin, Image, ImageChops, ImageCms, ImageFile
 
 from app.core.errors import ImageCorrupt, ImageTooLarge, SightlineError, from_os_error
-from app.core.types import Preprocessing
+from app.core.types import CameraData, Preprocessing
+from app.decode.exif import read_camera_data
 from app.decode.headers import Format, PictureHeader, check_size, read_header
 from app.decode.limits import PictureLimits
 from app.decode.perceptual_hash import compute_perceptual_hash
@@ -64,7 +65,7 @@ _ROTATIONS = {
 class DecodedPicture:
     """`pixels` is uint8 [size, size, 3] in sRGB; `width` and `height` are those of the upright picture.
 
-    `perceptual_hash` is that of the thumbnail; None if none was written.
+    `perceptual_hash` is that of the thumbnail. It and `camera_data` are None if none was written.
     """
 
     pixels: Pixels
@@ -73,6 +74,7 @@ class DecodedPicture:
     format: Format
     animated: bool
     perceptual_hash: bytes | None = None
+    camera_data: CameraData | None = None
 
 
 def decode_picture(
@@ -91,12 +93,12 @@ def decode_picture(
     with _map_decode_errors(limits) as seen, path.open("rb") as file:
         header = seen.header = read_header(file, limits)
         small = None if thumbnail is None else thumbnail_size
-        upright, animated, size = _decode(file, header, preprocessing, limits, small)
+        upright, animated, size = _decode(file, header, preprocessing, limits, small, seen)
         pixels = np.asarray(resize_for_model(upright, preprocessing))
         hashed = None
         if thumbnail is not None:
             hashed = _write_thumbnail(upright, thumbnail, thumbnail_size)
-    return DecodedPicture(pixels, *size, header.format, animated, hashed)
+    return DecodedPicture(pixels, *size, header.format, animated, hashed, seen.camera_data)
 
 
 def hash_picture(path: File, limits: PictureLimits, thumbnail_size: int = 320) -> str:
@@ -109,9 +111,10 @@ def hash_picture(path: File, limits: PictureLimits, thumbnail_size: int = 320) -
 
 @dataclass(slots=True)
 class _Seen:
-    """What is known of a picture when an error is raised."""
+    """What is known of a picture so far."""
 
     header: PictureHeader | None = None
+    camera_data: CameraData | None = None
 
 
 @contextmanager
@@ -151,8 +154,12 @@ def _decode(
     preprocessing: Preprocessing,
     limits: PictureLimits,
     thumbnail_size: int | None,
+    seen: _Seen | None = None,
 ) -> tuple[Image.Image, bool, Size]:
-    """The upright RGB picture (perhaps scaled down), whether it is animated, and its full upright size."""
+    """The upright RGB picture (perhaps scaled down), whether it is animated, and its full upright size.
+
+    `seen` gets the camera data of a picture that is decoded for a thumbnail.
+    """
     harden_pillow(limits.pixels_of(header.format))
     file.seek(0)
     with warnings.catch_warnings():
@@ -168,7 +175,13 @@ def _decode(
             turn = _read_orientation(image) if header.format == "jpeg" else 1
             if header.format == "jpeg":
                 image.draft(None, _draft_size((width, height), turn, preprocessing, thumbnail_size))
+            if (
+                seen is not None and thumbnail_size is not None and header.format != "png"
+            ):  # which may store it after the pixels
+                seen.camera_data = read_camera_data(image)
             image.load()
+            if seen is not None and thumbnail_size is not None and header.format == "png":
+                seen.camera_data = read_camera_data(image)
             if header.format != "jpeg":  # PNG may store EXIF after the pixels
                 turn = _read_orientation(image)
             upright = flatten_to_srgb(image)

@@ -1,0 +1,202 @@
+"""Read the camera data of a picture that Pillow has opened: its EXIF, XMP, IPTC, and the texts of a PNG.
+
+These bytes are hostile: what cannot be read, or makes no sense, is missing; it is never an error, so that no picture is
+refused for it. Runs in a decode child.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from PIL import Image, IptcImagePlugin, TiffImagePlugin
+
+from app.core.types import CameraData
+from app.decode.camera_data import (
+    EXPOSURE_TAGS,
+    MAX_CAPTION_CHARS,
+    MAX_KEYWORDS,
+    MAX_NUMBER,
+    camera_data_from_xmp,
+    join_name,
+    make_caption,
+    make_tags,
+    merge_camera_data,
+    with_time,
+)
+from app.decode.taken_time import parse_iptc_time, parse_mail_time, parse_taken_time
+from app.decode.xmp import BadXmp, make_location, parse_xmp
+
+MAX_EXIF_BYTES = 4 << 20  # in a file of its own format (JPEG, PNG, ...), of which Pillow reads it whole
+MAX_VALUE_BYTES = 64 << 10  # of one entry
+EXIF_IFD, GPS_IFD = 0x8769, 0x8825
+IMAGE_DESCRIPTION, MAKE, MODEL = 0x010E, 0x010F, 0x0110
+TAKEN, DIGITISED, TAKEN_OFFSET, DIGITISED_OFFSET = 0x9003, 0x9004, 0x9011, 0x9012
+LENS_MAKE, LENS_MODEL = 0xA433, 0xA434
+FLASH = 0x9209
+PHOTOSHOP_IPTC = 0x0404
+IPTC_TITLE, IPTC_KEYWORDS, IPTC_DATE, IPTC_TIME, IPTC_CAPTION = (2, 5), (2, 25), (2, 55), (2, 60), (2, 120)
+NOTHING = CameraData()
+
+
+def read_camera_data(image: Image.Image) -> CameraData:
+    """The camera data of an opened picture. It raises nothing but MemoryError."""
+    found = [NOTHING]
+    for read in (_read_exif, _read_xmp, _read_iptc, _read_weak_exif, _read_png_texts):
+        with suppress(Exception):  # on hostile bytes parsers raise errors of any kind
+            found.append(read(image))
+    return merge_camera_data(found)
+
+
+# ---- EXIF
+
+
+def _read_exif(image: Image.Image) -> CameraData:
+    exif = _open_exif(image)
+    if exif is None:
+        return NOTHING
+    get = partial(_get_entry, exif)
+    camera = join_name(_text(get(MAKE)), _text(get(MODEL)))
+    found = CameraData(camera=camera)
+    with suppress(Exception):
+        found = _add_exif_ifd(found, _load_ifd(exif, EXIF_IFD))
+    with suppress(Exception):
+        if (place := _read_gps(_load_ifd(exif, GPS_IFD))) is not None:
+            found = replace(found, latitude=place[0], longitude=place[1])
+    return found
+
+
+def _read_weak_exif(image: Image.Image) -> CameraData:
+    """What counts only if nothing else says it: when a film was scanned, and the description, which cameras fill."""
+    exif = _open_exif(image)
+    if exif is None:
+        return NOTHING
+    get = partial(_get_entry, _load_ifd(exif, EXIF_IFD))
+    said = CameraData(caption=make_caption([], [_text(_get_entry(exif, IMAGE_DESCRIPTION))]))
+    return with_time(said, parse_taken_time(_text(get(DIGITISED)), _text(get(DIGITISED_OFFSET))))
+
+
+def _open_exif(image: Image.Image) -> Image.Exif | None:
+    given = image.info.get("exif")
+    return None if isinstance(given, bytes) and len(given) > MAX_EXIF_BYTES else image.getexif()
+
+
+def _add_exif_ifd(found: CameraData, ifd: Mapping[int, Any]) -> CameraData:
+    get = partial(_get_entry, ifd)
+    model = _text(get(LENS_MODEL))
+    lens = join_name(_text(get(LENS_MAKE)), model) if model else None
+    exposure = {name: number for name, tag in EXPOSURE_TAGS.items() if (number := _number(get(tag))) is not None}
+    if isinstance(flash := get(FLASH), int):
+        exposure["flash"] = bool(flash & 1)  # whether it fired
+    time = parse_taken_time(_text(get(TAKEN)), _text(get(TAKEN_OFFSET)))
+    return with_time(replace(found, lens=lens, exposure=exposure), time)
+
+
+def _load_ifd(exif: Image.Exif, tag: int) -> Mapping[int, Any]:
+    """The entries of a part of the EXIF, which are decoded when they are looked up; empty if it has none."""
+    offset = exif.get(tag, exif._hidden_data.get(tag))
+    if not isinstance(offset, int):
+        return {}
+    ifd = TiffImagePlugin.ImageFileDirectory_v2(exif.head, group=tag)  # not get_ifd: it decodes all, in whatever size
+    exif.fp.seek(offset)
+    ifd.load(exif.fp)
+    return ifd
+
+
+def _get_entry(entries: Mapping[int, Any] | Image.Exif, tag: int) -> Any:
+    """The value of an entry; None if it is missing, damaged or large."""
+    data = getattr(entries, "_info", entries)
+    raw = getattr(data, "_tagdata", {}).get(tag, b"")
+    if len(raw) > MAX_VALUE_BYTES:
+        return None
+    try:
+        return entries.get(tag)
+    except Exception:
+        return None
+
+
+def _read_gps(gps: Mapping[int, Any]) -> tuple[float, float] | None:
+    get = partial(_get_entry, gps)
+    return make_location(_degrees(get(2), _text(get(1)), "NS"), _degrees(get(4), _text(get(3)), "EW"))
+
+
+def _degrees(parts: Any, side: str | None, sides: str) -> float | None:
+    """Degrees of degrees, minutes and seconds; None without the side: it may be either."""
+    mark = (side or "").strip().upper()[:1]
+    if not isinstance(parts, Sequence) or not 1 <= len(parts) <= 3 or not mark or mark not in sides:
+        return None
+    numbers = [_number(part) for part in parts]
+    if any(number is None or number < 0 for number in numbers):
+        return None
+    value = sum(number / 60**n for n, number in enumerate(numbers) if number is not None)
+    return -value if mark == sides[1] else value
+
+
+def _number(value: Any) -> float | int | None:
+    if isinstance(value, tuple) and value:
+        value = value[0]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if abs(value) < MAX_NUMBER else None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+        return None
+    return round(number, 6) if math.isfinite(number) else None
+
+
+# ---- XMP, IPTC, texts of PNG
+
+
+def _read_xmp(image: Image.Image) -> CameraData:
+    packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+    with suppress(BadXmp):
+        return camera_data_from_xmp(parse_xmp(packet)) if isinstance(packet, bytes | str) else NOTHING
+    return NOTHING
+
+
+def _read_iptc(image: Image.Image) -> CameraData:
+    blocks = image.info.get("photoshop")
+    if isinstance(blocks, dict) and not isinstance(blocks.get(PHOTOSHOP_IPTC, b""), bytes):
+        return NOTHING
+    found = IptcImagePlugin.getiptcinfo(image) or {}  # type: ignore[arg-type]
+
+    def read(tag: tuple[int, int]) -> list[str]:
+        value = found.get(tag)
+        values = value if isinstance(value, list) else [value]
+        return [_decode(one[:MAX_CAPTION_CHARS]) for one in values[:MAX_KEYWORDS] if isinstance(one, bytes)]
+
+    said = CameraData(caption=make_caption(read(IPTC_TITLE), read(IPTC_CAPTION)), tags=make_tags(read(IPTC_KEYWORDS)))
+    date, time = (next(iter(read(tag)), None) for tag in (IPTC_DATE, IPTC_TIME))
+    return with_time(said, parse_iptc_time(date, time))
+
+
+def _read_png_texts(image: Image.Image) -> CameraData:
+    if image.format != "PNG":
+        return NOTHING
+    names = ("exif:DateTimeOriginal", "Creation Time", "Title", "Description")
+    original, created, title, description = (image.info.get(name) for name in names)
+    said = CameraData(caption=make_caption([title], [description]))
+    return with_time(said, parse_taken_time(original) or parse_taken_time(created) or parse_mail_time(created))
+
+
+# ---- texts of bytes
+
+
+def _text(value: Any) -> str | None:
+    """A text of EXIF. Pillow reads it as Latin-1; many programs write UTF-8."""
+    if isinstance(value, tuple):
+        value = value[0] if value else None
+    if isinstance(value, str):
+        value = value.encode("latin-1", "replace")
+    return _decode(value.partition(b"\0")[0]).strip() or None if isinstance(value, bytes) else None
+
+
+def _decode(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("cp1252", "replace")

@@ -163,8 +163,7 @@ class Image:
 class CameraData:
     """What a picture, or a file beside it, says of how it was taken, and the words that it carries.
 
-    `taken_at` is the time of the camera's clock in ISO 8601, `taken_offset` by how many minutes it is ahead of UTC.
-    Latitude and longitude are degrees, both or neither. `exposure` is what `metadata.exif` may hold.
+    Time, camera and place as of `Image`. `exposure` is what `metadata.exif` may hold.
     """
 
     taken_at: str | None = None
@@ -192,6 +191,7 @@ class NewImage:
     tags: tuple[str, ...] = ()
     metadata: Metadata = field(default_factory=dict)
     source: str | None = None
+    camera_data: CameraData | None = None  # of files beside it
 
 
 @dataclass(frozen=True, slots=True)

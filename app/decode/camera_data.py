@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
-from app.core.types import CameraData
+from app.core.types import CameraData, Image
 from app.decode.taken_time import MAX_OFFSET, TakenTime, parse_taken_time
 from app.decode.xmp import Properties, make_location, parse_coordinate
 
@@ -59,6 +59,12 @@ def with_time(data: CameraData, time: TakenTime | None) -> CameraData:
 
 def time_of(data: CameraData) -> TakenTime | None:
     return None if data.taken_at is None else TakenTime(data.taken_at, data.taken_offset)
+
+
+def camera_data_of(image: Image) -> CameraData:
+    """What the row of a picture has of its camera data."""
+    when = (image.taken_at, image.taken_offset)
+    return CameraData(*when, image.camera, image.lens, image.latitude, image.longitude)
 
 
 def camera_data_from_xmp(xmp: Properties) -> CameraData:
@@ -143,7 +149,7 @@ def camera_data_from_json(value: Any) -> CameraData:
         if not isinstance(text, str) or len(text.encode()) > 4 * most:  # half of a surrogate pair is a ValueError
             raise ValueError(f"{name} is no text of at most {most} characters")
     tags, exposure = value.get("tags", []), value.get("exposure", {})
-    if not isinstance(tags, list) or len(tags) > MAX_KEYWORDS or not all(isinstance(tag, str) for tag in tags):
+    if not isinstance(tags, list | tuple) or len(tags) > MAX_KEYWORDS or not all(isinstance(tag, str) for tag in tags):
         raise ValueError("tags is no list of texts")
     kinds = (bool, int, float)
     if not isinstance(exposure, dict) or not all(
@@ -157,7 +163,7 @@ def camera_data_from_json(value: Any) -> CameraData:
         time is None or not (offset is None or (type(offset) is int and abs(offset) <= MAX_OFFSET))
     ):
         raise ValueError("taken_at is no time")
-    location = make_location(value.get("latitude"), value.get("longitude")) or (None, None)
+    place = make_location(value.get("latitude"), value.get("longitude")) or (None, None)
     words = {name: value.get(name) for name in TEXTS}
-    when = (time.wall, offset) if time else (None, None)
-    return CameraData(*when, words["camera"], words["lens"], *location, words["caption"], tuple(tags), exposure)
+    data = CameraData(**words, latitude=place[0], longitude=place[1], tags=tuple(tags), exposure=exposure)
+    return with_time(data, TakenTime(time.wall, offset) if time else None)

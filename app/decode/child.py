@@ -51,15 +51,16 @@ def encode_result(result: Any) -> bytes:
     """A picture, or a value that JSON has."""
     if not isinstance(result, DecodedPicture):
         return pack_answer({"value": result})
-    fields = {
+    fields: dict[str, Any] = {
         "side": result.pixels.shape[0],
         "width": result.width,
         "height": result.height,
         "format": result.format,
         "animated": result.animated,
         "perceptual_hash": None if result.perceptual_hash is None else result.perceptual_hash.hex(),
-        "camera_data": None if result.camera_data is None else camera_data_to_json(result.camera_data),
     }
+    if result.camera_data is not None:
+        fields["camera_data"] = camera_data_to_json(result.camera_data)
     return pack_answer({"picture": fields}, result.pixels.tobytes())
 
 

@@ -35,7 +35,8 @@ MAX_EXIF_BYTES = 4 << 20  # in a file of its own format (JPEG, PNG, ...), of whi
 MAX_VALUE_BYTES = 64 << 10  # of one entry
 EXIF_IFD, GPS_IFD = 0x8769, 0x8825
 IMAGE_DESCRIPTION, MAKE, MODEL = 0x010E, 0x010F, 0x0110
-TAKEN, DIGITISED, TAKEN_OFFSET, DIGITISED_OFFSET = 0x9003, 0x9004, 0x9011, 0x9012
+TAKEN, TAKEN_OFFSET, TAKEN_FRACTION = 0x9003, 0x9011, 0x9291
+DIGITISED, DIGITISED_OFFSET = 0x9004, 0x9012
 LENS_MAKE, LENS_MODEL = 0xA433, 0xA434
 FLASH = 0x9209
 PHOTOSHOP_IPTC = 0x0404
@@ -92,7 +93,7 @@ def _add_exif_ifd(found: CameraData, ifd: Mapping[int, Any]) -> CameraData:
     exposure = {name: number for name, tag in EXPOSURE_TAGS.items() if (number := _number(get(tag))) is not None}
     if isinstance(flash := get(FLASH), int):
         exposure["flash"] = bool(flash & 1)  # whether it fired
-    time = parse_taken_time(_text(get(TAKEN)), _text(get(TAKEN_OFFSET)))
+    time = parse_taken_time(*(_text(get(tag)) for tag in (TAKEN, TAKEN_OFFSET, TAKEN_FRACTION)))
     return with_time(replace(found, lens=lens, exposure=exposure), time)
 
 
@@ -129,10 +130,10 @@ def _degrees(parts: Any, side: str | None, sides: str) -> float | None:
     mark = (side or "").strip().upper()[:1]
     if not isinstance(parts, Sequence) or not 1 <= len(parts) <= 3 or not mark or mark not in sides:
         return None
-    numbers = [_number(part) for part in parts]
-    if any(number is None or number < 0 for number in numbers):
+    numbers = [number for part in parts if (number := _number(part)) is not None and number >= 0]
+    if len(numbers) < len(parts):
         return None
-    value = sum(number / 60**n for n, number in enumerate(numbers) if number is not None)
+    value = sum(number / 60.0**n for n, number in enumerate(numbers))
     return -value if mark == sides[1] else value
 
 

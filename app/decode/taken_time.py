@@ -1,7 +1,7 @@
 """The time at which a picture was taken, as cameras, programs and Google Takeout write it.
 
-A time is what the camera's clock showed (`2019-07-04T12:00:00`) and, where it is known, by how many minutes that clock
-was ahead of UTC. The time of a file is never taken for it.
+A time is what the camera's clock showed (`2019-07-04T12:00:00.000`) and, where it is known, by how many minutes that
+clock was ahead of UTC. The time of a file is never taken for it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 MIN_YEAR, MAX_YEAR = 1000, 2999  # museums date pictures of the 17th century; 0000 and 9999 mean "unknown"
 MAX_OFFSET = 14 * 60  # minutes
-QUARTER = 15  # minutes: every zone is whole quarters of an hour from UTC
-SLACK_SECONDS = 2  # by which two programs round the same moment differently
+QUARTER = timedelta(minutes=15)  # every zone is whole quarters of an hour from UTC
+SLACK = timedelta(seconds=2)  # by which two programs round the same moment differently
 MAX_CHARS = 64
 _DATE = r"\s*(\d{4})[-:/.](\d\d?)[-:/.](\d\d?)"
-_CLOCK = r"[T ]\s*(\d\d?)[:.](\d\d)(?:[:.](\d\d)(?:[.,]\d*)?)?\s*(Z|UTC|[+-]\d\d:?\d\d)?"
+_CLOCK = r"[T ]\s*(\d\d?)[:.](\d\d)(?:[:.](\d\d)(?:[.,](\d*))?)?\s*(Z|UTC|[+-]\d\d:?\d\d)?"
 _TIME = re.compile(rf"{_DATE}(?:{_CLOCK})?\s*", re.ASCII | re.IGNORECASE)
 _OFFSET = re.compile(r"\s*([+-])(\d\d):?(\d\d)\s*", re.ASCII)
 _IPTC_DATE = re.compile(r"\s*(\d{4})(\d\d)(\d\d)\s*", re.ASCII)
@@ -27,21 +27,25 @@ _IPTC_TIME = re.compile(r"\s*(\d\d)(\d\d)(\d\d)([+-]\d{4})?\s*", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class TakenTime:
-    """`wall` is the time of the camera's clock in ISO 8601, `offset` its minutes east of UTC, None if unknown."""
+    """`wall` is the time of the camera's clock (`YYYY-MM-DDTHH:MM:SS.mmm`), `offset` by how many minutes it is ahead of
+    UTC, None if unknown."""
 
     wall: str
     offset: int | None = None
 
 
-def parse_taken_time(text: Any, offset: Any = None) -> TakenTime | None:
-    """Read `2019:07:04 12:00:00`, ISO 8601 or a date alone; `offset` (`+02:00`) holds if the text has none."""
+def parse_taken_time(text: Any, offset: Any = None, fraction: Any = None) -> TakenTime | None:
+    """Read `2019:07:04 12:00:00`, ISO 8601 or a date alone; `offset` (`+02:00`) and `fraction` (of a second, its digits
+    behind the point) hold if the text has none."""
     match = _TIME.fullmatch(text[:MAX_CHARS]) if isinstance(text, str) else None
     if match is None:
         return None
-    year, month, day, hour, minute, second, zone = match.groups()
+    year, month, day, hour, minute, second, digits, zone = match.groups()
     if hour is None:
         return make_taken_time((year, month, day))
-    return make_taken_time((year, month, day, hour, minute, second or 0), parse_offset(zone or offset))
+    digits = digits or (fraction.strip() if isinstance(fraction, str) else "")
+    micros = digits[:3].ljust(3, "0") + "000" if digits.isdecimal() and digits.isascii() else 0
+    return make_taken_time((year, month, day, hour, minute, second or 0, micros), parse_offset(zone or offset))
 
 
 def parse_iptc_time(date: Any, time: Any) -> TakenTime | None:
@@ -90,10 +94,10 @@ def parse_offset(text: Any) -> int | None:
 def make_taken_time(parts: Any, offset: int | None = None) -> TakenTime | None:
     """The time of a year, month, day and perhaps hour, minute, second; None if there is no such time."""
     try:
-        moment = datetime(*map(int, parts))
+        moment = datetime(*map(int, parts))  # type: ignore[arg-type]
     except ValueError:
         return None
-    return TakenTime(moment.isoformat(), offset) if MIN_YEAR <= moment.year <= MAX_YEAR else None
+    return TakenTime(moment.isoformat(timespec="milliseconds"), offset) if MIN_YEAR <= moment.year <= MAX_YEAR else None
 
 
 def join_taken_times(said: TakenTime | None, camera: TakenTime | None) -> TakenTime | None:
@@ -105,13 +109,10 @@ def join_taken_times(said: TakenTime | None, camera: TakenTime | None) -> TakenT
     if said is None or camera is None:
         return said or camera
     if said.offset is None:
-        return TakenTime(said.wall, camera.offset) if said.wall == camera.wall else said
-    ahead = (datetime.fromisoformat(camera.wall) - _to_utc(said)).total_seconds() / 60
-    offset = round(ahead / QUARTER) * QUARTER if camera.offset is None else camera.offset
-    if abs(offset) > MAX_OFFSET or abs(ahead - offset) * 60 > SLACK_SECONDS:
+        is_same = abs(datetime.fromisoformat(said.wall) - datetime.fromisoformat(camera.wall)) <= SLACK
+        return camera if is_same else said
+    ahead = datetime.fromisoformat(camera.wall) - datetime.fromisoformat(said.wall) + timedelta(minutes=said.offset)
+    offset = round(ahead / QUARTER) * 15 if camera.offset is None else camera.offset
+    if abs(offset) > MAX_OFFSET or abs(ahead - timedelta(minutes=offset)) > SLACK:
         return said
     return TakenTime(camera.wall, offset)
-
-
-def _to_utc(time: TakenTime) -> datetime:
-    return datetime.fromisoformat(time.wall) - timedelta(minutes=time.offset or 0)

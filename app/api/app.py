@@ -24,6 +24,7 @@ from app.api.metrics import ServerMetrics
 from app.api.middleware import CrossOriginMiddleware, HeadMiddleware, RequestMiddleware
 from app.api.openapi import complete_document
 from app.api.routes import (
+    camera_data,
     collections,
     demo,
     duplicates,
@@ -46,6 +47,7 @@ TAGS = {  # in the order of /docs
     "upload": "Pictures one by one, in bulk, and from places on the server.",
     "images": "The pictures that are stored.",
     "duplicates": "Pictures that are the same, or nearly.",
+    "camera-data": "When, where and with what stored pictures were taken.",
     "collections": "Pictures and texts that stay apart.",
     "texts": "Texts that a search finds.",
     "jobs": "What became of uploads.",
@@ -104,7 +106,19 @@ def add_routes(app: FastAPI) -> None:
         app.include_router(router)
     for router in (search.pictures, search.queries, ingest.sources):
         app.include_router(router)
-    for module in (images, jobs, evaluations, demo, duplicates, texts, collections, heads, reembed, session):
+    for module in (
+        images,
+        jobs,
+        evaluations,
+        demo,
+        duplicates,
+        camera_data,
+        texts,
+        collections,
+        heads,
+        reembed,
+        session,
+    ):
         app.include_router(module.router)
 
 

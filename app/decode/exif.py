@@ -6,6 +6,7 @@ refused for it. Runs in a decode child.
 
 from __future__ import annotations
 
+import codecs
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -33,6 +34,8 @@ from app.decode.xmp import BadXmp, make_location, parse_xmp
 
 MAX_EXIF_BYTES = 4 << 20  # in a file of its own format (JPEG, PNG, ...), of which Pillow reads it whole
 MAX_VALUE_BYTES = 64 << 10  # of one entry
+LEGACY_ENCODING = "cp1252"
+codecs.lookup(LEGACY_ENCODING)  # a decode child can load no codec
 EXIF_IFD, GPS_IFD = 0x8769, 0x8825
 IMAGE_DESCRIPTION, MAKE, MODEL = 0x010E, 0x010F, 0x0110
 TAKEN, TAKEN_OFFSET, TAKEN_FRACTION = 0x9003, 0x9011, 0x9291
@@ -200,4 +203,4 @@ def _decode(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        return data.decode("cp1252", "replace")
+        return data.decode(LEGACY_ENCODING, "replace")

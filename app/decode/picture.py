@@ -15,6 +15,7 @@ from PIL import AvifImagePlugin, Image, ImageChops, ImageCms, ImageFile
 
 from app.core.errors import ImageCorrupt, ImageTooLarge, SightlineError, from_os_error
 from app.core.types import CameraData, Preprocessing
+from app.decode.camera_data import camera_data_to_json
 from app.decode.exif import read_camera_data
 from app.decode.headers import Format, PictureHeader, check_size, read_header
 from app.decode.limits import PictureLimits
@@ -107,6 +108,15 @@ def hash_picture(path: File, limits: PictureLimits, thumbnail_size: int = 320) -
         header = seen.header = read_header(file, limits)
         upright, _, _ = _decode(file, header, Preprocessing(1), limits, thumbnail_size)
         return compute_perceptual_hash(_make_thumbnail(upright, thumbnail_size)).hex()
+
+
+def describe_picture(path: File, limits: PictureLimits) -> dict[str, Any]:
+    """The camera data of the picture at `path`, as JSON has it (see `camera_data_from_json`). Raises as
+    `decode_picture`."""
+    with _map_decode_errors(limits) as seen, path.open("rb") as file:
+        header = seen.header = read_header(file, limits)
+        _decode(file, header, Preprocessing(1), limits, 1, seen)
+    return camera_data_to_json(seen.camera_data or CameraData())
 
 
 @dataclass(slots=True)

@@ -1,22 +1,32 @@
 """XMP: the properties that a program has written into a picture, or into an `.xmp` file beside it.
 
-The parser is bounded, because the bytes are hostile: a packet of MAX_XMP_BYTES, MAX_DEPTH levels, MAX_VALUES values of
-MAX_CHARS characters, and no document type, so that there are no entities to expand.
+The bytes are hostile, and sidecars are read outside the decode children. So this reads the little of XML that XMP has,
+without a parser in C: MAX_XMP_BYTES, MAX_DEPTH levels, MAX_VALUES values of MAX_CHARS characters, and no document type,
+so that there are no entities to expand.
 """
 
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE, lookup
 from collections.abc import Mapping
+from html import unescape
 from typing import Any
-from xml.parsers import expat
 
 MAX_XMP_BYTES = 1 << 20
 MAX_DEPTH = 32
 MAX_VALUES = 2_000
 MAX_CHARS = 20_000  # of one value
-RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns# "
+MARKS = {BOM_UTF16_LE: "utf-16", BOM_UTF16_BE: "utf-16"}
+for _encoding in ("utf-16", "utf-8-sig"):  # a decode child can load no codec
+    lookup(_encoding)
+NO_XML = "it is no XML that can be read"
+CDATA = "<![CDATA["
+SECTIONS = {"<?": "?>", "<!--": "-->", CDATA: "]]>"}
+TAG = re.compile(r"""<(/?)([^\s<>/"'=!?]+)((?:"[^"]*"|'[^']*'|[^<>"'])*)>""")
+ATTRIBUTE = re.compile(r"""(?<=\s)([^\s=<>"'/]+)\s*=\s*("[^"]*"|'[^']*')""")
 PREFIXES = {
+    "http://www.w3.org/1999/02/22-rdf-syntax-ns#": "rdf",
     "http://purl.org/dc/elements/1.1/": "dc",
     "http://ns.adobe.com/photoshop/1.0/": "photoshop",
     "http://ns.adobe.com/xap/1.0/": "xmp",
@@ -38,16 +48,20 @@ def parse_xmp(data: bytes | str) -> Properties:
 
     Of a packet that is damaged behind its beginning, what came before. Raises BadXmp if nothing can be read.
     """
-    packet = data.encode("utf-8", "replace") if isinstance(data, str) else data
-    if len(packet) > MAX_XMP_BYTES:
+    if len(data) > MAX_XMP_BYTES:
         raise BadXmp(f"it has more than {MAX_XMP_BYTES:,} bytes")
     reader = _Reader()
     try:
-        reader.parser.Parse(packet.rstrip(b"\0 \r\n\t"), True)
-    except (expat.ExpatError, ValueError) as error:
+        reader.read(data if isinstance(data, str) else _decode(data))
+    except BadXmp:
         if not reader.values:
-            raise BadXmp("it is no XML that can be read") from error
+            raise
     return reader.values
+
+
+def _decode(data: bytes) -> str:
+    encoding = next((name for mark, name in MARKS.items() if data.startswith(mark)), "utf-8-sig")
+    return data.decode(encoding, "replace")
 
 
 def parse_coordinate(text: str) -> float | None:
@@ -69,55 +83,90 @@ def make_location(latitude: Any, longitude: Any) -> tuple[float, float] | None:
 
 
 class _Reader:
-    """Collects the properties of the top level; those in structures (a history, a face) say nothing of a picture."""
+    """Collects the properties of the top level; those in structures (a history, a face) say nothing of a picture.
+
+    Each step goes on behind the one before, and the first damage ends it: so its time is that of the text's length.
+    """
 
     def __init__(self) -> None:
         self.values: dict[str, list[str]] = {}
-        self.parser = expat.ParserCreate(namespace_separator=" ")
-        self.parser.StartElementHandler = self._start
-        self.parser.EndElementHandler = self._end
-        self.parser.CharacterDataHandler = self._add_text
-        self.parser.StartDoctypeDeclHandler = self._refuse
+        self._schemas: dict[str, str] = {}  # by the prefix of the packet
         self._path: list[str] = []
         self._text: list[str] = []
         self._chars = self._count = 0
         self._is_default = False
 
-    def _refuse(self, *declared: Any) -> None:
-        raise ValueError("XMP has no document type")
+    def read(self, text: str) -> None:
+        """Read a whole packet. Raises BadXmp at the first damage."""
+        at, has_begun = 0, False
+        while (start := text.find("<", at)) >= 0:
+            self._add_text(unescape(text[at:start]))
+            for opening, closing in SECTIONS.items():
+                if text.startswith(opening, start):
+                    end = text.find(closing, start)
+                    if end < 0:
+                        raise BadXmp(NO_XML)
+                    if opening == CDATA:
+                        self._add_text(text[start + len(CDATA) : end])
+                    at = end + len(closing)
+                    break
+            else:
+                tag = TAG.match(text, start)
+                if tag is None:
+                    raise BadXmp(NO_XML)
+                has_begun = True
+                self._read_tag(*tag.groups())
+                at = tag.end()
+        if not has_begun:
+            raise BadXmp(NO_XML)
+
+    def _read_tag(self, slash: str, name: str, rest: str) -> None:
+        if not slash:
+            written = {key: unescape(value[1:-1]) for key, value in ATTRIBUTE.findall(rest)}
+            for key, value in written.items():
+                if key.startswith("xmlns:") and len(self._schemas) < MAX_VALUES:
+                    self._schemas[key.removeprefix("xmlns:")] = PREFIXES.get(value, "")
+            self._start(self._resolve(name), written)
+        if slash or rest.endswith("/"):
+            self._end()
+
+    def _resolve(self, name: str) -> str:
+        """The name with our prefix of its schema; of an unknown schema without one."""
+        prefix, _, local = name.rpartition(":")
+        return f"{self._schemas.get(prefix, '')}:{local}"
 
     def _start(self, name: str, attributes: Mapping[str, str]) -> None:
         self._path.append(name)
         if len(self._path) > MAX_DEPTH:
-            raise ValueError("it is nested too deeply")
+            raise BadXmp("it is nested too deeply")
         self._text.clear()
         self._chars = 0
-        self._is_default = "x-default" in attributes.values()
-        if self._path[-2:] == [RDF + "RDF", RDF + "Description"]:
+        self._is_default = attributes.get("xml:lang") == "x-default"
+        if self._path[-2:] == ["rdf:RDF", "rdf:Description"]:
             for key, value in attributes.items():
-                self._add(key, value)
+                self._add(self._resolve(key), value)
 
-    def _end(self, name: str) -> None:
+    def _end(self) -> None:
         path = self._path
-        at = len(path) - 1 - path[::-1].index(RDF + "RDF") if RDF + "RDF" in path else len(path)
-        if len(path) == at + 3 or (len(path) == at + 5 and name == RDF + "li"):
+        at = path.index("rdf:RDF") if "rdf:RDF" in path else len(path)
+        if len(path) == at + 3 or (len(path) == at + 5 and path[-1] == "rdf:li"):
             self._add(path[at + 2], "".join(self._text), is_default=self._is_default)
         self._text.clear()
         self._is_default = False
-        path.pop()
+        if path:
+            path.pop()
 
     def _add_text(self, text: str) -> None:
-        if self._chars < MAX_CHARS:
+        if text and self._chars < MAX_CHARS:
             self._text.append(text)
             self._chars += len(text)
 
-    def _add(self, key: str, value: str, *, is_default: bool = False) -> None:
-        schema, _, name = key.rpartition(" ")
+    def _add(self, name: str, value: str, *, is_default: bool = False) -> None:
         value = value[:MAX_CHARS].strip()
-        if schema not in PREFIXES or not value:
+        if name.startswith((":", "rdf:")) or not value:
             return
         self._count += 1
         if self._count > MAX_VALUES:
             return
-        values = self.values.setdefault(f"{PREFIXES[schema]}:{name}", [])
+        values = self.values.setdefault(name, [])
         values.insert(0 if is_default else len(values), value)

@@ -34,6 +34,7 @@ CARRIED = ("taken_at", "taken_offset", "camera", "lens", "latitude", "longitude"
 CARRY_NOTHING = ", ".join(column + " = NULL" for column in CARRIED) + ", camera_read = 0"
 """SQL for other bytes, which carry other things."""
 CAMERA_COLUMNS = ("taken_at", "taken_offset", "camera", "lens", "latitude", "longitude")
+UNDESCRIBED = "collection = ? AND status = 'ready' AND (camera_read = 0 OR ?)"
 SET_CARRIED = {column: "UPDATE images SET " + column + " = ? WHERE key = ?" for column in CARRIED}
 RECEIVED = "sha256, width, height, format, bytes, caption, tags, metadata, source, job_id"
 
@@ -244,6 +245,19 @@ def set_carried(c: apsw.Connection, key: int, values: Mapping[str, str | int | f
 def is_camera_read(c: apsw.Connection, key: int) -> bool:
     """Whether the camera data of its bytes are in the row."""
     return bool(fetch_number(c, "SELECT camera_read FROM images WHERE key = ?", (key,)))
+
+
+def count_undescribed(c: apsw.Connection, label: str, *, again: bool) -> int:
+    """How many pictures `list_undescribed` lists in all."""
+    return fetch_number(c, "SELECT count(*) FROM images WHERE " + UNDESCRIBED, (label, again))
+
+
+def list_undescribed(c: apsw.Connection, label: str, after: int, limit: int, *, again: bool) -> list[Image]:
+    """Up to `limit` ready pictures with keys past `after` whose camera data nobody has read; `again`: all."""
+    rows = fetch_all(
+        c, COLUMNS + "WHERE " + UNDESCRIBED + " AND key > ? ORDER BY key LIMIT ?", (label, again, after, limit)
+    )
+    return [image_from_row(row) for row in rows]
 
 
 def set_camera_data(c: apsw.Connection, key: int, values: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from app.core.types import CameraData, Preprocessing
 from app.decode.camera_data import camera_data_from_json, camera_data_to_json, join_name, make_caption
 from app.decode.exif import read_camera_data
 from app.decode.limits import PictureLimits
-from app.decode.picture import decode_picture
+from app.decode.picture import decode_picture, describe_picture
 from app.decode.pool import DecodePool, OutputFile
 from app.decode.xmp import MAX_VALUES, BadXmp, parse_coordinate, parse_xmp
 from tests.support.camera import PLACE, make_exif, make_iptc, make_xmp, photograph
@@ -43,17 +43,27 @@ XMP = make_xmp(
 NOTHING = CameraData()
 
 
+def png_with(*chunks: bytes) -> bytes:
+    """A PNG with these chunks behind its pixels."""
+    made = photograph("PNG")
+    return made[:-12] + b"".join(chunks) + made[-12:]
+
+
+IN_A_CHILD = [
+    photograph(iptc=make_iptc({25: ["é".encode("cp1252")], 55: [b"20190704"], 60: [b"120000+0200"]})),
+    photograph("WEBP", make_exif(CAMERA, SHOT, PLACE), XMP.decode().encode("utf-16")),
+    photograph("AVIF", make_exif(CAMERA, SHOT, PLACE), XMP),
+    png_with(
+        chunk(b"tEXt", b"Creation Time\x00Thu, 04 Jul 2019 12:00:00 +0100"), chunk(b"tEXt", b"Title\x00\xe9t\xe9")
+    ),
+]
+
+
 def read(data: bytes) -> CameraData:
     with Image.open(io.BytesIO(data)) as image:
         if image.format == "PNG":
             image.load()
         return read_camera_data(image)
-
-
-def png_with(*chunks: bytes) -> bytes:
-    """A PNG with these chunks behind its pixels."""
-    made = photograph("PNG")
-    return made[:-12] + b"".join(chunks) + made[-12:]
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
@@ -98,6 +108,11 @@ def test_the_pool_carries_camera_data_of_pictures_with_thumbnails(tmp_path: Path
         plain = tmp_path / "plain.png"
         plain.write_bytes(photograph("PNG"))
         nothing = pool.submit(decode_picture, plain, Preprocessing(16), PictureLimits(), small, 64).result()
+        for data in IN_A_CHILD:  # which can import nothing
+            path.write_bytes(data)
+            inside = pool.submit(describe_picture, path, PictureLimits()).result()
+            assert inside == camera_data_to_json(read(data))
+            assert len(inside) > 1
     assert found is not None
     assert (found.camera, found.taken_at, found.tags) == ("NIKON D850", "2019-07-04T12:00:00.250", ("water", "sky"))
     assert nothing.camera_data == NOTHING

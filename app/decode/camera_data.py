@@ -137,7 +137,8 @@ TEXTS = {"camera": MAX_NAME_CHARS, "lens": MAX_NAME_CHARS, "caption": 2 * MAX_CA
 
 def camera_data_to_json(data: CameraData) -> dict[str, Any]:
     """What `camera_data_from_json` reads, without what is missing."""
-    return {name: value for name, value in asdict(data).items() if value not in (None, (), {})}
+    said = {**asdict(data), "tags": list(data.tags)}
+    return {name: value for name, value in said.items() if value not in (None, [], {})}
 
 
 def camera_data_from_json(value: Any) -> CameraData:

@@ -48,40 +48,40 @@ NOTHING = CameraData()
 
 
 def read_camera_data(image: Image.Image) -> CameraData:
-    """The camera data of an opened picture. It raises nothing but MemoryError."""
-    found = [NOTHING]
-    for read in (_read_exif, _read_xmp, _read_iptc, _read_weak_exif, _read_png_texts):
-        with suppress(Exception):  # on hostile bytes parsers raise errors of any kind
-            found.append(read(image))
-    return merge_camera_data(found)
+    """The camera data of an opened picture. It raises nothing."""
+    exif = weak = xmp = iptc = png = NOTHING
+    with suppress(Exception):  # on hostile bytes parsers raise errors of any kind
+        exif, weak = _read_exif(image)
+    with suppress(Exception):
+        xmp = _read_xmp(image)
+    with suppress(Exception):
+        iptc = _read_iptc(image)
+    with suppress(Exception):
+        png = _read_png_texts(image)
+    return merge_camera_data((exif, xmp, iptc, weak, png))
 
 
 # ---- EXIF
 
 
-def _read_exif(image: Image.Image) -> CameraData:
+def _read_exif(image: Image.Image) -> tuple[CameraData, CameraData]:
+    """What the EXIF says, and what of it counts only if nothing else says it: when a film was scanned, and the
+    description, which cameras fill."""
     exif = _open_exif(image)
     if exif is None:
-        return NOTHING
+        return NOTHING, NOTHING
     get = partial(_get_entry, exif)
-    camera = join_name(_text(get(MAKE)), _text(get(MODEL)))
-    found = CameraData(camera=camera)
+    strong = CameraData(camera=join_name(_text(get(MAKE)), _text(get(MODEL))))
+    weak = CameraData(caption=make_caption([], [_text(get(IMAGE_DESCRIPTION))]))
     with suppress(Exception):
-        found = _add_exif_ifd(found, _load_ifd(exif, EXIF_IFD))
+        ifd = _load_ifd(exif, EXIF_IFD)
+        strong = _add_exif_ifd(strong, ifd)
+        get = partial(_get_entry, ifd)
+        weak = with_time(weak, parse_taken_time(_text(get(DIGITISED)), _text(get(DIGITISED_OFFSET))))
     with suppress(Exception):
         if (place := _read_gps(_load_ifd(exif, GPS_IFD))) is not None:
-            found = replace(found, latitude=place[0], longitude=place[1])
-    return found
-
-
-def _read_weak_exif(image: Image.Image) -> CameraData:
-    """What counts only if nothing else says it: when a film was scanned, and the description, which cameras fill."""
-    exif = _open_exif(image)
-    if exif is None:
-        return NOTHING
-    get = partial(_get_entry, _load_ifd(exif, EXIF_IFD))
-    said = CameraData(caption=make_caption([], [_text(_get_entry(exif, IMAGE_DESCRIPTION))]))
-    return with_time(said, parse_taken_time(_text(get(DIGITISED)), _text(get(DIGITISED_OFFSET))))
+            strong = replace(strong, latitude=place[0], longitude=place[1])
+    return strong, weak
 
 
 def _open_exif(image: Image.Image) -> Image.Exif | None:

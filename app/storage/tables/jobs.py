@@ -166,8 +166,8 @@ def warn_items(c: apsw.Connection, image_key: int, warnings: Sequence[AnswerWarn
     """Add warnings to every item that waits for a picture."""
     for job_id, n in fetch_all(c, WAITING, (image_key,)):
         ((text,),) = fetch_all(c, "SELECT warnings FROM job_items WHERE job_id = ? AND n = ?", (job_id, n))
-        told = format_warnings([*read_warnings(text), *warnings])
-        c.execute("UPDATE job_items SET warnings = ? WHERE job_id = ? AND n = ?", (told, job_id, n))
+        joined = format_warnings([*read_warnings(text), *warnings])
+        c.execute("UPDATE job_items SET warnings = ? WHERE job_id = ? AND n = ?", (joined, job_id, n))
         c.execute("UPDATE jobs SET warned = warned + ? WHERE id = ?", (text is None, job_id))
 
 

@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def keeper(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[RunningServer]:
     """A server that keeps places and exposures, and may read one folder."""
-    settings = {"keep_exif": True, "keep_location": True, "folders": folder, "workers": 1}
+    settings: dict[str, Any] = {"keep_exif": True, "keep_location": True, "folders": folder, "workers": 1}
     with RunningServer(tmp_path_factory.mktemp("keeper") / "data", **settings) as running:
         yield running
 

@@ -104,21 +104,9 @@ def add_routes(app: FastAPI) -> None:
     """FastAPI tries them in this order at every request, so the most frequent come first."""
     for router in (system.router, system.probes, search.router, jobs.bulk, ingest.router, images.uploads):
         app.include_router(router)
-    for router in (search.pictures, search.queries, ingest.sources):
+    for router in (search.pictures, search.queries, ingest.sources, camera_data.router):
         app.include_router(router)
-    for module in (
-        images,
-        jobs,
-        evaluations,
-        demo,
-        duplicates,
-        camera_data,
-        texts,
-        collections,
-        heads,
-        reembed,
-        session,
-    ):
+    for module in (images, jobs, evaluations, demo, duplicates, texts, collections, heads, reembed, session):
         app.include_router(module.router)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -34,23 +34,22 @@ _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]+")
 _NAMES = re.compile(r"[\w-]+")
 
 
-def merge_camera_data(parts: Iterable[CameraData]) -> CameraData:
+def merge_camera_data(parts: Sequence[CameraData]) -> CameraData:
     """What the parts say together: of each field what the first says that has it, and all tags."""
-    merged = CameraData()
-    for part in parts:
-        if merged.taken_at is None:
-            merged = replace(merged, taken_at=part.taken_at, taken_offset=part.taken_offset)
-        if merged.latitude is None:
-            merged = replace(merged, latitude=part.latitude, longitude=part.longitude)
-        merged = replace(
-            merged,
-            camera=merged.camera or part.camera,
-            lens=merged.lens or part.lens,
-            caption=merged.caption or part.caption,
-            tags=tuple(dict.fromkeys((*merged.tags, *part.tags)))[:MAX_KEYWORDS],
-            exposure=merged.exposure or part.exposure,
-        )
-    return merged
+    nothing = CameraData()
+    timed = next((part for part in parts if part.taken_at is not None), nothing)
+    placed = next((part for part in parts if part.latitude is not None), nothing)
+    return CameraData(
+        timed.taken_at,
+        timed.taken_offset,
+        next((part.camera for part in parts if part.camera), None),
+        next((part.lens for part in parts if part.lens), None),
+        placed.latitude,
+        placed.longitude,
+        next((part.caption for part in parts if part.caption), None),
+        tuple(dict.fromkeys(tag for part in parts for tag in part.tags))[:MAX_KEYWORDS],
+        next((part.exposure for part in parts if part.exposure), {}),
+    )
 
 
 def with_time(data: CameraData, time: TakenTime | None) -> CameraData:

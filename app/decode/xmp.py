@@ -100,7 +100,8 @@ class _Reader:
         """Read a whole packet. Raises BadXmp at the first damage."""
         at, has_begun = 0, False
         while (start := text.find("<", at)) >= 0:
-            self._add_text(unescape(text[at:start]))
+            if at < start:
+                self._add_text(unescape(text[at:start]))
             for opening, closing in SECTIONS.items():
                 if text.startswith(opening, start):
                     end = text.find(closing, start)
@@ -122,7 +123,7 @@ class _Reader:
 
     def _read_tag(self, slash: str, name: str, rest: str) -> None:
         if not slash:
-            written = {key: unescape(value[1:-1]) for key, value in ATTRIBUTE.findall(rest)}
+            written = {key: unescape(value[1:-1]) for key, value in ATTRIBUTE.findall(rest)} if "=" in rest else {}
             for key, value in written.items():
                 if key.startswith("xmlns:") and len(self._schemas) < MAX_VALUES:
                     self._schemas[key.removeprefix("xmlns:")] = PREFIXES.get(value, "")

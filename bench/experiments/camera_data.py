@@ -51,12 +51,12 @@ def make_photograph(seed: int) -> bytes:
 
 
 def decode_all(paths: list[Path], *, reads: bool) -> float:
-    """Seconds to decode each picture once with its thumbnail."""
+    """Seconds of the processor to decode each picture once with its thumbnail."""
     picture.read_camera_data = read_camera_data if reads else lambda image: CameraData()  # type: ignore[attr-defined]
-    began = time.perf_counter()
+    began = time.process_time()
     for path in paths:
         picture.decode_picture(path, PREPROCESSING, PictureLimits(), path.with_suffix(".thumbnail.jpg"))
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 def main(rounds: int) -> None:
@@ -71,16 +71,16 @@ def main(rounds: int) -> None:
             took = {reads: decode_all(paths, reads=reads) for reads in order}
             ratios.append(took[True] / took[False])
             seconds.append(took[False] / PICTURES)
-        began = time.perf_counter()
+        began = time.process_time()
         for path in paths * 10:
             with Image.open(path) as image:
                 read_camera_data(image)
-        alone = (time.perf_counter() - began) / (10 * PICTURES)
-        began = time.perf_counter()
+        alone = (time.process_time() - began) / (10 * PICTURES)
+        began = time.process_time()
         for path in paths * 10:
             with Image.open(path) as image:
                 image.getexif()
-        opened = (time.perf_counter() - began) / (10 * PICTURES)
+        opened = (time.process_time() - began) / (10 * PICTURES)
     print(f"decode of 12 megapixels: {1e3 * statistics.median(seconds):.1f} ms")
     print(f"reading camera data: {1e3 * (alone - opened):.2f} ms")
     print(f"decode with / without, median of {rounds}: {statistics.median(ratios):.4f}")

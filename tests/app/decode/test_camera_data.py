@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
+import random
 import struct
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from PIL.TiffImagePlugin import IFDRational
 
 from app.core.types import CameraData, Preprocessing
@@ -328,3 +331,18 @@ def test_a_child_may_say_anything(said: Any) -> None:
 def test_a_place_of_a_child_is_checked() -> None:
     for place in ({"latitude": 10**400, "longitude": 1}, {"latitude": float("nan"), "longitude": 1}, {"latitude": 1}):
         assert camera_data_from_json(place) == NOTHING
+
+
+def test_bytes_that_were_altered_cost_no_picture() -> None:
+    iptc = make_iptc({5: [b"Lake"], 25: [b"water", b"sky"], 55: [b"20190704"], 60: [b"120000"]})
+    whole = photograph("JPEG", make_exif(CAMERA, SHOT, PLACE), XMP, iptc)
+    pixels, dice, count = whole.index(b"\xff\xdb"), random.Random(7), 0
+    for _ in range(300):
+        altered = bytearray(whole)
+        for _ in range(dice.choice((1, 5, 20))):
+            altered[dice.randrange(24, pixels)] = dice.choice((0, 127, 255, dice.randrange(256)))
+        with suppress(UnidentifiedImageError):
+            said = read(bytes(altered))
+            assert camera_data_from_json(json.loads(json.dumps(camera_data_to_json(said)))) == said
+            count += 1
+    assert count > 200

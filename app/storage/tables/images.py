@@ -203,7 +203,7 @@ def add(c: apsw.Connection, collection: str, new: NewImage, job_id: str | None, 
         (collection, id, now_rfc3339(), *values),
     )
     if new.camera_data is not None:
-        fill_camera_data(c, c.last_insert_rowid(), CameraData(), new.camera_data)
+        fill_camera_data(c, _require(get(c, collection, id)).key, CameraData(), new.camera_data)
     return AddResult(_require(get(c, collection, id)))
 
 

@@ -82,6 +82,8 @@ ZONELESS = len("2019-07-04T12:00:00.000")
 TAKEN_UTC = Clause("strftime('%Y-%m-%dT%H:%M:%f', taken_at, (-taken_offset) || ' minutes')")
 EARTH = 6_371_008.8  # metres: the mean radius
 METRES_PER_DEGREE = EARTH * math.pi / 180
+# Of the haversine formula, with the centre's latitude, its cosine, and its longitude.
+HALVES = "pow(sin(radians(latitude - ?) / 2), 2) + cos(radians(latitude)) * ? * pow(sin(radians(longitude - ?) / 2), 2)"
 LISTED, UNLISTED = " IN (SELECT value FROM json_each(?))", " NOT IN (SELECT value FROM json_each(?))"
 
 TABLES: dict[Target, Clause] = {"images": Clause("images"), "texts": Clause("texts")}
@@ -273,10 +275,7 @@ def match_circle(latitude: float, longitude: float, radius: float) -> Clause:
     """The place is at most `radius` metres away, on a sphere (haversine)."""
     reach = radius / METRES_PER_DEGREE + 1e-6
     near = Clause("(latitude IS NOT NULL AND latitude BETWEEN ? AND ?", latitude - reach, latitude + reach)
-    halves = (
-        "pow(sin(radians(latitude - ?) / 2), 2) + cos(radians(latitude)) * ? * pow(sin(radians(longitude - ?) / 2), 2)"
-    )
-    away = Clause(halves, latitude, math.cos(math.radians(latitude)), longitude)
+    away = Clause(HALVES, latitude, math.cos(math.radians(latitude)), longitude)
     return near + Clause(" AND ? * asin(min(1.0, sqrt(", 2 * EARTH) + away + Clause("))) <= ?)", radius)
 
 

@@ -15,11 +15,12 @@ MAX_NAME_CHARS = 200  # of a camera, of a lens
 MAX_CAPTION_CHARS = 20_000  # the storage cuts it, and says so
 MAX_KEYWORDS, MAX_KEYWORD_CHARS = 2_000, 1_000
 MAX_NUMBER = 1 << 53
+EXPOSURE_BIAS = "exposure_bias"
 EXPOSURE_TAGS = {  # of EXIF, by their names in `metadata.exif`
     "exposure_time": 0x829A,
     "f_number": 0x829D,
     "iso": 0x8827,
-    "exposure_bias": 0x9204,
+    EXPOSURE_BIAS: 0x9204,
     "focal_length": 0x920A,
     "focal_length_35mm": 0xA405,
 }

@@ -19,6 +19,7 @@ from PIL import Image, IptcImagePlugin
 
 from app.core.types import CameraData
 from app.decode.camera_data import (
+    EXPOSURE_BIAS,
     EXPOSURE_TAGS,
     MAX_CAPTION_CHARS,
     MAX_KEYWORDS,
@@ -109,7 +110,8 @@ def _open_exif(image: Image.Image) -> Image.Exif | None:
 def _add_exif_ifd(found: CameraData, get: Callable[[int], Any]) -> CameraData:
     model = _text(get(LENS_MODEL))
     lens = join_name(_text(get(LENS_MAKE)), model) if model else None
-    exposure = {name: number for name, tag in EXPOSURE_TAGS.items() if (number := _number(get(tag))) is not None}
+    numbers = {name: number for name, tag in EXPOSURE_TAGS.items() if (number := _number(get(tag))) is not None}
+    exposure = {name: number for name, number in numbers.items() if number > 0 or name == EXPOSURE_BIAS}  # 0: unknown
     if isinstance(flash := get(FLASH), int):
         exposure["flash"] = bool(flash & 1)  # whether it fired
     time = parse_taken_time(*(_text(get(tag)) for tag in (TAKEN, TAKEN_OFFSET, TAKEN_FRACTION)))

@@ -94,7 +94,7 @@ def decode_picture(
     with _map_decode_errors(limits) as seen, path.open("rb") as file:
         header = seen.header = read_header(file, limits)
         small = None if thumbnail is None else thumbnail_size
-        upright, animated, size = _decode(file, header, preprocessing, limits, small, seen)
+        upright, animated, size = _decode(file, header, preprocessing, limits, small, seen if small else None)
         pixels = np.asarray(resize_for_model(upright, preprocessing))
         hashed = None
         if thumbnail is not None:
@@ -185,12 +185,10 @@ def _decode(
             turn = _read_orientation(image) if header.format == "jpeg" else 1
             if header.format == "jpeg":
                 image.draft(None, _draft_size((width, height), turn, preprocessing, thumbnail_size))
-            if (
-                seen is not None and thumbnail_size is not None and header.format != "png"
-            ):  # which may store it after the pixels
+            if seen is not None and header.format != "png":  # which may store EXIF after the pixels
                 seen.camera_data = read_camera_data(image)
             image.load()
-            if seen is not None and thumbnail_size is not None and header.format == "png":
+            if seen is not None and header.format == "png":
                 seen.camera_data = read_camera_data(image)
             if header.format != "jpeg":  # PNG may store EXIF after the pixels
                 turn = _read_orientation(image)

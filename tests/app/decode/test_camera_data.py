@@ -144,6 +144,8 @@ def test_xmp_and_iptc_tell_what_exif_does_not() -> None:
     assert (found.taken_at, found.taken_offset) == ("2019-07-04T12:00:00.000", 120)
     assert (found.caption, found.tags) == ("Lake\nat dawn", ("water", "Käse", "é"))
 
+    unknown = read(photograph(exif=make_exif({}, {0x829A: IFDRational(0, 1), 0x8827: 0, 0x9204: IFDRational(0, 1)})))
+    assert unknown.exposure == {"exposure_bias": 0.0}
     scanned = read(photograph(exif=make_exif({0x010E: "Grandma"}, {0x9004: "2001:02:03 04:05:06"})))
     assert (scanned.taken_at, scanned.caption) == ("2001-02-03T04:05:06.000", "Grandma")
     assert read(photograph(exif=make_exif({0x0132: "2001:02:03 04:05:06"}))) == NOTHING  # when the file was changed

@@ -271,6 +271,11 @@ def test_hostile_xmp_costs_no_picture() -> None:
     with pytest.raises(BadXmp, match="more than"):
         parse_xmp(b" " * 2_000_000)
     assert parse_xmp("<a/>") == {}
+    marked = XMP.replace(b"<rdf:li>Lake", b"<!-- <x> --><rdf:li><![CDATA[A <b>]]> &amp; &#x4e2d;")
+    assert parse_xmp(marked)["dc:title"] == ["A <b> & 中"]
+    for cut in (b"<!-- ", b"<![CDATA[", b"<?x", b"<rdf:li", b'<rdf:li a="'):
+        assert parse_xmp(XMP[: XMP.index(b"<dc:subject>")] + cut)["dc:title"] == ["Lake"]
+    assert parse_xmp(b"\xef\xbb\xbf" + XMP) == parse_xmp(XMP.decode().encode("utf-16")) == parse_xmp(XMP.decode())
     half = XMP[: XMP.index(b"</dc:description>") + 20]
     assert parse_xmp(half)["dc:title"] == ["Lake"]  # what came before the damage
     many = parse_xmp(make_xmp({"dc:subject": [f"w{n}" for n in range(5_000)]}))

@@ -24,6 +24,7 @@ from app.api.metrics import ServerMetrics
 from app.api.middleware import CrossOriginMiddleware, HeadMiddleware, RequestMiddleware
 from app.api.openapi import complete_document
 from app.api.routes import (
+    camera_data,
     collections,
     demo,
     duplicates,
@@ -47,6 +48,7 @@ TAGS = {  # in the order of /docs
     "upload": "Pictures one by one, in bulk, and from places on the server.",
     "images": "The pictures that are stored.",
     "duplicates": "Pictures that are the same, or nearly.",
+    "camera-data": "When, where and with what stored pictures were taken.",
     "collections": "Pictures and texts that stay apart.",
     "texts": "Texts that a search finds.",
     "jobs": "What became of uploads.",
@@ -103,7 +105,7 @@ def add_routes(app: FastAPI) -> None:
     """FastAPI tries them in this order at every request, so the most frequent come first."""
     for router in (system.router, system.probes, search.router, jobs.bulk, ingest.router, images.uploads):
         app.include_router(router)
-    for router in (search.pictures, search.queries, ingest.sources):
+    for router in (search.pictures, search.queries, ingest.sources, camera_data.router):
         app.include_router(router)
     for module in (images, jobs, evaluations, demo, duplicates, texts, collections, heads, reembed, session):
         app.include_router(module.router)

@@ -26,6 +26,7 @@ from app.core.settings import Settings
 from app.core.strict_json import load_json
 from app.core.types import DEFAULT_COLLECTION, Target
 from app.decode.pool import DecodePool
+from app.service.camera_data import CameraDataReader
 from app.service.duplicates import DuplicateService
 from app.service.heads import HeadService
 from app.service.image_waiter import ImageWaiter
@@ -82,6 +83,7 @@ ServiceDep = Annotated[Service, Depends(get_service)]
 SettingsDep = Annotated[Settings, get_part(lambda service: service.settings)]
 LibraryDep = Annotated[Library, get_part(lambda service: service.library)]
 JobsDep = Annotated[JobService, get_part(lambda service: service.jobs)]
+CameraDataDep = Annotated[CameraDataReader, get_part(lambda service: service.camera_data)]
 DuplicatesDep = Annotated[DuplicateService, get_part(lambda service: service.duplicates)]
 HeadsDep = Annotated[HeadService, get_part(lambda service: service.heads)]
 SearchDep = Annotated[SearchService, get_part(lambda service: service.search)]

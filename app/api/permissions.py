@@ -46,6 +46,7 @@ ROUTE_SCOPES = {
     "GET /v1/images/{id}/vector": SEARCH,
     "GET /v1/sources": WRITE,
     "POST /v1/demo": WRITE,
+    "POST /v1/camera-data": WRITE,
     "GET /v1/duplicates": SEARCH,
     "POST /v1/duplicates": WRITE,
     "GET /v1/jobs": SEARCH,

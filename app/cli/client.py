@@ -338,6 +338,11 @@ class Client:
         """Begin a search for duplicates; returns its job."""
         return self._call("POST", "/v1/duplicates", answers.Job, params=self._collection)
 
+    def read_camera_data(self, again: bool) -> dict[str, Any]:
+        """Begin to read the camera data of stored pictures; returns the job."""
+        params = {"again": "true" if again else "false", **self._collection}
+        return self._call("POST", "/v1/camera-data", answers.Job, params=params)
+
     def duplicates(self, kind: str, threshold: float | None, limit: int = 100, cursor: str = "") -> dict[str, Any]:
         """A page of the groups of duplicates."""
         options: dict[str, Any] = {} if threshold is None else {"threshold": threshold}

@@ -439,6 +439,21 @@ def duplicates(
         click.echo(f"{commands.delete_others(client, groups)} deleted")
 
 
+@main.command("camera-data", short_help="Read when, where and with what stored pictures were taken.")
+@click.option("--again", is_flag=True, help="Also of pictures that were read before, as after a change of a setting.")
+@setting_options(*CLIENT_OPTIONS, "collection")
+def camera_data(again: bool, **given: Any) -> None:
+    """Read the camera data of pictures that a running server has stored.
+
+    Older versions kept none. The pictures get time, camera and lens, and caption and tags where they have none;
+    place and exposure as the settings of the server say.
+    """
+    from app.cli.camera_data import read_camera_data
+
+    with open_client(given) as client:
+        click.echo(read_camera_data(client, again=again))
+
+
 @main.command(short_help="Show what a server holds, and its health.")
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
 @setting_options(*CLIENT_OPTIONS, "collection")

@@ -176,6 +176,13 @@ class Settings(BaseSettings):
     max_text_chars: int = Field(1_000, ge=1, le=65_536, description="Longest query or text, in characters.")
     max_metadata_bytes: int = Field(16_384, ge=2, description="Largest metadata of an item, in bytes of JSON.")
     max_metadata_depth: int = Field(8, ge=1, description="Deepest nesting of metadata.")
+    keep_exif: bool = Field(
+        False,
+        description="Keep the exposure of photographs (time, aperture, ISO, focal length, flash) in metadata.exif.",
+    )
+    keep_location: bool = Field(
+        False, description="Keep where photographs were taken; without it no place is read into the database."
+    )
     max_k: int = Field(1_000, ge=1, description="Most hits of one search.")
     max_queue: int = Field(
         1_000_000, ge=1, description="Most pictures that may wait for a worker; further uploads get 429."

@@ -160,6 +160,24 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class CameraData:
+    """What a picture, or a file beside it, says of how it was taken, and the words that it carries.
+
+    Time, camera and place as of `Image`. `exposure` is what `metadata.exif` may hold.
+    """
+
+    taken_at: str | None = None
+    taken_offset: int | None = None
+    camera: str | None = None
+    lens: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    caption: str | None = None
+    tags: tuple[str, ...] = ()
+    exposure: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class NewImage:
     """A picture that was received, but has no row yet; its bytes are in a temporary file."""
 
@@ -174,6 +192,7 @@ class NewImage:
     metadata: Metadata = field(default_factory=dict)
     source: str | None = None
     warnings: tuple[AnswerWarning, ...] = ()  # of what the file holds beside the picture
+    camera_data: CameraData | None = None  # of files beside it
 
 
 @dataclass(frozen=True, slots=True)

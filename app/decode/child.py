@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from app.core.errors import SightlineError
+from app.decode.camera_data import camera_data_to_json
 from app.decode.picture import DecodedPicture
 from app.decode.sandbox import confine_child
 from app.decode.task_channel import ChannelClosed, Task, TaskChannel, close_files, pack_answer, with_descriptors
@@ -52,7 +53,7 @@ def encode_result(result: Any) -> bytes:
     """A picture, or a value that JSON has."""
     if not isinstance(result, DecodedPicture):
         return pack_answer({"value": result})
-    fields = {
+    fields: dict[str, Any] = {
         "side": result.pixels.shape[0],
         "width": result.width,
         "height": result.height,
@@ -60,6 +61,8 @@ def encode_result(result: Any) -> bytes:
         "animated": result.animated,
         "perceptual_hash": None if result.perceptual_hash is None else result.perceptual_hash.hex(),
     }
+    if result.camera_data is not None:
+        fields["camera_data"] = camera_data_to_json(result.camera_data)
     return pack_answer({"picture": fields}, result.pixels.tobytes())
 
 

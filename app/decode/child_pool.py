@@ -22,6 +22,7 @@ import numpy as np
 from app.core import errors
 from app.core.errors import ArchiveCorrupt, ImageCorrupt, Overloaded, Rejected, SightlineError
 from app.core.picture_formats import Format
+from app.decode.camera_data import camera_data_from_json
 from app.decode.child_process import ChildProcess, ForkFailed, ForkServerProcess
 from app.decode.limits import ChildLimits
 from app.decode.perceptual_hash import HASH_BYTES
@@ -278,9 +279,13 @@ def _read_picture(fields: dict[str, Any], block: bytes, task: _Task) -> DecodedP
     hashed = fields.get("perceptual_hash")
     if hashed is not None and not (isinstance(hashed, str) and HASH.fullmatch(hashed)):
         raise task.refusal(_UNREADABLE)
+    try:
+        said = None if fields.get("camera_data") is None else camera_data_from_json(fields["camera_data"])
+    except ValueError:
+        raise task.refusal(_UNREADABLE) from None
     pixels = np.frombuffer(block, np.uint8).reshape(side, side, 3)
     perceptual_hash = None if hashed is None else bytes.fromhex(hashed)
-    return DecodedPicture(pixels, width, height, cast(Format, format_), animated, perceptual_hash)
+    return DecodedPicture(pixels, width, height, cast(Format, format_), animated, perceptual_hash, said)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ _STEPS = frozenset(
 _PATTERNS = (
     "found.[0-9][0-9][0-9]",  # what a check of a Windows disk found
     "*.lrdata",  # the previews of Lightroom
+    "*.aae",  # Apple Photos: the edits of a picture, as parameters
     "synofile_thumb_*",
     "synophoto_thumb_*",
     "*.photoslibrary/resources",  # the previews of Photos on a Mac; the pictures are in `originals`

@@ -15,13 +15,14 @@ from app.core.errors import UrlUnreachable, Validation
 from app.core.files import open_nofollow
 from app.core.types import ItemError
 from app.decode import column_mapping, delimited
+from app.decode.camera_data import camera_data_from_json
 
 METADATA_FILE = "metadata.jsonl"
 METADATA_FILES = (METADATA_FILE, "metadata.csv", "metadata.ndjson", "metadata.tsv")
 MAX_METADATA_FILE_BYTES = 64 << 20
 MAX_STEPS = 100  # of a path; names of thousands would cost a millisecond each
 MAX_REPORTED_LINES = 20  # errors for single lines; the rest are counted
-METADATA_FIELDS = ("id", "caption", "tags", "metadata", "warnings")
+METADATA_FIELDS = ("id", "caption", "tags", "metadata", "warnings", "camera_data")
 NAMES = ("file", "file_name", "filename", "image")  # of the column that names the picture, in any case
 
 
@@ -93,7 +94,10 @@ class MetadataFiles:
         if normalise_name(path).startswith(folder):
             names.add(normalise_name(path))
         others = {name: value for name, value in row.items() if name != named}
+        carried = others.pop("camera_data") if _is_camera_data(others.get("camera_data")) else None
         fields = column_mapping.read_entry(others, column_mapping.find_roles(list(others), {}), where)
+        if carried:
+            fields["camera_data"] = carried
         self._fields.update(dict.fromkeys(names, fields))
         self._lines[path] = file, number, frozenset(names)
 
@@ -108,6 +112,14 @@ def _named_file(row: Mapping[str, Any]) -> str | None:
     """The column that names the picture."""
     by_name = {name.casefold(): name for name in row}
     return next((by_name[name] for name in NAMES if isinstance(row.get(by_name.get(name, "")), str)), None)
+
+
+def _is_camera_data(value: Any) -> bool:
+    """Whether `sightline ingest` wrote this of a sidecar; another value is metadata."""
+    try:
+        return isinstance(value, dict) and camera_data_from_json(value) is not None
+    except ValueError:
+        return False
 
 
 def read_metadata_path(metadata: MetadataFiles, path: Path, name: str) -> bool:

@@ -16,9 +16,11 @@ from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 
 from app.core.errors import ImageCorrupt, ImageTooLarge, SightlineError, from_os_error
 from app.core.picture_formats import Format
-from app.core.types import Preprocessing
+from app.core.types import CameraData, Preprocessing
+from app.decode.camera_data import camera_data_to_json
 from app.decode.colours import find_nclx_profile
 from app.decode.decoders import extract_preview, open_image
+from app.decode.exif import read_camera_data, read_raw_camera_data
 from app.decode.headers import PictureHeader, check_size, read_header
 from app.decode.limits import PictureLimits
 from app.decode.perceptual_hash import compute_perceptual_hash
@@ -70,7 +72,7 @@ _ROTATIONS = {
 class DecodedPicture:
     """`pixels` is uint8 [size, size, 3] in sRGB; `width` and `height` are those of the upright picture.
 
-    `perceptual_hash` is that of the thumbnail; None if none was written.
+    `perceptual_hash` is that of the thumbnail. It and `camera_data` are None if none was written.
     """
 
     pixels: Pixels
@@ -79,6 +81,7 @@ class DecodedPicture:
     format: Format
     animated: bool
     perceptual_hash: bytes | None = None
+    camera_data: CameraData | None = None
 
 
 def decode_picture(
@@ -97,12 +100,12 @@ def decode_picture(
     with _map_decode_errors(limits) as seen, path.open("rb") as file:
         header = seen.header = read_header(file, limits)
         small = None if thumbnail is None else thumbnail_size
-        upright, animated, size = _decode(file, header, preprocessing, limits, small)
+        upright, animated, size = _decode(file, header, preprocessing, limits, small, seen if small else None)
         pixels = np.asarray(resize_for_model(upright, preprocessing))
         hashed = None
         if thumbnail is not None:
             hashed = _write_thumbnail(upright, thumbnail, thumbnail_size)
-    return DecodedPicture(pixels, *size, header.format, animated, hashed)
+    return DecodedPicture(pixels, *size, header.format, animated, hashed, seen.camera_data)
 
 
 def hash_picture(path: File, limits: PictureLimits, thumbnail_size: int = 320) -> str:
@@ -113,11 +116,21 @@ def hash_picture(path: File, limits: PictureLimits, thumbnail_size: int = 320) -
         return compute_perceptual_hash(_make_thumbnail(upright, thumbnail_size)).hex()
 
 
+def describe_picture(path: File, limits: PictureLimits) -> dict[str, Any]:
+    """The camera data of the picture at `path`, as JSON has it (see `camera_data_from_json`). Raises as
+    `decode_picture`."""
+    with _map_decode_errors(limits) as seen, path.open("rb") as file:
+        header = seen.header = read_header(file, limits)
+        _decode(file, header, Preprocessing(1), limits, 1, seen)
+    return camera_data_to_json(seen.camera_data or CameraData())
+
+
 @dataclass(slots=True)
 class _Seen:
-    """What is known of a picture when an error is raised."""
+    """What is known of a picture so far."""
 
     header: PictureHeader | None = None
+    camera_data: CameraData | None = None
 
 
 @contextmanager
@@ -157,11 +170,15 @@ def _decode(
     preprocessing: Preprocessing,
     limits: PictureLimits,
     thumbnail_size: int | None,
+    seen: _Seen | None = None,
 ) -> tuple[Image.Image, bool, Size]:
-    """The upright RGB picture (perhaps scaled down), whether it is animated, and its full upright size."""
+    """The upright RGB picture (perhaps scaled down), whether it is animated, and its full upright size.
+
+    `seen` gets the camera data of a picture that is decoded for a thumbnail.
+    """
     harden_pillow(limits.pixels_of(header.format))
     if header.format == "raw":
-        return _decode_preview(file, preprocessing, limits, thumbnail_size)
+        return _decode_preview(file, preprocessing, limits, thumbnail_size, seen)
     file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -176,7 +193,11 @@ def _decode(
             size = image.size
             if header.format == "jpeg":
                 image.draft(None, _draft_size(size, turn, preprocessing, thumbnail_size))
+            if seen is not None and header.format != "png":  # which may store EXIF after the pixels
+                seen.camera_data = read_camera_data(image)
             image.load()
+            if seen is not None and header.format == "png":
+                seen.camera_data = read_camera_data(image)
             if header.format != "jpeg":  # PNG may store EXIF after the pixels; TIFF and HEIC may be turned by now
                 size, turn = image.size, _find_turn(image, header)
                 check_size(*size, header.format, limits)
@@ -185,9 +206,15 @@ def _decode(
 
 
 def _decode_preview(
-    file: IO[bytes], preprocessing: Preprocessing, limits: PictureLimits, thumbnail_size: int | None
+    file: IO[bytes],
+    preprocessing: Preprocessing,
+    limits: PictureLimits,
+    thumbnail_size: int | None,
+    seen: _Seen | None = None,
 ) -> tuple[Image.Image, bool, Size]:
     """The preview in a RAW file, with the size of the whole picture."""
+    if seen is not None:
+        seen.camera_data = read_raw_camera_data(file)
     preview = extract_preview(file)
     check_size(*preview.size, "raw", limits)
     if isinstance(preview.content, Image.Image):

@@ -1,6 +1,7 @@
-"""Sidecar files of pictures: `cat.txt` beside `cat.jpg` is its caption, `cat.json` holds further fields.
+"""Sidecar files of pictures: `cat.txt` beside `cat.jpg` is its caption, `cat.json` and `cat.xmp` hold further fields.
 
-The same rules hold in folders, archives and webdatasets, and for the JSON that Google Takeout puts beside photographs.
+The same rules hold in folders, archives and webdatasets, for the JSON that Google Takeout puts beside photographs, and
+for the XMP of Apple Photos, Lightroom and darktable.
 A sidecar that cannot be read, or does not fit, never costs the picture: it leaves a warning.
 """
 
@@ -10,23 +11,32 @@ import json
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
-from datetime import UTC, datetime
+from dataclasses import asdict, replace
 from html import unescape
 from pathlib import PurePosixPath
 from typing import Any
 
-from app.core.clock import format_rfc3339
-from app.core.types import AnswerWarning
+from app.core.types import AnswerWarning, CameraData
 from app.decode import column_mapping
+from app.decode.camera_data import (
+    camera_data_from_json,
+    camera_data_from_xmp,
+    camera_data_to_json,
+    make_tags,
+    merge_camera_data,
+    with_time,
+)
 from app.decode.headers import has_picture_suffix
+from app.decode.taken_time import parse_epoch
+from app.decode.xmp import MAX_XMP_BYTES, BadXmp, make_location, parse_xmp
 
-TEXT, JSON = "txt", "json"
-MAX_SIDECAR_BYTES = {TEXT: 64 << 10, JSON: 1 << 20}
+TEXT, JSON, XMP = "txt", "json", "xmp"
+MAX_SIDECAR_BYTES = {TEXT: 64 << 10, JSON: 1 << 20, XMP: MAX_XMP_BYTES}
 MAX_CAPTION_LINES = 5  # a text with more is a list, or one caption in many languages
 # The notes of img2dataset about its download, and EXIF, which may tell where a photo was taken.
 IGNORED_FIELDS = frozenset({"exif", "status", "error_message"})
-# `caption`, `tags` and `metadata`, as a line of a manifest has them, and `warnings` (`AnswerWarning`s as objects).
+# `caption`, `tags`, `metadata` and `camera_data`, as a line of a manifest has them, and `warnings` (`AnswerWarning`s as
+# objects).
 SidecarFields = dict[str, Any]
 
 LEGACY_ENCODING = "cp1252"
@@ -34,7 +44,7 @@ _TAKEOUT_WORD = "supplemental-metadata"
 _TAKEOUT_CHARS = 46  # Google Takeout cuts the name of a sidecar, without its `.json`, here
 _NUMBERED = re.compile(r"(.*?)(\(\d{1,6}\))?", re.DOTALL)
 _EDITED = re.compile(
-    r"-(edited|bearbeitet|modifié|editado|modificato|bewerkt|edytowane|redigerad|編集済み|已修改)(?=\.)"
+    r"-(edited|bearbeitet|modifié|editado|modificato|bewerkt|edytowane|redigerad|編集済み|已修改)(?=(?:\(\d{1,6}\))?\.)"
 )
 
 
@@ -52,7 +62,7 @@ def split_suffix(name: str) -> tuple[str, str]:
 
 
 def sidecar_extension(name: str) -> str | None:
-    """`txt` or `json` if a file may be a sidecar by its name."""
+    """`txt`, `json` or `xmp` if a file may be a sidecar by its name."""
     extension = name.rpartition(".")[2].lower()
     return extension if "." in name and extension in MAX_SIDECAR_BYTES else None
 
@@ -127,9 +137,11 @@ def parse_sidecar(extension: str, data: bytes, name: str = "") -> SidecarFields:
     try:
         if extension == TEXT:
             return _parse_caption(data, name)
+        if extension == XMP:
+            return _parse_xmp(data)
         return _parse_json(json.loads(data.decode("utf-8-sig"), parse_constant=_drop_constant), name)
-    except _BadSidecar as error:
-        return refuse_sidecar(extension, f"{name} {error}")
+    except (_BadSidecar, BadXmp) as error:
+        return refuse_sidecar(extension, f"{name}: {error}" if extension == XMP else f"{name} {error}")
     except UnicodeDecodeError:
         return refuse_sidecar(extension, f"{name} is not UTF-8")
     except (ValueError, RecursionError):
@@ -143,12 +155,17 @@ def refuse_sidecar(extension: str, reason: str) -> SidecarFields:
 
 
 def merge_sidecars(sidecars: Iterable[tuple[str, SidecarFields]]) -> SidecarFields:
-    """The fields of all sidecars of one picture, each with its extension; the caption of `.txt` wins."""
+    """The fields of all sidecars of a picture, each with its extension: `txt` wins over `xmp`, that over `json`."""
     merged: SidecarFields = {}
     warnings: list[Mapping[str, Any]] = []
-    for _, one in sorted(sidecars, key=lambda pair: pair[0] == TEXT):
+    carried: list[CameraData] = []
+    for _, one in sorted(sidecars, key=lambda pair: (pair[0] == TEXT, pair[0] == XMP)):
         warnings += one.get("warnings", [])
         merged.update({name: value for name, value in one.items() if value})
+        if "camera_data" in one:
+            carried.insert(0, camera_data_from_json(one["camera_data"]))
+    if len(carried) > 1:
+        merged["camera_data"] = camera_data_to_json(merge_camera_data(carried))
     return {**merged, "warnings": warnings} if warnings else merged
 
 
@@ -190,18 +207,33 @@ def _parse_json(entry: Any, name: str) -> SidecarFields:
     return column_mapping.read_entry(plain, {"caption": "caption", "tags": "tags"}, name)
 
 
+def _parse_xmp(data: bytes) -> SidecarFields:
+    """The words and the camera data of XMP."""
+    said = camera_data_from_xmp(parse_xmp(data))
+    fields: SidecarFields = {"caption": said.caption, "tags": list(said.tags)}
+    fields["camera_data"] = camera_data_to_json(replace(said, caption=None, tags=()))
+    return {name: value for name, value in fields.items() if value}
+
+
 def _parse_takeout(entry: Mapping[str, Any]) -> SidecarFields:
-    """What Google Takeout says of a photograph: description, time and title. Where it was taken is left out."""
+    """What Google Takeout says of a photograph: description, people (as tags), time, place and title."""
     fields: SidecarFields = {"metadata": {}}
     if isinstance(description := entry.get("description"), str) and description.strip():
         fields["caption"] = unescape(description).strip()
     if isinstance(title := entry.get("title"), str) and title:
         fields["metadata"]["title"] = unescape(title)
+    people = entry.get("people")
+    named = (one.get("name") for one in (people if isinstance(people, list) else ()) if isinstance(one, dict))
+    if names := make_tags(unescape(name) for name in named if isinstance(name, str)):
+        fields["tags"] = list(names)
     taken = entry["photoTakenTime"]
-    try:
-        moment = datetime.fromtimestamp(int(taken["timestamp"]), UTC)
-        fields["metadata"]["taken"] = format_rfc3339(moment)
-    except (TypeError, KeyError, ValueError, OverflowError, OSError):
-        pass  # it has no time
+    time = parse_epoch(taken.get("timestamp")) if isinstance(taken, dict) else None
+    if time is not None:
+        fields["metadata"]["taken"] = f"{time.wall}Z"
+    geo = entry.get("geoData")
+    place = make_location(geo.get("latitude"), geo.get("longitude")) if isinstance(geo, dict) else None
+    said = CameraData(latitude=place[0], longitude=place[1]) if place else CameraData()
+    if carried := camera_data_to_json(with_time(said, time)):
+        fields["camera_data"] = carried
     json.dumps(fields, ensure_ascii=False).encode()  # raises for half a surrogate pair
     return fields

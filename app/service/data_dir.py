@@ -13,6 +13,7 @@ from app.core.settings import Settings
 from app.decode.limits import PictureLimits
 from app.storage.attributes import MetadataLimits
 from app.storage.blobs import BlobStore
+from app.storage.camera_data import CameraDataPolicy
 from app.storage.database import Database
 from app.storage.file_system import UNWRITABLE, check_file_system, unusable
 from app.storage.library import Library
@@ -57,7 +58,8 @@ def open_library(settings: Settings, metrics: ProcessMetrics | None = None) -> L
     metadata = MetadataLimits(settings.max_metadata_bytes, settings.max_metadata_depth)
     limits = picture_limits(settings)
     database = open_database(settings, metrics)
-    return Library(database, blobs, limits, settings.max_queue, metadata, settings.max_queue_bytes)
+    policy = CameraDataPolicy(settings.keep_exif, settings.keep_location)
+    return Library(database, blobs, limits, settings.max_queue, metadata, settings.max_queue_bytes, policy)
 
 
 def open_database(settings: Settings, metrics: ProcessMetrics | None = None) -> Database:

@@ -18,6 +18,8 @@ from app.core.types import Job
 from app.core.worker_metrics import MergedMetricsCollector
 from app.decode.pool import DecodePool
 from app.service.auth import ApiKeyService
+from app.service.camera_data import KIND as CAMERA_DATA
+from app.service.camera_data import CameraDataReader
 from app.service.data_dir import lock_data_dir, open_library
 from app.service.duplicates import KIND as DUPLICATES
 from app.service.duplicates import DuplicateService
@@ -56,6 +58,7 @@ class Service:
     long_tasks: TaskRunner
     search: SearchService
     duplicates: DuplicateService
+    camera_data: CameraDataReader
     source_policy: SourcePolicy
     api_keys: ApiKeyService
     idempotency: IdempotencyStore
@@ -151,6 +154,8 @@ def open_service(settings: Settings) -> Service:
         tasks = TaskRunner(library.database, lambda: search.loaded is not None)
         duplicates = DuplicateService(library, jobs, pool, search)
         tasks.register(DUPLICATES, duplicates.scan)
+        camera_data = CameraDataReader(library, jobs, pool)
+        tasks.register(CAMERA_DATA, camera_data.run)
         service = Service(
             settings=settings,
             metrics=metrics,
@@ -164,6 +169,7 @@ def open_service(settings: Settings) -> Service:
             long_tasks=long_tasks,
             search=search,
             duplicates=duplicates,
+            camera_data=camera_data,
             source_policy=source_policy,
             api_keys=ApiKeyService(library.database),
             idempotency=IdempotencyStore(library.database),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.core.errors import Validation
-from app.core.types import AnswerWarning, Metadata
+from app.core.types import AnswerWarning, CameraData, Metadata
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MAX_TAGS = 100
@@ -27,6 +27,7 @@ class ImageAttributes:
     tags: tuple[str, ...] = ()
     metadata: Metadata = field(default_factory=dict)
     source: str | None = None
+    camera_data: CameraData | None = None  # what a file beside the picture says
 
 
 @dataclass(frozen=True, slots=True)

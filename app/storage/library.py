@@ -17,7 +17,17 @@ from pathlib import Path
 import apsw
 
 from app.core.errors import BlobMissing, NotFound, QueueFull, map_os_errors
-from app.core.types import AnswerWarning, CollectionInfo, EmbeddingSpace, Image, ItemError, Metadata, NewImage, Text
+from app.core.types import (
+    AnswerWarning,
+    CameraData,
+    CollectionInfo,
+    EmbeddingSpace,
+    Image,
+    ItemError,
+    Metadata,
+    NewImage,
+    Text,
+)
 from app.decode.headers import PictureHeader, read_header
 from app.decode.limits import PictureLimits
 from app.storage import gc
@@ -30,6 +40,7 @@ from app.storage.attributes import (
     check_text,
 )
 from app.storage.blobs import BlobStore, StagedFile, remove_path
+from app.storage.camera_data import CameraDataPolicy, record_camera_data
 from app.storage.database import Database
 from app.storage.filters import sql
 from app.storage.filters.model import Filter
@@ -70,6 +81,7 @@ class Library:
         max_queue: int,
         metadata_limits: MetadataLimits | None = None,
         max_queue_bytes: int = 1 << 62,
+        camera_policy: CameraDataPolicy | None = None,
     ) -> None:
         self.database = database
         self.blobs = blobs
@@ -77,6 +89,7 @@ class Library:
         self.max_queue = max_queue
         self.metadata_limits = metadata_limits or MetadataLimits()
         self.max_queue_bytes = max_queue_bytes
+        self.camera_policy = camera_policy or CameraDataPolicy()
 
     def close(self) -> None:
         """Finish the writes that were submitted, then close the database."""
@@ -136,6 +149,7 @@ class Library:
             metadata=attributes.metadata,
             source=attributes.source,
             warnings=warn_of_pages(header),
+            camera_data=self.camera_policy.apply(attributes.camera_data),
         )
 
     def insert(
@@ -190,6 +204,12 @@ class Library:
             return [(place, found[place.key]) for place in places]
 
         return self.database.read(work)
+
+    def record_camera_data(self, c: apsw.Connection, key: int, data: CameraData, *, again: bool = False) -> None:
+        """Write the camera data of a picture's bytes into its row, and what does not fit as warnings to its items."""
+        warnings = record_camera_data(c, key, data, self.camera_policy, self.metadata_limits, again=again)
+        if warnings:
+            jobs.warn_items(c, key, warnings)
 
     def get_vectors(self, found: Sequence[Image]) -> dict[int, list[float]]:
         """The vectors of pictures by their keys; those without one are absent."""

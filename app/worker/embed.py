@@ -354,6 +354,8 @@ class EmbeddingWorker:
         space = self._encoder.space.fingerprint
         for one in encoded:
             picture = one.decoded
+            if picture.camera_data is not None and work_queue.holds_image(c, one.lease):
+                self._library.record_camera_data(c, one.lease.image.key, picture.camera_data)
             size, hashed = (picture.width, picture.height), picture.perceptual_hash
             work_queue.finish_image(c, one.lease, space, one.vector, *size, picture.animated, hashed)
         for lease, error in failed:

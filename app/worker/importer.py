@@ -35,6 +35,7 @@ from app.sources.registry import SourceReader
 from app.sources.stop_signal import ShouldStop
 from app.storage.attributes import ImageAttributes, fit_attributes
 from app.storage.blobs import StagedFile, remove_path
+from app.storage.camera_data import read_sidecar_data
 from app.storage.database import Database
 from app.storage.library import AddResult, Library
 from app.storage.manifest import count_lines, has_manifest, read_manifest
@@ -261,6 +262,7 @@ class Importer:
                 tags=tuple(line.get("tags") or ()),
                 metadata=line.get("metadata") or {},
                 source=name,
+                camera_data=read_sidecar_data(line.get("camera_data")),
             )
             attributes, warnings = fit_attributes(said, self._library.metadata_limits)
             warnings = [*(AnswerWarning(**one) for one in line.get("warnings") or ()), *warnings]

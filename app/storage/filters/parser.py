@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
@@ -56,6 +56,7 @@ MAX_GROUPS = 1_000  # must, should and must_not have conditions and groups of th
 MAX_DEPTH = 8
 MAX_CHARS = 16_384  # of one text: metadata holds none that is longer
 MAX_PATH = 8
+MAX_RADIUS = 20_100_000  # metres: from pole to pole
 # What the OpenAPI document says of keys; `_check_key` checks them, and says what is wrong.
 ENTRY_PATTERN = r'("[^"\\\x00-\x1f]*"|[^".\[\]\\\x00-\x1f]+)'
 METADATA_PATTERN = rf"metadata(\.{ENTRY_PATTERN}){{1,{MAX_PATH}}}"
@@ -177,7 +178,9 @@ class Grammar(BaseModel):
             if name not in cls.NAMES:
                 raise ValueError(f"there is no {shorten(name)}; {suggest_name(name, cls.NAMES)}")
         if not cls.SIZE[0] <= len(value) <= cls.SIZE[1]:
-            wanted = f"key and one of {_join(cls.NAMES[1:])}" if cls.SIZE == (2, 2) else f"one of {_join(cls.NAMES)}"
+            wanted = f"one of {_join(cls.NAMES)}"
+            if cls.SIZE == (2, 2):
+                wanted = _join(cls.NAMES, "and") if len(cls.NAMES) == 2 else f"key and one of {_join(cls.NAMES[1:])}"
             raise ValueError(f"expected {wanted}, got {_join(list(value), 'and') or 'nothing'}")
         return value
 
@@ -240,6 +243,18 @@ class NumberRange(Range[Number]):
     pass
 
 
+class TakenRange(Range[TimeBound]):
+    """Each bound is a date or a time (RFC 3339): one without a zone is compared with the camera's clock."""
+
+    @field_validator(*COMPARISONS, mode="before")
+    @classmethod
+    def _parse_bound(cls, value: Any, info: ValidationInfo[Usage]) -> str | None:
+        return None if value is None else parse_taken_bound(str(info.field_name), value)
+
+    def condition(self, field: Field) -> Clause:
+        return sql.match_taken(self._bounds())
+
+
 class TimeRange(Range[TimeBound]):
     """Each bound is a date or a time (RFC 3339), in UTC where it names no zone."""
 
@@ -257,6 +272,53 @@ def _range_tag(value: Any) -> str:
 MetadataRange = Annotated[
     Annotated[NumberRange, Tag("NumberRange")] | Annotated[TimeRange, Tag("TimeRange")], Discriminator(_range_tag)
 ]
+
+
+class Point(Grammar):
+    """A place on the earth, in degrees."""
+
+    SIZE = (2, 2)
+
+    lat: Annotated[Number, AfterValidator(lambda value: _within("a latitude", value, 90))]
+    lon: Annotated[Number, AfterValidator(lambda value: _within("a longitude", value, 180))]
+
+
+class Box(Grammar):
+    """From `top_left` to the south and to the east, over the 180th meridian if it must."""
+
+    SIZE = (2, 2)
+
+    top_left: Point
+    bottom_right: Point
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.top_left.lat < self.bottom_right.lat:
+            raise ValueError("top_left lies south of bottom_right")
+        return self
+
+    def condition(self, field: Field) -> Clause:
+        north_west, south_east = self.top_left, self.bottom_right
+        return sql.match_box(north_west.lat, north_west.lon, south_east.lat, south_east.lon)
+
+
+class Circle(Grammar):
+    """What is at most `radius` metres from `center`."""
+
+    SIZE = (2, 2)
+
+    center: Point
+    radius: Annotated[Number, AfterValidator(lambda value: _within("a radius", value, MAX_RADIUS, 0))]
+
+    def condition(self, field: Field) -> Clause:
+        return sql.match_circle(self.center.lat, self.center.lon, self.radius)
+
+
+def _within(what: str, value: float, most: float, least: float | None = None) -> float:
+    lowest = -most if least is None else least
+    if not lowest <= value <= most:
+        raise ValueError(f"{what} is a number from {lowest:,} to {most:,}, got {value}")
+    return value
 
 
 # ---- conditions
@@ -296,7 +358,7 @@ class Condition(KeyOnly):
     def condition(self) -> Clause:
         (name,) = self.model_fields_set - {"key"}
         operand = getattr(self, name)
-        if isinstance(operand, Match | Range):
+        if isinstance(operand, Match | Range | Box | Circle):
             return operand.condition(self.field())
         return _existence(name, self.field(), holds=operand)
 
@@ -335,8 +397,19 @@ class FormatCondition(Condition):
 
 
 class TimeCondition(Condition):
-    key: Literal["created_at", "taken_at"]
+    key: Literal["created_at"]
     range: TimeRange = OMITTED
+
+
+class TakenCondition(Condition):
+    key: Literal["taken_at"]
+    range: TakenRange = OMITTED
+
+
+class LocationCondition(Condition):
+    key: Literal["location"]
+    geo_bounding_box: Box = OMITTED
+    geo_radius: Circle = OMITTED
 
 
 class MetadataCondition(Condition):
@@ -392,14 +465,22 @@ def _find_compared(node: FilterNode) -> Iterator[tuple[Field, str | None]]:
         yield node.field(), None
 
 
-WITH_KEY = (TextCondition, NumberCondition, FlagCondition, FormatCondition, TimeCondition)
+WITH_KEY = (
+    TextCondition,
+    NumberCondition,
+    FlagCondition,
+    FormatCondition,
+    TimeCondition,
+    TakenCondition,
+    LocationCondition,
+)
 TAGS = {name: cls.__name__ for cls in WITH_KEY for name in get_args(cls.model_fields["key"].annotation)}
 
 
 def _node_tag(value: Any) -> str | None:
     if not isinstance(value, Mapping):
         return None
-    if not value.keys().isdisjoint(("key", "match", "range")):
+    if not value.keys().isdisjoint(("key", "match", "range", "geo_bounding_box", "geo_radius")):
         key = value.get("key")
         return TAGS.get(key, "MetadataCondition") if isinstance(key, str) else "MetadataCondition"
     return "Clauses" if value.keys().isdisjoint(KeylessCondition.NAMES) else "KeylessCondition"
@@ -431,6 +512,8 @@ FilterNode = TypeAliasType(
         | Annotated[FlagCondition, Tag("FlagCondition")]
         | Annotated[FormatCondition, Tag("FormatCondition")]
         | Annotated[TimeCondition, Tag("TimeCondition")]
+        | Annotated[TakenCondition, Tag("TakenCondition")]
+        | Annotated[LocationCondition, Tag("LocationCondition")]
         | Annotated[MetadataCondition, Tag("MetadataCondition")]
         | Annotated[KeylessCondition, Tag("KeylessCondition")],
         Discriminator(
@@ -538,16 +621,27 @@ def parse_time_bound(comparison: str, value: Any) -> str:
     Stored times are whole milliseconds. A finer bound is rounded so that `gt`, `gte`, `lt` and `lte` keep their
     meaning. Raises ValueError.
     """
+    return format_rfc3339(_read_bound(comparison, value, UTC).astimezone(UTC))
+
+
+def parse_taken_bound(comparison: str, value: Any) -> str:
+    """Parse a time as `parse_time_bound`, into `YYYY-MM-DDTHH:MM:SS.mmm`, and the zone behind it if it names one."""
+    return _read_bound(comparison, value, None).isoformat(timespec="milliseconds")
+
+
+def _read_bound(comparison: str, value: Any, zone_without: tzinfo | None) -> datetime:
     parts = TIME.fullmatch(value) if isinstance(value, str) else None
     if parts is None:
         raise ValueError("a time is written 2026-01-31 or 2026-01-31T12:00:00Z")
     day, minute, second, fraction, zone = parts.groups()
     day, digits = re.sub("[:/]", "-", day), (fraction or "").ljust(3, "0")
     try:
-        time = datetime.fromisoformat(f"{day}T{minute or '00:00'}{second or ':00'}{(zone or 'Z').upper()}")
-        time = time.astimezone(UTC) + int(digits[:3]) * MILLISECOND
+        time = datetime.fromisoformat(f"{day}T{minute or '00:00'}{second or ':00'}{(zone or '').upper()}")
+        time = time.replace(tzinfo=time.tzinfo or zone_without) + int(digits[:3]) * MILLISECOND
         if digits[3:].strip("0") and comparison in ("gte", "lt"):
             time += MILLISECOND
+        if time.tzinfo is not None:
+            time.astimezone(UTC)  # raises if that is no time
     except (ValueError, OverflowError):
         raise ValueError(f"there is no time {value[:40]!r}") from None
-    return format_rfc3339(time)
+    return time

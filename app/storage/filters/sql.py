@@ -7,8 +7,10 @@ that every match must contain (`instr`), which is several times as fast.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from time import monotonic
 
 import apsw
@@ -52,6 +54,7 @@ COLUMNS = {
     "generated_caption": Clause("generated_caption"),
     "video_id": Clause("video_id"),
     "t_ms": Clause("t_ms"),
+    "location": Clause("latitude"),  # whether it is there: both or neither are
     "metadata": Clause("metadata"),
     "text": Clause("text"),
 }
@@ -59,14 +62,28 @@ COMPARED = {"gt": Clause(" > "), "gte": Clause(" >= "), "lt": Clause(" < "), "lt
 ATOM = Clause("atom")
 THERE = Clause(" IS NOT NULL")
 IS_NUMBER = Clause("type IN ('integer', 'real')")
-IS_DATED = Clause("type = 'text' AND atom GLOB '[0-9][0-9][0-9][0-9][-:/][0-9][0-9][-:/][0-9][0-9]*'")
+# A date; or seconds or milliseconds since 1970: a number of 1973 to 5138, or ten or thirteen digits from 2001 on.
+IS_DATED = Clause(
+    "(type = 'text' AND (atom GLOB '[0-9][0-9][0-9][0-9][-:/][0-9][0-9][-:/][0-9][0-9]*'"
+    " OR length(atom) IN (10, 13) AND atom GLOB '1*' AND atom NOT GLOB '*[^0-9]*')"
+    " OR type IN ('integer', 'real') AND atom >= 1e8 AND atom < 1e14)"
+)
 # The day number of a time, also as cameras (`2019:07:04 12:00:00`) and programs (`+0200`) write it; NULL for none.
 MOMENT = Clause(
-    "julianday(substr(atom, 1, 4) || '-' || substr(atom, 6, 2) || '-' || substr(atom, 9, 2) ||"
+    "CASE WHEN type <> 'text' OR atom NOT GLOB '????[^0-9]*'"
+    " THEN julianday(CASE WHEN atom + 0 < 1e11 THEN atom + 0 ELSE atom / 1e3 END, 'unixepoch') ELSE"
+    " julianday(substr(atom, 1, 4) || '-' || substr(atom, 6, 2) || '-' || substr(atom, 9, 2) ||"
     " CASE WHEN atom GLOB '??????????*[+-][0-9][0-9][0-9][0-9]'"
     " THEN substr(atom, 11, length(atom) - 12) || ':' || substr(atom, -2)"
-    " ELSE replace(substr(atom, 11), ' UTC', 'Z') END)"
+    " ELSE replace(substr(atom, 11), ' UTC', 'Z') END) END"
 )
+ZONELESS = len("2019-07-04T12:00:00.000")
+# The time in UTC of a picture whose camera tells its offset.
+TAKEN_UTC = Clause("strftime('%Y-%m-%dT%H:%M:%f', taken_at, (-taken_offset) || ' minutes')")
+EARTH = 6_371_008.8  # metres: the mean radius
+METRES_PER_DEGREE = EARTH * math.pi / 180
+# Of the haversine formula, with the centre's latitude, its cosine, and its longitude.
+HALVES = "pow(sin(radians(latitude - ?) / 2), 2) + cos(radians(latitude)) * ? * pow(sin(radians(longitude - ?) / 2), 2)"
 LISTED, UNLISTED = " IN (SELECT value FROM json_each(?))", " NOT IN (SELECT value FROM json_each(?))"
 
 TABLES: dict[Target, Clause] = {"images": Clause("images"), "texts": Clause("texts")}
@@ -74,7 +91,7 @@ MAX_EXPLAINED = 2_000
 NEWEST_ROWS = " WHERE " + IN_COLLECTION + " ORDER BY key DESC LIMIT ?), "
 COMPARABLE = {  # what a range of each kind compares, and how it is written
     "number": (IS_NUMBER, "a range with numbers compares numbers, not texts"),
-    "time": (IS_DATED + AND + MOMENT + THERE, "a time is a text like 2026-01-31 or 2026-01-31T12:00:00Z"),
+    "time": (IS_DATED + AND + MOMENT + THERE, "a time is 2026-01-31, 2026-01-31T12:00:00Z, or seconds since 1970"),
 }
 
 
@@ -214,8 +231,6 @@ def match_range(field: Field, bounds: Bounds) -> Clause:
     """One of the field's values is within all bounds."""
     column = COLUMNS[field.name]
     timed = isinstance(bounds[0][1], str)
-    if field.name == "taken_at":  # a time on the camera's clock, without a zone
-        bounds = [(name, str(bound).removesuffix("Z")) for name, bound in bounds]
     if not field.is_json:
         compared = [column + COMPARED[name] + Clause("?", bound) for name, bound in bounds]
         return OPEN + column + THERE + AND + join_clauses(AND, compared) + CLOSE
@@ -226,6 +241,42 @@ def match_range(field: Field, bounds: Bounds) -> Clause:
         written = IS_NUMBER + AND
         compared = [ATOM + COMPARED[name] + Clause("json_extract(?, '$')", to_json(b)) for name, b in bounds]
     return _some(field, written + join_clauses(AND, compared), ())
+
+
+def match_taken(bounds: Sequence[tuple[str, str]]) -> Clause:
+    """The time of taking is within all bounds. One with a zone means a moment; where the camera tells no offset, its
+    clock is taken for one in that zone."""
+    compared = []
+    for name, bound in bounds:
+        wall = bound[:ZONELESS]
+        on_clock = Clause("taken_at") + COMPARED[name] + Clause("?", wall)
+        if wall != bound:
+            moment = datetime.fromisoformat(bound).astimezone(UTC).replace(tzinfo=None)
+            in_utc = TAKEN_UTC + COMPARED[name] + Clause("?", moment.isoformat(timespec="milliseconds"))
+            on_clock = Clause("CASE WHEN taken_offset IS NULL THEN ") + on_clock + Clause(" ELSE ") + in_utc
+            on_clock += Clause(" END")
+        compared.append(on_clock)
+    return Clause("(taken_at IS NOT NULL AND ") + join_clauses(AND, compared) + CLOSE
+
+
+def match_box(north: float, west: float, south: float, east: float) -> Clause:
+    """The place lies in the box, which may cross the 180th meridian (then `west` > `east`); a pole has no longitude."""
+    box = Clause("(latitude IS NOT NULL AND latitude BETWEEN ? AND ? AND (abs(latitude) = 90", south, north)
+    if west <= east:
+        box += Clause(" OR longitude BETWEEN ? AND ?", west, east)
+        for edge in (west, east):
+            box += Clause(" OR longitude = ?", -edge) if abs(edge) == 180 else EMPTY
+    else:
+        box += Clause(" OR longitude >= ? OR longitude <= ?", west, east)
+    return box + Clause("))")
+
+
+def match_circle(latitude: float, longitude: float, radius: float) -> Clause:
+    """The place is at most `radius` metres away, on a sphere (haversine)."""
+    reach = radius / METRES_PER_DEGREE + 1e-6
+    near = Clause("(latitude IS NOT NULL AND latitude BETWEEN ? AND ?", latitude - reach, latitude + reach)
+    away = Clause(HALVES, latitude, math.cos(math.radians(latitude)), longitude)
+    return near + Clause(" AND ? * asin(min(1.0, sqrt(", 2 * EARTH) + away + Clause("))) <= ?)", radius)
 
 
 def match_present(field: Field) -> Clause:

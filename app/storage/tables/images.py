@@ -13,7 +13,9 @@ import apsw
 
 from app.core.clock import now_rfc3339
 from app.core.errors import IdConflict
-from app.core.types import AnswerWarning, Description, Image, ItemError, NewImage, Status
+from app.core.types import AnswerWarning, CameraData, Description, Image, ItemError, NewImage, Status
+from app.decode.camera_data import camera_data_of, merge_camera_data, time_of, with_time
+from app.decode.taken_time import TakenTime, join_taken_times
 from app.storage.sql import Row, fetch_all, fetch_number, fetch_one
 from app.storage.tables.collections import IN_COLLECTION, LABEL_OF_NAME, PAGE, name_from_label
 
@@ -29,7 +31,10 @@ ANEW = (
 )
 """SQL that queues a picture as if it had just come."""
 CARRIED = ("taken_at", "taken_offset", "camera", "lens", "latitude", "longitude", "ocr_text", "generated_caption")
-CARRY_NOTHING = ", ".join(column + " = NULL" for column in CARRIED)  # other bytes carry other things
+CARRY_NOTHING = ", ".join(column + " = NULL" for column in CARRIED) + ", camera_read = 0"
+"""SQL for other bytes, which carry other things."""
+CAMERA_COLUMNS = ("taken_at", "taken_offset", "camera", "lens", "latitude", "longitude")
+UNDESCRIBED = "collection = ? AND status = 'ready' AND (camera_read = 0 OR ?)"
 SET_CARRIED = {column: "UPDATE images SET " + column + " = ? WHERE key = ?" for column in CARRIED}
 RECEIVED = "sha256, width, height, format, bytes, caption, tags, metadata, source, job_id"
 
@@ -190,6 +195,7 @@ def add(c: apsw.Connection, collection: str, new: NewImage, job_id: str | None, 
     if taken is not None:
         replaced = CARRY_NOTHING + ", animated = 0, (" + RECEIVED + ") = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         c.execute("UPDATE images SET " + ANEW + ", " + replaced + " WHERE key = ?", (*values, taken.key))
+        fill_camera_data(c, taken.key, CameraData(), new.camera_data)
         return AddResult(_require(get(c, collection, taken.id)), replaced_sha256=taken.sha256)
     id = new.id or uuid.uuid4().hex
     c.execute(
@@ -197,6 +203,8 @@ def add(c: apsw.Connection, collection: str, new: NewImage, job_id: str | None, 
         " ('queued', " + LABEL_OF_NAME + ", ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (collection, id, now_rfc3339(), *values),
     )
+    if new.camera_data is not None:
+        fill_camera_data(c, _require(get(c, collection, id)).key, CameraData(), new.camera_data)
     return AddResult(_require(get(c, collection, id)))
 
 
@@ -235,15 +243,61 @@ def set_carried(c: apsw.Connection, key: int, values: Mapping[str, str | int | f
         c.execute(statement, (value, key))
 
 
+def is_camera_read(c: apsw.Connection, key: int) -> bool:
+    """Whether the camera data of its bytes are in the row."""
+    return bool(fetch_number(c, "SELECT camera_read FROM images WHERE key = ?", (key,)))
+
+
+def count_undescribed(c: apsw.Connection, label: str, *, again: bool) -> int:
+    """How many pictures `list_undescribed` lists in all."""
+    return fetch_number(c, "SELECT count(*) FROM images WHERE " + UNDESCRIBED, (label, again))
+
+
+def list_undescribed(c: apsw.Connection, label: str, after: int, limit: int, *, again: bool) -> list[Image]:
+    """Up to `limit` ready pictures with keys past `after` whose camera data nobody has read; `again`: all."""
+    rows = fetch_all(
+        c, COLUMNS + "WHERE " + UNDESCRIBED + " AND key > ? ORDER BY key LIMIT ?", (label, again, after, limit)
+    )
+    return [image_from_row(row) for row in rows]
+
+
+def set_camera_data(c: apsw.Connection, key: int, values: Mapping[str, Any]) -> None:
+    """Set the CAMERA_COLUMNS, and caption, tags and metadata where they are given: the data of its bytes are read."""
+    given = [values.get(column) for column in CAMERA_COLUMNS]
+    words = [values.get("caption")]
+    words += [_json(value) if (value := values.get(name)) is not None else None for name in ("tags", "metadata")]
+    c.execute(
+        "UPDATE images SET camera_read = 1, taken_at = ?, taken_offset = ?, camera = ?, lens = ?, latitude = ?,"
+        " longitude = ?, caption = coalesce(?, caption), tags = coalesce(?, tags), metadata = coalesce(?, metadata)"
+        " WHERE key = ?",
+        (*given, *words, key),
+    )
+
+
 def fill_empty(c: apsw.Connection, image: Image, new: NewImage) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Give a picture the caption, tags and metadata that it lacks; returns the names of what was filled and kept."""
     had = {"caption": image.caption, "tags": image.tags, "metadata": image.metadata}
     said = {"caption": new.caption, "tags": tuple(new.tags), "metadata": new.metadata}
     filled = tuple(name for name, value in said.items() if value and not had[name])
     kept = tuple(name for name, value in said.items() if value and had[name] and value != had[name])
+    taken = fill_camera_data(c, image.key, camera_data_of(image), new.camera_data)
     if filled:
         update(c, image.key, **{name: said[name] if name in filled else had[name] for name in had})  # type: ignore[arg-type]
-    return filled, (*kept, "id") if new.id and new.id != image.id else kept
+    return (*filled, *taken), (*kept, "id") if new.id and new.id != image.id else kept
+
+
+def fill_camera_data(c: apsw.Connection, key: int, had: CameraData, said: CameraData | None) -> tuple[str, ...]:
+    """Give a picture the time and place that it lacks; returns the names of what was filled."""
+    if said is None:
+        return ()
+    time, place = join_taken_times(time_of(said), time_of(had)), said if had.latitude is None else had
+    if time is not None and had.taken_at is not None:
+        time = TakenTime(had.taken_at, time.offset if time.wall == had.taken_at else had.taken_offset)
+    filled = merge_camera_data((CameraData(latitude=place.latitude, longitude=place.longitude), had, said))
+    filled = with_time(filled, time)
+    set_carried(c, key, {column: getattr(filled, column) for column in CAMERA_COLUMNS})
+    changed = {"taken_at": filled.taken_at != had.taken_at, "location": filled.latitude != had.latitude}
+    return tuple(name for name, is_changed in changed.items() if is_changed)
 
 
 def delete(c: apsw.Connection, key: int) -> None:

@@ -162,6 +162,15 @@ def complete_items(c: apsw.Connection, image_key: int, seq: int) -> None:
         finish_if_complete(c, job_id)
 
 
+def warn_items(c: apsw.Connection, image_key: int, warnings: Sequence[AnswerWarning]) -> None:
+    """Add warnings to every item that waits for a picture."""
+    for job_id, n in fetch_all(c, WAITING, (image_key,)):
+        ((text,),) = fetch_all(c, "SELECT warnings FROM job_items WHERE job_id = ? AND n = ?", (job_id, n))
+        joined = format_warnings([*read_warnings(text), *warnings])
+        c.execute("UPDATE job_items SET warnings = ? WHERE job_id = ? AND n = ?", (joined, job_id, n))
+        c.execute("UPDATE jobs SET warned = warned + ? WHERE id = ?", (text is None, job_id))
+
+
 def fail_items(c: apsw.Connection, image_key: int, error: ItemError) -> None:
     """Mark every item that waits for a picture `failed`."""
     for job_id, n in fetch_all(c, WAITING, (image_key,)):

@@ -32,7 +32,7 @@ export function showArrangement(results, state) {
 
 function showSorts(isSearch, { sort }) {
   const values = ["", ...SORTS.filter((value) => isSearch || value !== "-created_at")];
-  const names = { "": isSearch ? "sort_best" : "sort_newest", "-created_at": "sort_newest", created_at: "sort_oldest", "-bytes": "sort_largest" };
+  const names = { "": isSearch ? "sort_best" : "sort_newest", "-created_at": "sort_newest", created_at: "sort_oldest", "-taken_at": "sort_taken", "-bytes": "sort_largest" };
   const options = values.map((value) => make("option", { value, selected: value === sort }, translate(names[value])));
   byId("sort").replaceChildren(...options);
 }

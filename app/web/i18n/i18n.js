@@ -46,6 +46,13 @@ export function formatDate(text) {
   return new Date(text).toLocaleString(language, { dateStyle: "medium", timeStyle: "short" });
 }
 
+/** The time on the camera's clock, which is not converted to the time of the reader, and its offset if it has one. */
+export function formatWallTime(text) {
+  const [, wall, offset] = text.match(/^(.{19})[^Z+-]*(.*)$/);
+  const time = new Date(`${wall}Z`).toLocaleString(language, { dateStyle: "medium", timeStyle: "short", timeZone: "UTC" });
+  return offset ? `${time} (UTC${offset === "+00:00" ? "" : offset})` : time;
+}
+
 export function formatTimeLeft(seconds) {
   if (seconds < 100) return translate("seconds_left", { n: Math.round(seconds) });
   if (seconds < 5400) return translate("minutes_left", { n: Math.round(seconds / 60) });

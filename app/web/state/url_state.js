@@ -8,7 +8,7 @@ import { buildFilter, readFilter, selectApplicable } from "./filter.js";
 
 export const EQUAL_WEIGHT = 0.5; // the weight of the pictures in a search that also has words
 export const MAX_LIKE = 16;
-export const SORTS = ["-created_at", "created_at", "-bytes"]; // beside the ranking of a search, or the newest of a list
+export const SORTS = ["-created_at", "created_at", "-taken_at", "-bytes"]; // beside the ranking of a search, or the newest of a list
 const VIEWS = ["jobs", "duplicates"]; // beside the results
 const droppedFiles = new Map(); // number -> File
 const isNewVisit = performance.getEntriesByType("navigation")[0]?.type === "navigate"; // cannot miss an earlier picture

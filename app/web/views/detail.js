@@ -11,7 +11,7 @@ import { Stage } from "../components/stage.js";
 import { makeTagField } from "../components/tag_field.js";
 import { getName } from "../components/tile.js";
 import { placeToast } from "../components/toast.js";
-import { describeError, formatBytes, formatDate, translate } from "../i18n/i18n.js";
+import { describeError, formatBytes, formatDate, formatWallTime, translate } from "../i18n/i18n.js";
 import { isDeleted } from "../state/deletions.js";
 import { EQUAL_WEIGHT, makeHref } from "../state/url_state.js";
 import { hasTexts } from "./texts.js";
@@ -187,6 +187,10 @@ function listDetails({ image, score, highlights = {} }) {
     [translate("source"), names.length && breakName(names.at(-1))],
     [translate("folder"), names.length > 1 && breakName(names.slice(0, -1).join("/"))],
     [translate("size"), `${shape}${formatBytes(image.bytes)} · ${format}`],
+    [translate("taken_at"), image.taken_at && formatWallTime(image.taken_at)],
+    [translate("camera"), image.camera],
+    [translate("lens"), image.lens],
+    [translate("location"), image.location && makeLocation(image.location)],
     [translate("added"), formatDate(image.created_at)],
     [translate("found_in"), found.join(" · ")],
     [translate("match"), score !== undefined && make("span", { title: translate("score_title") }, score.toFixed(3))],
@@ -213,8 +217,13 @@ function formatValue(value) {
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
-function makeCopyable(text) {
-  const button = makeButton("link", translate("copy"), { ariaLabel: translate("copy_id") });
+/** As numbers: no map service learns where the pictures were taken. */
+function makeLocation({ latitude, longitude }) {
+  return makeCopyable(`${latitude.toFixed(5)}, ${longitude.toFixed(5)}`, "copy_location");
+}
+
+function makeCopyable(text, label = "copy_id") {
+  const button = makeButton("link", translate("copy"), { ariaLabel: translate(label) });
   button.addEventListener("click", () => copyText(text, "copied"));
   return [make("span", { className: "id" }, text), " ", button];
 }

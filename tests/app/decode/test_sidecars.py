@@ -6,6 +6,7 @@ import re
 import pytest
 
 from app.decode.sidecars import MAX_SIDECAR_BYTES, match_sidecars, merge_sidecars, parse_sidecar, split_key
+from tests.support.camera import make_xmp
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,8 @@ def test_a_short_text_is_a_caption_whole() -> None:
             "a name that is longer than forty-six letters,.json",
             "a name that is longer than forty-six letters, and goes on.jpg",
         ),
+        ("IMG_0.xmp", "IMG_0.JPG"),
+        ("IMG_0.JPG.xmp", "IMG_0.JPG"),
         ("IMG_0.txt", "IMG_0.JPG"),
         ("IMG_0.JPG.TXT", "IMG_0.JPG"),
         ("003.json", "003.left.png"),
@@ -117,19 +120,60 @@ def test_a_sidecar_belongs_to_the_picture_that_its_name_says(sidecar: str, pictu
 def test_an_edited_photograph_has_the_sidecar_of_the_original() -> None:
     found = match_sidecars(["a-edited.jpg", "a.jpg", "b-edited.jpg"], ["a.jpg.supplemental-metadata.json"])
     assert set(found) == {"a.jpg", "a-edited.jpg"}
+    found = match_sidecars(["a-edited(1).jpg", "a(1).jpg"], ["a.jpg.supplemental-metadata(1).json"])
+    assert set(found) == {"a(1).jpg", "a-edited(1).jpg"}
 
 
-def test_google_takeout_gives_description_time_and_title_and_no_place() -> None:
+def test_google_takeout_gives_description_time_place_people_and_title() -> None:
     said = {
         "title": "IMG_1.JPG",
         "description": " Ann&#39;s note 1 ",
         "imageViews": "3",
         "photoTakenTime": {"timestamp": "1258375918", "formatted": "16 Nov 2009, 12:51:58 UTC"},
-        "geoData": {"latitude": 47.1},
+        "geoData": {"latitude": 47.1, "longitude": 8.5, "altitude": 400.0},
+        "people": [{"name": "Ann &amp; Bo"}, {"name": "Cid"}, {}, "x", {"name": 1}],
     }
     assert parse_sidecar("json", json.dumps(said).encode()) == {
         "caption": "Ann's note 1",
+        "tags": ["Ann & Bo", "Cid"],
         "metadata": {"title": "IMG_1.JPG", "taken": "2009-11-16T12:51:58.000Z"},
+        "camera_data": {
+            "taken_at": "2009-11-16T12:51:58.000",
+            "taken_offset": 0,
+            "latitude": 47.1,
+            "longitude": 8.5,
+        },
     }
-    odd = {"photoTakenTime": {"timestamp": "never"}, "description": ""}
-    assert parse_sidecar("json", json.dumps(odd).encode()) == {"metadata": {}}
+    odd: dict[str, object] = {"photoTakenTime": {"timestamp": "never"}, "description": "", "people": {"name": "x"}}
+    nowhere = {"geoData": {"latitude": 0.0, "longitude": 0.0}}
+    for one in (odd, odd | nowhere, odd | {"geoData": {"latitude": "NaN", "longitude": 1}}, odd | {"geoData": [1]}):
+        assert parse_sidecar("json", json.dumps(one).encode()) == {"metadata": {}}
+    assert parse_sidecar("json", b'{"photoTakenTime": 7, "geoData": {"latitude": NaN, "longitude": 1e400}}') == {
+        "metadata": {}
+    }
+
+
+def test_an_xmp_file_gives_words_time_and_place() -> None:
+    packet = make_xmp(
+        {"photoshop:DateCreated": "2019-07-04T12:00:00.25+02:00", "exif:GPSLatitude": "47,22.5N"},
+        {"dc:title": ["Lake"], "dc:description": ["at dawn"], "dc:subject": ["water", "sky"]},
+        {"exif:GPSLongitude": "8,30,36W"},
+    )
+    said = parse_sidecar("xmp", packet, "a.xmp")
+    assert said == {
+        "caption": "Lake\nat dawn",
+        "tags": ["water", "sky"],
+        "camera_data": {
+            "taken_at": "2019-07-04T12:00:00.250",
+            "taken_offset": 120,
+            "latitude": 47.375,
+            "longitude": -8.51,
+        },
+    }
+    takeout = {"caption": "Takeout", "camera_data": {"taken_at": "2019-07-04T10:00:00.000", "camera": "X100"}}
+    merged = merge_sidecars([("txt", {"caption": "mine"}), ("xmp", said), ("json", takeout)])
+    assert merged["caption"] == "mine"
+    assert merged["camera_data"] == said["camera_data"] | {"camera": "X100"}
+    for bad, told in ((b"no xml", "no XML"), (b"<!DOCTYPE a []><a/>", "no XML"), (b" " * 2_000_000, "more than")):
+        (warning,) = parse_sidecar("xmp", bad, "a.xmp")["warnings"]
+        assert re.search(told, warning["detail"])

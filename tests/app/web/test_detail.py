@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 from bench.picture_files import draw_chart, encode
 from tests.app.api.asking import upload_ready
 from tests.app.web.watched import Watched, drop
+from tests.support.camera import PLACE, make_exif, photograph
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer, wait_until
 
@@ -21,7 +22,7 @@ from tests.support.servers import RunningServer, wait_until
 @pytest.fixture(scope="module")
 def album(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server with a few pictures, which these tests change."""
-    with RunningServer(tmp_path_factory.mktemp("album")) as server:
+    with RunningServer(tmp_path_factory.mktemp("album"), keep_location=True) as server:
         files = [(f"sea/{n}.png", picture(("red", "blue")[n % 2], seed=n)) for n in range(16)]
         assert server.wait_job(server.bulk(files)["id"])["done"] == 16
         yield server
@@ -47,6 +48,23 @@ def open_first(watched: Watched) -> tuple[Page, str]:
     assert id is not None
     page.locator(".tile").first.click()
     return page, id
+
+
+def test_a_photograph_shows_when_with_what_and_where_it_was_taken(album_page: Watched, album: RunningServer) -> None:
+    taken = {0x9003: "2019:07:04 23:30:00", 0x9011: "+09:00", 0xA434: "back camera"}
+    data = photograph(exif=make_exif({0x010F: "Apple", 0x0110: "iPhone 12"}, taken, PLACE))
+    image = album.upload(data, "photo.jpg").json()
+    page = album_page.open(f"/?show={image['id']}")
+    details = page.locator("#detail .side")
+    for text in ("Jul 4, 2019, 11:30 PM (UTC+09:00)", "Apple iPhone 12", "back camera", "47.37500, -8.50000"):
+        expect(details).to_contain_text(text)
+    page.get_by_role("button", name="Copy the place").click()
+    expect(page.locator("#toast")).to_have_text("Copied")
+    page.keyboard.press("Escape")
+    page.get_by_label("Order").select_option("Date taken")
+    expect(page).to_have_url(re.compile("sort=-taken_at"))
+    expect(page.locator(".tile").first).to_have_attribute("data-id", image["id"])
+    album.http.delete(f"/v1/images/{image['id']}")
 
 
 def test_a_caption_is_saved_when_the_user_goes_on_closes_or_goes_back(

@@ -101,7 +101,7 @@ def _read_exif(image: Image.Image) -> tuple[CameraData, CameraData]:
 def _parse_exif(exif: Image.Exif) -> tuple[CameraData, CameraData]:
     """What the EXIF says, and what of it counts only if nothing else says it: when a film was scanned, and the
     description, which cameras fill."""
-    get = partial(_get_entry, exif)
+    get: Callable[[int], Any] = partial(_get_entry, exif)
     strong = CameraData(camera=join_name(_text(get(MAKE)), _text(get(MODEL))))
     weak = CameraData(caption=make_caption([], [_text(get(IMAGE_DESCRIPTION))]))
     with suppress(Exception):
@@ -138,7 +138,7 @@ def _load_ifd(exif: Image.Exif, tag: int, wanted: Iterable[int]) -> dict[int, An
     offset = exif.get(tag, exif._hidden_data.get(tag))
     if not isinstance(offset, int):
         return {}
-    file, order, found = exif.fp, exif.endian, {}
+    file, order, found = exif.fp, exif.endian or "<", {}
     file.seek(offset)
     (count,) = struct.unpack(f"{order}H", file.read(2))
     table = file.read(count * ENTRY_BYTES)

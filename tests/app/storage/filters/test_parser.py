@@ -103,7 +103,10 @@ REFUSED: list[tuple[Any, str]] = [
     ),
     ({"key": "metadata.a", "match": {"value": [1]}}, "got a list of 1"),
     ({"key": "metadata.a", "range": {"gte": "2026-01-01", "lt": 5}}, r"filter\.range\.lt \(.*\): a time is written"),
-    ({"key": "format", "match": {"value": "jpg"}}, "should be 'avif', 'bmp', 'gif', 'heic', .* 'tiff' or 'webp', got 'jpg'"),
+    (
+        {"key": "format", "match": {"value": "jpg"}},
+        "should be 'avif', 'bmp', 'gif', 'heic', .* 'tiff' or 'webp', got 'jpg'",
+    ),
     ({"key": "format", "match": {"value": []}}, "should be 'avif', .* got a list of 0"),
     ({"key": "animated", "match": {"value": 1}}, "valid boolean, got 1"),
     (

@@ -31,5 +31,4 @@ END;
 -- What was found in a picture says nothing of the one that has its place.
 CREATE TRIGGER enrichments_replaced AFTER UPDATE OF sha256 ON images WHEN OLD.sha256 IS NOT NEW.sha256 BEGIN
     DELETE FROM enrichments WHERE key = NEW.key;
-    UPDATE images SET ocr_text = NULL, generated_caption = NULL WHERE key = NEW.key;
 END;

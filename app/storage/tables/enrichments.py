@@ -50,7 +50,7 @@ class Enrichment:
     """What a pass found: columns of the picture's row (as `images.set_carried` takes them), and `result`, what it
     stores beside them (for JSON)."""
 
-    columns: Mapping[str, str | None]
+    columns: Mapping[str, str | int | float | None]
     result: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -139,7 +139,7 @@ def finish(c: apsw.Connection, claimed: EnrichmentClaim, found: Enrichment) -> b
     """Store what was found; False, and nothing stored, if the picture is deleted or replaced, or asked for again."""
     if not _holds(c, claimed):
         return False
-    images.set_carried(c, claimed.image.key, **found.columns)
+    images.set_carried(c, claimed.image.key, found.columns)
     c.execute(
         "UPDATE enrichments SET state = 'done', owner = NULL, detail = NULL, result = ? WHERE key = ? AND kind = ?",
         (json.dumps(found.result, ensure_ascii=False), claimed.image.key, claimed.kind),

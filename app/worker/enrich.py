@@ -26,11 +26,11 @@ from app.core.logging import configure
 from app.core.metrics import ProcessMetrics
 from app.core.process import die_with_parent
 from app.core.settings import Settings
-from app.core.types import Image, Preprocessing
+from app.core.types import Image
 from app.core.worker_metrics import WorkerMetricsWriter
 from app.decode.limits import ChildLimits
-from app.decode.picture import Pixels, crop_padding, decode_picture
 from app.decode.pool import DecodePool
+from app.decode.syscall_filter import refuse_sockets
 from app.service.data_dir import open_library, picture_limits
 from app.service.enrichment import lock_prefix
 from app.storage.library import Library
@@ -171,22 +171,12 @@ def limit_seconds(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
 
 
-def read_pixels(pool: DecodePool, image: Image, path: Path, side: int) -> Pixels:
-    """The upright picture, uint8 [height, width, 3] in sRGB, at most `side` pixels a side; a decode child reads it.
-
-    Raises as `decode_picture`.
-    """
-    longest = max(1, min(side, max(image.width or side, image.height or side)))
-    preprocessing = Preprocessing(longest, "longest", fill=255)
-    decoded = pool.submit(decode_picture, path, preprocessing, pool.picture_limits).result()
-    return crop_padding(decoded, preprocessing)
-
-
 def open_enricher(kind: str, settings: Settings, pool: DecodePool) -> Enricher:
     """Raises StartupError where what the kind needs is missing."""
     if kind == "ocr":
-        from app.worker.ocr import OcrEnricher
+        from app.worker.ocr import OcrEnricher  # which loads OpenVINO
 
+        refuse_sockets()
         return OcrEnricher(pool)
     raise StartupError(f"there is no second pass {kind!r}")
 

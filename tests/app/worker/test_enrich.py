@@ -19,7 +19,8 @@ from app.storage.library import Library
 from app.storage.tables import enrichments
 from app.storage.tables.enrichments import Enrichment, EnrichmentCounts
 from app.worker import enrich
-from app.worker.enrich import EnrichmentWorker, read_pixels
+from app.worker.enrich import EnrichmentWorker
+from app.worker.pixels import read_pixels
 from tests.support.makers import add, claim, finish, image_of, insert
 from tests.support.pictures import picture
 from tests.support.servers import wait_until
@@ -32,9 +33,9 @@ class NameReader:
 
     kind = "ocr"
     seconds = 30.0
-    memory = None
+    memory: int | None = None
 
-    def __init__(self, *faults: Exception, before: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, *faults: Exception, before: Callable[[], object] = lambda: None) -> None:
         self.faults = list(faults)
         self.seen: list[str] = []
         self.before = before
@@ -138,7 +139,7 @@ def test_a_fault_of_the_machine_counts_no_attempt(library: Library, monkeypatch:
 
 def test_a_picture_that_is_replaced_meanwhile_does_not_get_the_text(library: Library) -> None:
     make_ready(library, "red")
-    reader = NameReader(before=lambda: add(library, picture("blue"), id="red", replace=True) and None)
+    reader = NameReader(before=lambda: add(library, picture("blue"), id="red", replace=True))
     worker = make_worker(library, reader)
     assert worker.step()
     assert image_of(library.database, "red").ocr_text is None

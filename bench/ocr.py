@@ -77,7 +77,7 @@ ENGLISH_WORDS = (
     "concert festival carnival fireworks birthday wedding anniversary calendar december february wednesday saturday "
     "newspaper magazine dictionary alphabet grammar keyboard printer battery charger adapter warranty certificate "
     "membership insurance mortgage "
-).split()
+)
 CHINESE_WORDS = (
     "图书馆 火车站 飞机场 医院 学校 超市 银行 邮局 公园 博物馆 电影院 餐厅 咖啡馆 面包店 书店 药店 停车场 "
     "加油站 洗手间 出口 入口 电梯 楼梯 地铁 公交车 出租车 自行车 高速公路 隧道 大桥 城堡 花园 喷泉 灯塔 风车 "
@@ -85,7 +85,7 @@ CHINESE_WORDS = (
     "鸡蛋 苹果 香蕉 葡萄 西瓜 草莓 柠檬 蘑菇 土豆 番茄 黄瓜 白菜 巧克力 冰淇淋 蛋糕 糖果 茶叶 啤酒 果汁 "
     "报纸 杂志 字典 课本 铅笔 橡皮 书包 黑板 电脑 键盘 打印机 电池 手机 相机 电视 冰箱 洗衣机 空调 雨伞 "
     "手套 围巾 帽子 眼镜 钱包 护照 发票 优惠券 会员卡 保险 合同 证书 婚礼 生日 春节 中秋 音乐会 足球 "
-).split()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def choose_prints(count: int) -> Iterator[Print]:
     for language, words, faces in (("English", ENGLISH_WORDS, LATIN), ("Chinese", CHINESE_WORDS, CHINESE)):
         there = [name for name, (file, _) in faces.items() if file.exists()]
         missing |= faces.keys() - set(there)
-        for n, word in enumerate(words[:count]):
+        for n, word in enumerate(words.split()[:count]):
             ground = ("plain", "busy")[n // len(there) % 2]
             turn = dice.uniform(-MOST_TURN, MOST_TURN)
             yield Print(word, language, there[n % len(there)], ground, dice.choice(HEIGHTS), turn)
@@ -177,7 +177,8 @@ def draw_busy_ground(dice: random.Random) -> Image.Image:
 def add_pictures(library: Library, prints: list[Print]) -> None:
     """Add a picture of each word, named by its number, as if a worker had embedded it."""
     space = EmbeddingSpace("none", "0" * 64, 1, "0" * 64)
-    library.database.write(lambda c: (enrichments.switch(c, ["ocr"]), embeddings.save_space(c, space)))
+    library.database.write(lambda c: enrichments.switch(c, ["ocr"]))
+    library.database.write(lambda c: embeddings.save_space(c, space))
     for n, one in enumerate(prints):
         folder = library.create_upload_dir()
         (folder / "picture").write_bytes(draw(one))
@@ -208,8 +209,8 @@ def report_found(database: Database, prints: list[Print]) -> None:
             image = database.read(lambda c, n=n: images.get(c, "default", str(n)))  # type: ignore[misc]
             missed.append((one, image.ocr_text if image else None))
     table = Table("", "", "found", "of", "share")
-    for (kind, part), hits in sorted(found.items()):
-        table.add_row(kind, part, str(sum(hits)), str(len(hits)), f"{sum(hits) / len(hits):.3f}")
+    for names, hits in sorted(found.items()):
+        table.add_row(*names, str(sum(hits)), str(len(hits)), f"{sum(hits) / len(hits):.3f}")
     Console().print(table)
     for one, text in missed:
         print("missed:", one.word, one.font, one.ground, one.height, f"{one.turn:.0f}°", "read:", repr(text))
@@ -254,7 +255,7 @@ def draw_page(n: int) -> bytes:
     image = Image.new("RGB", SIZE, pastel(dice))
     font = ImageFont.truetype(str(LATIN["DejaVu Sans"][0]), 32)
     for line in range(12):
-        words = " ".join(dice.sample(ENGLISH_WORDS, 4))
+        words = " ".join(dice.sample(ENGLISH_WORDS.split(), 4))
         ImageDraw.Draw(image).text((60, 60 + 70 * line), words, fill=(20, 20, 30), font=font)
     out = io.BytesIO()
     image.save(out, "JPEG", quality=90)

@@ -63,23 +63,26 @@ class TextRecogniser:
 
     def read(self, pixels: Pixels) -> list[TextLine]:
         """The lines in a picture (uint8 [height, width, 3], RGB), in the order in which people read them."""
+        from rapidocr.ch_ppocr_det import TextDetOutput
+
         picture = np.ascontiguousarray(pixels[..., ::-1])
-        boxes = self._engine(self._add_grain(picture), use_rec=False).boxes
-        if boxes is None or not len(boxes):
+        found = self._engine(self._add_grain(picture), use_rec=False)
+        if not isinstance(found, TextDetOutput) or found.boxes is None or not len(found.boxes):
             return []
-        boxes = boxes[order_boxes(boxes)]
+        boxes = found.boxes[order_boxes(found.boxes)]
         read = self._engine.recognize_txt(self._engine.crop_text_regions(picture, boxes.astype(np.float32)))
         scale = np.array([pixels.shape[1], pixels.shape[0]], np.float64)
         return [
             TextLine(text.strip(), round(float(score), 4), to_corners(box / scale))
-            for text, score, box in zip(read.txts, read.scores, boxes, strict=True)
+            for text, score, box in zip(read.txts or (), read.scores, boxes, strict=True)
             if score >= MIN_SCORE and text.strip()
         ]
 
     def _add_grain(self, picture: Pixels) -> Pixels:
         height, width = picture.shape[:2]
         tiled = np.tile(self._grain, (-(-height // TILE), -(-width // TILE), 1))[:height, :width]
-        return np.clip(picture + tiled, 0, 255).astype(np.uint8)
+        grainy: Pixels = np.clip(picture + tiled, 0, 255).astype(np.uint8)
+        return grainy
 
 
 def to_corners(box: npt.NDArray[np.float64]) -> Corners:

@@ -72,8 +72,8 @@ class EnrichmentService:
         if not self.kinds:
             return
         dead = [kind for kind in self.kinds if not self.is_alive(kind)]
-        told = [f"{kind} {'has no process: the log says why' if kind in dead else 'works'}" for kind in self.kinds]
-        yield HealthCheck("enrichment", not dead, "; ".join(told))
+        states = [f"{kind} {'has no process: the log says why' if kind in dead else 'works'}" for kind in self.kinds]
+        yield HealthCheck("enrichment", not dead, "; ".join(states))
 
     def is_alive(self, kind: str) -> bool:
         """Whether a process of this kind holds a lock file."""

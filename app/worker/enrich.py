@@ -181,7 +181,12 @@ def open_enricher(kind: str, settings: Settings, pool: DecodePool) -> Enricher:
     raise StartupError(f"there is no second pass {kind!r}")
 
 
-def run_enricher(kind: str, settings: Settings, when_open: Callable[[EnrichmentWorker], None]) -> None:
+def run_enricher(
+    kind: str,
+    settings: Settings,
+    when_open: Callable[[EnrichmentWorker], None],
+    open_kind: Callable[[str, Settings, DecodePool], Enricher] = open_enricher,
+) -> None:
     """Open what the kind needs, call `when_open`, and work until it is stopped. Raises StartupError."""
     metrics = ProcessMetrics("worker")
     limits = ChildLimits(settings.decode_seconds, settings.decode_memory)
@@ -191,7 +196,7 @@ def run_enricher(kind: str, settings: Settings, when_open: Callable[[EnrichmentW
         DecodePool(1, limits, picture_limits(settings), metrics) as pool,
         closing(LeaseOwner(folder, lock_prefix(kind))) as owner,
     ):
-        enricher = open_enricher(kind, settings, pool)
+        enricher = open_kind(kind, settings, pool)
         if enricher.memory is not None:
             resource.setrlimit(resource.RLIMIT_AS, (enricher.memory, enricher.memory))
         writer = WorkerMetricsWriter(folder, owner.id, metrics)

@@ -43,6 +43,7 @@ def reading_process(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
         assert process.wait(WAIT) == 0
 
 
+@pytest.mark.slow
 def test_the_process_reads_what_waits_and_ends_when_it_is_told(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path / "data", ocr=True)
     library = open_library(settings)
@@ -79,6 +80,7 @@ def test_long_texts_are_cut_at_a_line() -> None:
     assert cap_lines(lines[:3]) == lines[:3]
 
 
+@pytest.mark.slow
 def test_the_process_has_no_way_to_the_network() -> None:
     code = (
         "import socket\nfrom app.decode.syscall_filter import refuse_sockets\nrefuse_sockets()\n"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from app.cli.main import main
 from tests.support.pictures import picture
 from tests.support.printed import CHINESE, find_font, printed
 from tests.support.servers import RunningServer, wait_until
@@ -116,6 +119,16 @@ def test_pictures_are_read_again_on_request(reading: RunningServer) -> None:
     for body, queued in (({"all": True, "failed_only": True}, 0), ({"filter": {"has_id": ["twice", "sign"]}}, 2)):
         answer = reading.http.post("/v1/enrichments", json={"kind": "ocr", **body})
         assert reading.wait_job(answer.json()["id"])["result"]["queued"] == queued
+
+
+def test_the_command_waits_until_the_pictures_are_queued(reading: RunningServer) -> None:
+    reading.upload(printed("by command"), id="typed")
+    read(reading, "typed")
+    environment = {"SIGHTLINE_SERVER": reading.url}
+    done = CliRunner().invoke(main, ["enrich", "ocr", "--id", "typed"], env=environment)
+    assert (done.exit_code, done.stdout.strip()) == (0, "1 pictures wait for ocr")
+    status = CliRunner().invoke(main, ["status"], env=environment)
+    assert re.search(r"^ocr     \d+ pictures done, \d+ wait$", status.stdout, re.MULTILINE), status.stdout
 
 
 @pytest.mark.parametrize(

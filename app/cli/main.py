@@ -458,12 +458,11 @@ def enrich(
     if len(selection) != 1:
         raise click.UsageError("give one of --all, --filter, --id and --failed")
     from app.cli.evaluate import follow_task
-    from app.cli.output import new_console
 
     with open_client(given) as client:
         begun = client.enrich(kind, selection, failed_only=failed)
         job = follow_task(client, begun, "queueing the pictures", new_console())
-    if job["error"]:
+    if job.get("error"):
         raise ServerError(job["error"]["detail"])
     click.echo(f"{job['result']['queued']} pictures wait for {kind}")
 

@@ -1,5 +1,7 @@
-"""`sightline enrich` as people type it, on a server that reads no text (tests/app/api/routes/test_enrichments.py has one
-that does)."""
+"""`sightline enrich` as people type it, on a server that reads no text.
+
+tests/app/api/routes/test_enrichments.py has one that does.
+"""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_the_text_is_shown_and_its_lines_are_drawn_on_request(page: Page) -> Non
     assert shown is not None
     assert abs(drawn["x"] - (shown["x"] + 0.05 * shown["width"])) < 6
     assert abs(drawn["y"] - (shown["y"] + 0.1 * shown["height"])) < 6
-    page.get_by_role("button", name="Zoom in").click()
+    page.locator("[data-action=zoom_in]").click()
     assert page.locator(".stage .lines").evaluate("one => one.style.transform === one.previousSibling.style.transform")
     section.get_by_role("button", name="Copy the text").click()
     assert page.evaluate("navigator.clipboard.readText()") == "Harbour lantern\nopen <b>daily</b>"

@@ -28,6 +28,7 @@ from app.api.routes import (
     collections,
     demo,
     duplicates,
+    enrichments,
     evaluations,
     heads,
     images,
@@ -107,7 +108,19 @@ def add_routes(app: FastAPI) -> None:
         app.include_router(router)
     for router in (search.pictures, search.queries, ingest.sources, camera_data.router):
         app.include_router(router)
-    for module in (images, jobs, evaluations, demo, duplicates, texts, collections, heads, reembed, session):
+    for module in (
+        images,
+        jobs,
+        evaluations,
+        demo,
+        duplicates,
+        enrichments,
+        texts,
+        collections,
+        heads,
+        reembed,
+        session,
+    ):
         app.include_router(module.router)
 
 

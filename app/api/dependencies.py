@@ -28,6 +28,7 @@ from app.core.types import DEFAULT_COLLECTION, Target
 from app.decode.pool import DecodePool
 from app.service.camera_data import CameraDataReader
 from app.service.duplicates import DuplicateService
+from app.service.enrichment import EnrichmentService
 from app.service.heads import HeadService
 from app.service.image_waiter import ImageWaiter
 from app.service.maintenance import CollectionDeleter
@@ -85,6 +86,7 @@ LibraryDep = Annotated[Library, get_part(lambda service: service.library)]
 JobsDep = Annotated[JobService, get_part(lambda service: service.jobs)]
 CameraDataDep = Annotated[CameraDataReader, get_part(lambda service: service.camera_data)]
 DuplicatesDep = Annotated[DuplicateService, get_part(lambda service: service.duplicates)]
+EnrichmentDep = Annotated[EnrichmentService, get_part(lambda service: service.enrichment)]
 HeadsDep = Annotated[HeadService, get_part(lambda service: service.heads)]
 SearchDep = Annotated[SearchService, get_part(lambda service: service.search)]
 SourcePolicyDep = Annotated[SourcePolicy, get_part(lambda service: service.source_policy)]

@@ -28,7 +28,7 @@ from app.api.unknown_names import describe_unknown
 from app.core.clock import format_wall_time
 from app.core.errors import Validation
 from app.core.strict_json import load_json
-from app.core.types import AnswerWarning, Hit, Image, ItemError, Job, JobItem, Text
+from app.core.types import AnswerWarning, EnrichmentKind, Hit, Image, ItemError, Job, JobItem, Text
 from app.decode.left_out import MAX_KINDS
 from app.search.duplicates import DuplicateKind
 from app.storage.attributes import MAX_CAPTION_CHARS, MAX_TAG_CHARS, MAX_TAGS
@@ -346,7 +346,27 @@ class VectorOut(BaseModel):
     model: str
 
 
-class DeleteIn(RequestModel):
+class SelectionIn(RequestModel):
+    """Pictures: those that match `filter`, those of `ids`, or `all` of the collection."""
+
+    filter: SkipValidation[FilterNode | None] = Field(
+        None, description="Pictures that match; a filter without any condition is refused."
+    )
+    ids: Annotated[list[Id], Field(min_length=1, max_length=1000, fail_fast=True)] | None = None
+    all: bool = Field(False, description="Every picture of the collection; send neither filter nor ids.")
+    collection: CollectionName = None
+
+    def selected_filter(self) -> Any:
+        """The filter of the pictures. Raises Validation unless exactly one of the three was sent."""
+        sent = [name for name in ("filter", "ids", "all") if getattr(self, name) not in (None, False)]
+        if len(sent) != 1:
+            raise Validation(f"send one of filter, ids and all, got {', '.join(sent) or 'none'}")
+        if self.all:
+            return {}
+        return self.filter if self.ids is None else {"has_id": self.ids}
+
+
+class DeleteIn(SelectionIn):
     """Which pictures to delete: those that match `filter`, those of `ids`, or `all` of the collection."""
 
     model_config = ConfigDict(
@@ -356,22 +376,7 @@ class DeleteIn(RequestModel):
         }
     )
 
-    filter: SkipValidation[FilterNode | None] = Field(
-        None, description="Pictures that match are deleted; a filter without any condition is refused."
-    )
-    ids: Annotated[list[Id], Field(min_length=1, max_length=1000, fail_fast=True)] | None = None
-    all: bool = Field(False, description="Every picture of the collection; send neither filter nor ids.")
     dry_run: bool = Field(False, description="Delete nothing, and count what would be deleted.")
-    collection: CollectionName = None
-
-    def selected_filter(self) -> Any:
-        """The filter of the pictures to delete. Raises Validation unless exactly one of the three was sent."""
-        sent = [name for name in ("filter", "ids", "all") if getattr(self, name) not in (None, False)]
-        if len(sent) != 1:
-            raise Validation(f"send one of filter, ids and all, got {', '.join(sent) or 'none'}")
-        if self.all:
-            return {}
-        return self.filter if self.ids is None else {"has_id": self.ids}
 
 
 class DeleteOut(BaseModel, Generic[T]):
@@ -914,6 +919,32 @@ class ReembedIn(RequestModel):
     dry_run: Annotated[bool, Field(description="Only tell what the change would cost, as the result of the job.")] = (
         False
     )
+
+
+class EnrichIn(SelectionIn):
+    """Which pictures a second pass is to take again: those that match `filter`, those of `ids`, or `all`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={**example(kind="ocr", ids=["IMG_0815"]), **one_of("filter", "ids", all={"const": True})}
+    )
+
+    kind: Annotated[EnrichmentKind, Field(description="Reading text (`ocr`), or making captions (`caption`).")]
+    failed_only: bool = Field(False, description="Only those of them that were given up.")
+
+
+class EnrichmentOut(BaseModel):
+    """How far a second pass is with a picture."""
+
+    state: Literal["waiting", "running", "done", "failed"]
+    detail: str | None = Field(description="Why it was given up.")
+    result: dict[str, Any] | None = Field(description="What the pass found last, beside the fields of the picture.")
+
+
+class EnrichmentsOut(BaseModel):
+    """How far each second pass is with a picture; a kind that the picture never waited for is absent."""
+
+    id: str
+    enrichments: dict[EnrichmentKind, EnrichmentOut]
 
 
 class CollectionIn(RequestModel):

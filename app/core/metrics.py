@@ -7,6 +7,7 @@ its own numbers (see `worker_metrics`). Labels are few and known beforehand: nev
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from time import time
 from typing import Literal
 
@@ -23,6 +24,8 @@ TARGETS: tuple[Target, ...] = ("images", "texts")
 DEATHS = ("timeout", "processor", "memory", "crash", "sandbox")
 STEPS = ("decode", "encode", "commit")
 OUTCOMES = ("ready", "failed", "retried", "released")
+ENRICHMENTS = ("ocr", "caption")
+ENRICHED = ("done", "failed", "retried", "released", "dropped")
 BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 LONG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -59,6 +62,10 @@ class ProcessMetrics:
         self.attempts = self._plain_counter("worker_attempts", "Pictures that workers claimed, once for each attempt")
         self.quarantined = self._plain_counter("worker_quarantined", "Pictures that failed their last attempt")
         self.reclaimed = self._plain_counter("worker_reclaimed", "Pictures taken back from dead workers")
+        self.enriched = self._count_enrichments()
+        self.enrichment_seconds = self._histogram(
+            "enrichment_seconds", "Time of a second pass for one picture", "kind", ENRICHMENTS, LONG_BUCKETS
+        )
         self._builds = self._counter("index_builds", "Index builds that ended", "outcome", ("ok", "failed"))
         self._build = Gauge("sightline_index_build_seconds", "Time of the last index build", registry=self.registry)
         self._built = Gauge(
@@ -95,6 +102,13 @@ class ProcessMetrics:
         self._builds.labels(outcome).inc()
         self._build.set(seconds)
         self._built.labels(outcome).set(time())
+
+    def _count_enrichments(self) -> Counter:
+        help = "Pictures that a second pass took, by its kind and the outcome"
+        made = Counter("sightline_enrichments", help, ["kind", "outcome"], registry=self.registry)
+        for labels in product(ENRICHMENTS, ENRICHED):
+            made.labels(*labels)
+        return made
 
     def _histogram(
         self, name: str, help: str, label: str, values: tuple[str, ...], buckets: tuple[float, ...] = BUCKETS

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 Metadata = Mapping[str, Any]
 Target = Literal["images", "texts"]
 Mode = Literal["hybrid", "vector", "keyword"]
+EnrichmentKind = Literal["ocr", "caption"]
 
 DEFAULT_COLLECTION = "default"
 

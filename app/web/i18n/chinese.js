@@ -264,6 +264,9 @@ export const CHINESE = {
   copy: "复制",
   copy_id: "复制编号",
   copy_location: "复制地点",
+  read_text: "图片中的文字",
+  show_lines: "在图片上标出",
+  copy_text: "复制文字",
   copied: "已复制",
   details: "详细信息",
   folder: "文件夹",
@@ -361,6 +364,7 @@ export const CHINESE = {
   found_caption: "说明",
   found_tags: "标签",
   found_name: "文件名",
+  found_ocr: "图片中的文字",
   help_scores:
     "相似度是模型计算的搜索内容与图片（或词条）之间的余弦相似度：1 表示相同，0 表示无关；能达到多高取决于模型。" +
     "只能在同一次搜索内比较。说明、标签或文件名中含有搜索词的图片排在前面。",

@@ -7,6 +7,7 @@ import { makeCaptionField } from "../components/caption_field.js";
 import { copyText } from "../components/clipboard.js";
 import { byId, make, makeButton } from "../components/dom.js";
 import { hasSingleKeys } from "../components/keyboard.js";
+import { makeReadText } from "../components/read_text.js";
 import { Stage } from "../components/stage.js";
 import { makeTagField } from "../components/tag_field.js";
 import { getName } from "../components/tile.js";
@@ -160,6 +161,7 @@ function makeSide(hit, caption, tags, canEdit) {
     make("div", { className: "buttons" }, isReady ? makeActionButton("like") : null, labels),
     hit.score === undefined ? null : make("div", { className: "buttons" }, makeActionButton("liked"), makeActionButton("unliked")),
     make("section", { className: "labels", hidden: true, "aria-live": "polite" }),
+    makeReadText(image, hit.highlights?.ocr ?? [], stage),
     makeTable(translate("details"), [...listDetails(hit), [translate("id"), makeCopyable(image.id)]]),
     makeTable(translate("metadata"), Object.entries(image.metadata).map(([key, value]) => [key, formatValue(value)])),
     make(

@@ -139,9 +139,7 @@ def load_located(
     """
     if located.name == "colours":
         return DummyEncoder()
-    digest = sha256_file(located.weights)
-    if located.digest != digest and not matches_digest(located.weights, located.digest):
-        raise damaged_file_error(located.name, located.weights)
+    digest = check_weights(located)
     size = count_parameters(located.name, located.weights)
     reason = options.reason_for_torch()
     spec = replace(located, digest=digest, cache=str(cache))
@@ -157,6 +155,14 @@ def load_located(
     need = estimate_gpu_loading(size) if reason == ON_GPU else estimate_torch(size, processes)
     check_memory(located.name, need, processes, "in torch")
     return _load_in_torch(spec, options, reason)
+
+
+def check_weights(located: LocatedModel) -> str:
+    """The SHA-256 of the weights. Raises StartupError where the hub has told another digest."""
+    digest = sha256_file(located.weights)
+    if located.digest != digest and not matches_digest(located.weights, located.digest):
+        raise damaged_file_error(located.name, located.weights)
+    return digest
 
 
 def estimate_memory(located: LocatedModel, cache: Path, options: EncoderOptions) -> int:

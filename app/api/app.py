@@ -27,6 +27,7 @@ from app.api.routes import (
     collections,
     demo,
     duplicates,
+    enrichments,
     evaluations,
     heads,
     images,
@@ -104,7 +105,19 @@ def add_routes(app: FastAPI) -> None:
         app.include_router(router)
     for router in (search.pictures, search.queries, ingest.sources):
         app.include_router(router)
-    for module in (images, jobs, evaluations, demo, duplicates, texts, collections, heads, reembed, session):
+    for module in (
+        images,
+        jobs,
+        evaluations,
+        demo,
+        duplicates,
+        enrichments,
+        texts,
+        collections,
+        heads,
+        reembed,
+        session,
+    ):
         app.include_router(module.router)
 
 

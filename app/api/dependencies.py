@@ -27,6 +27,7 @@ from app.core.strict_json import load_json
 from app.core.types import DEFAULT_COLLECTION, Target
 from app.decode.pool import DecodePool
 from app.service.duplicates import DuplicateService
+from app.service.enrichment import EnrichmentService
 from app.service.heads import HeadService
 from app.service.image_waiter import ImageWaiter
 from app.service.maintenance import CollectionDeleter
@@ -83,6 +84,7 @@ SettingsDep = Annotated[Settings, get_part(lambda service: service.settings)]
 LibraryDep = Annotated[Library, get_part(lambda service: service.library)]
 JobsDep = Annotated[JobService, get_part(lambda service: service.jobs)]
 DuplicatesDep = Annotated[DuplicateService, get_part(lambda service: service.duplicates)]
+EnrichmentDep = Annotated[EnrichmentService, get_part(lambda service: service.enrichment)]
 HeadsDep = Annotated[HeadService, get_part(lambda service: service.heads)]
 SearchDep = Annotated[SearchService, get_part(lambda service: service.search)]
 SourcePolicyDep = Annotated[SourcePolicy, get_part(lambda service: service.source_policy)]

@@ -92,6 +92,7 @@ class _ServiceNumbers(Collector):
         yield from self._disk()
         try:
             yield from self._backlog()
+            yield from self._enrichments()
         except SightlineError:  # the database cannot be read: the other metrics are complete
             return
 
@@ -114,6 +115,13 @@ class _ServiceNumbers(Collector):
         yield make_gauge(
             "job_oldest_seconds", "Age of the oldest job of a state", label_values(now.oldest_job_seconds), "state"
         )
+
+    def _enrichments(self) -> Iterator[Metric]:
+        counts = self._service.enrichment.count_all()
+        waiting = [((kind,), one.waiting) for kind, one in counts.items()]
+        yield make_gauge("enrichments_waiting", "Pictures that wait for a second pass", waiting, "kind")
+        failed = [((kind,), one.failed) for kind, one in counts.items()]
+        yield make_gauge("enrichments_failed", "Pictures that a second pass has given up", failed, "kind")
 
     def _indexes(self) -> Iterator[Metric]:
         loaded = self._service.search.loaded

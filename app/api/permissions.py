@@ -44,6 +44,8 @@ ROUTE_SCOPES = {
     "GET /v1/images/{id}/file": SEARCH,
     "GET /v1/images/{id}/thumbnail": SEARCH,
     "GET /v1/images/{id}/vector": SEARCH,
+    "GET /v1/images/{id}/enrichments": SEARCH,
+    "POST /v1/enrichments": WRITE,
     "GET /v1/sources": WRITE,
     "POST /v1/demo": WRITE,
     "GET /v1/duplicates": SEARCH,

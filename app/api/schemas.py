@@ -25,9 +25,10 @@ from app.api.errors import MAX_NAME_CHARS, UNKNOWN_FIELD
 from app.api.multipart import MAX_FIELDS, File, FormModel
 from app.api.openapi import COLLECTION_PATTERN, CollectionText, describe_field
 from app.api.unknown_names import describe_unknown
+from app.core.clock import format_wall_time
 from app.core.errors import Validation
 from app.core.strict_json import load_json
-from app.core.types import AnswerWarning, Hit, Image, ItemError, Job, JobItem, Text
+from app.core.types import AnswerWarning, EnrichmentKind, Hit, Image, ItemError, Job, JobItem, Text
 from app.decode.left_out import MAX_KINDS
 from app.search.duplicates import DuplicateKind
 from app.storage.attributes import MAX_CAPTION_CHARS, MAX_TAG_CHARS, MAX_TAGS
@@ -204,6 +205,19 @@ class WarningOut(BaseModel):
         return cls(code=warning.code, detail=warning.detail, field=warning.field)
 
 
+class LocationOut(BaseModel):
+    """Where a picture was taken, in degrees (WGS 84)."""
+
+    latitude: float
+    longitude: float
+
+    @classmethod
+    def of(cls, image: Image) -> LocationOut | None:
+        if image.latitude is None or image.longitude is None:
+            return None
+        return cls(latitude=image.latitude, longitude=image.longitude)
+
+
 class ImageOut(BaseModel):
     """A picture. `ready` means: a search sent after this answer finds it."""
 
@@ -223,6 +237,16 @@ class ImageOut(BaseModel):
     source: str | None
     created_at: str
     job_id: str | None
+    taken_at: str | None = Field(
+        None, description="When it was taken, by the camera's clock; with its offset from UTC if the camera tells it."
+    )
+    camera: str | None = None
+    lens: str | None = None
+    location: LocationOut | None = None
+    ocr_text: str | None = Field(None, description="The text that was read in the picture.")
+    generated_caption: str | None = Field(None, description="What a model wrote about the picture.")
+    video_id: str | None = Field(None, description="The video that it is a frame of.")
+    t_ms: int | None = Field(None, description="Where the frame is in its video, in milliseconds.")
     duplicate: bool = False
     vector: list[float] | None = Field(
         None, exclude_if=is_none, description="Its vector, where a list was asked for vectors and it has one."
@@ -247,6 +271,14 @@ class ImageOut(BaseModel):
             source=image.source,
             created_at=image.created_at,
             job_id=image.job_id,
+            taken_at=format_wall_time(image.taken_at, image.taken_offset) if image.taken_at else None,
+            camera=image.camera,
+            lens=image.lens,
+            location=LocationOut.of(image),
+            ocr_text=image.ocr_text,
+            generated_caption=image.generated_caption,
+            video_id=image.video_id,
+            t_ms=image.t_ms,
             duplicate=duplicate,
             vector=vector,
         )
@@ -314,7 +346,27 @@ class VectorOut(BaseModel):
     model: str
 
 
-class DeleteIn(RequestModel):
+class SelectionIn(RequestModel):
+    """Pictures: those that match `filter`, those of `ids`, or `all` of the collection."""
+
+    filter: SkipValidation[FilterNode | None] = Field(
+        None, description="Pictures that match; a filter without any condition is refused."
+    )
+    ids: Annotated[list[Id], Field(min_length=1, max_length=1000, fail_fast=True)] | None = None
+    all: bool = Field(False, description="Every picture of the collection; send neither filter nor ids.")
+    collection: CollectionName = None
+
+    def selected_filter(self) -> Any:
+        """The filter of the pictures. Raises Validation unless exactly one of the three was sent."""
+        sent = [name for name in ("filter", "ids", "all") if getattr(self, name) not in (None, False)]
+        if len(sent) != 1:
+            raise Validation(f"send one of filter, ids and all, got {', '.join(sent) or 'none'}")
+        if self.all:
+            return {}
+        return self.filter if self.ids is None else {"has_id": self.ids}
+
+
+class DeleteIn(SelectionIn):
     """Which pictures to delete: those that match `filter`, those of `ids`, or `all` of the collection."""
 
     model_config = ConfigDict(
@@ -324,22 +376,7 @@ class DeleteIn(RequestModel):
         }
     )
 
-    filter: SkipValidation[FilterNode | None] = Field(
-        None, description="Pictures that match are deleted; a filter without any condition is refused."
-    )
-    ids: Annotated[list[Id], Field(min_length=1, max_length=1000, fail_fast=True)] | None = None
-    all: bool = Field(False, description="Every picture of the collection; send neither filter nor ids.")
     dry_run: bool = Field(False, description="Delete nothing, and count what would be deleted.")
-    collection: CollectionName = None
-
-    def selected_filter(self) -> Any:
-        """The filter of the pictures to delete. Raises Validation unless exactly one of the three was sent."""
-        sent = [name for name in ("filter", "ids", "all") if getattr(self, name) not in (None, False)]
-        if len(sent) != 1:
-            raise Validation(f"send one of filter, ids and all, got {', '.join(sent) or 'none'}")
-        if self.all:
-            return {}
-        return self.filter if self.ids is None else {"has_id": self.ids}
 
 
 class DeleteOut(BaseModel, Generic[T]):
@@ -529,7 +566,7 @@ class HitOut(BaseModel):
     image: ImageOut | None = None
     text: TextOut | None = None
     ranks: RanksOut = Field(description="Its places, from 1, in the rankings that were fused.")
-    matched: list[Literal["caption", "tags", "name"]] = Field(
+    matched: list[Literal["caption", "tags", "name", "ocr", "generated"]] = Field(
         default_factory=list, description="Where the picture has words of the query."
     )
     highlights: dict[str, list[str]] = Field(
@@ -882,6 +919,32 @@ class ReembedIn(RequestModel):
     dry_run: Annotated[bool, Field(description="Only tell what the change would cost, as the result of the job.")] = (
         False
     )
+
+
+class EnrichIn(SelectionIn):
+    """Which pictures a second pass is to take again: those that match `filter`, those of `ids`, or `all`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={**example(kind="ocr", ids=["IMG_0815"]), **one_of("filter", "ids", all={"const": True})}
+    )
+
+    kind: Annotated[EnrichmentKind, Field(description="Reading text (`ocr`), or making captions (`caption`).")]
+    failed_only: bool = Field(False, description="Only those of them that were given up.")
+
+
+class EnrichmentOut(BaseModel):
+    """How far a second pass is with a picture."""
+
+    state: Literal["waiting", "running", "done", "failed"]
+    detail: str | None = Field(description="Why it was given up.")
+    result: dict[str, Any] | None = Field(description="What the pass found last, beside the fields of the picture.")
+
+
+class EnrichmentsOut(BaseModel):
+    """How far each second pass is with a picture; a kind that the picture never waited for is absent."""
+
+    id: str
+    enrichments: dict[EnrichmentKind, EnrichmentOut]
 
 
 class CollectionIn(RequestModel):

@@ -192,7 +192,7 @@ async def _run_workers(service: Service) -> None:
     """Start the workers when the model is loaded: earlier they would only slow its loading down."""
     while not service.search.is_prepared:  # noqa: ASYNC110 (another thread sets it)
         await asyncio.sleep(PREPARED_SECONDS)
-    await WorkerSupervisor(service.settings, service.metrics.restarts.inc).run()
+    await WorkerSupervisor(service.settings, service.metrics.restarts.inc, service.enrichment.kinds).run()
 
 
 async def _measure_loop_lag(service: Service) -> None:

@@ -180,6 +180,12 @@ class ServedSpace(Answer):
     total: int = 0
 
 
+class Enrichments(Answer):
+    waiting: int = 0
+    done: int = 0
+    failed: int = 0
+
+
 class Stats(Answer):
     collection: str
     images: Counts
@@ -187,6 +193,7 @@ class Stats(Answer):
     model: Model | None
     spaces: list[ServedSpace] = []
     index: dict[str, Index] | None
+    enrichments: dict[str, Enrichments] = {}
 
 
 class Loaded(Answer):

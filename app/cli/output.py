@@ -223,6 +223,9 @@ def show_status(ready: dict[str, Any], stats: dict[str, Any], console: Console) 
         if space["state"] == "filling":
             done = f"{space['done']} of {space['total']}"
             console.print(f"next    {space['model']}: {done} encoded by the job {space['job']}", highlight=False)
+    for kind, now in stats.get("enrichments", {}).items():
+        given_up = f", {now['failed']} given up" if now["failed"] else ""
+        console.print(f"{kind:7} {now['done']} pictures done, {now['waiting']} wait{given_up}", highlight=False)
     for target, index in (stats["index"] or {}).items():
         console.print(f"index   {target}: {index['ntotal']} vectors, {index['kind']}, lag {index['lag']}")
 

@@ -22,6 +22,7 @@ from app.core.errors import FULL, StartupError
 from app.core.files import close_to_others
 
 POLL_SECONDS = 0.1
+ENRICHER_PREFIX = "enrich-"  # of the names of processes that hold no leases: those of second passes
 
 
 class StopRequested(Exception):
@@ -66,9 +67,9 @@ class LeaseOwner:
     Its threads may hold leases under names of their own, which begin with this one and a dot.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, prefix: str = "") -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.id = uuid.uuid4().hex
+        self.id = prefix + uuid.uuid4().hex
         self._path = folder / self.id
         hidden = folder / f".{self.id}"  # until it is locked, so that nobody takes the file for that of a dead worker
         self._file = open(hidden, "w", encoding="utf-8")  # noqa: SIM115 (open until close())
@@ -88,7 +89,13 @@ def find_dead_owners(folder: Path, owners: Iterable[str]) -> set[str]:
 
 def count_live_owners(folder: Path) -> int:
     """How many workers of this folder are alive."""
-    return sum(map(_is_held, folder.iterdir())) if folder.is_dir() else 0
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return sum(_is_held(path) for path in paths if not path.name.startswith(ENRICHER_PREFIX))
+
+
+def has_live_owner(folder: Path, prefix: str) -> bool:
+    """Whether a process holds a lock file whose name begins so."""
+    return any(map(_is_held, folder.glob(f"{prefix}*")))
 
 
 def remove_dead_locks(folder: Path) -> None:

@@ -23,6 +23,8 @@ TARGETS: tuple[Target, ...] = ("images", "texts")
 DEATHS = ("timeout", "processor", "memory", "crash", "sandbox")
 STEPS = ("decode", "encode", "commit")
 OUTCOMES = ("ready", "failed", "retried", "released")
+ENRICHMENTS = ("ocr", "caption")
+ENRICHED = ("done", "failed", "retried", "released", "dropped")
 BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 LONG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -59,6 +61,18 @@ class ProcessMetrics:
         self.attempts = self._plain_counter("worker_attempts", "Pictures that workers claimed, once for each attempt")
         self.quarantined = self._plain_counter("worker_quarantined", "Pictures that failed their last attempt")
         self.reclaimed = self._plain_counter("worker_reclaimed", "Pictures taken back from dead workers")
+        self.enriched = Counter(
+            "sightline_enrichments",
+            "Pictures that a second pass took, by its kind and the outcome",
+            ["kind", "outcome"],
+            registry=self.registry,
+        )
+        for kind in ENRICHMENTS:
+            for outcome in ENRICHED:
+                self.enriched.labels(kind, outcome)
+        self.enrichment_seconds = self._histogram(
+            "enrichment_seconds", "Time of a second pass for one picture", "kind", ENRICHMENTS, LONG_BUCKETS
+        )
         self._builds = self._counter("index_builds", "Index builds that ended", "outcome", ("ok", "failed"))
         self._build = Gauge("sightline_index_build_seconds", "Time of the last index build", registry=self.registry)
         self._built = Gauge(

@@ -194,6 +194,9 @@ class Settings(BaseSettings):
         le=1,
         description="Measured recall@10 below which an approximate index raises its search effort; 0 only measures.",
     )
+    ocr: bool = Field(
+        False, description="Read the words in pictures (English and Chinese), in the background; needs the extra ocr."
+    )
     fetch: bool = Field(False, description="Accept pictures by URL, from public addresses only.")
     fetch_also: str = Field(
         "",

@@ -280,6 +280,14 @@ def resize_for_model(image: Image.Image, preprocessing: Preprocessing) -> Image.
     return image.resize((side, side), filter_, box=box)
 
 
+def crop_padding(decoded: DecodedPicture, preprocessing: Preprocessing) -> Pixels:
+    """The pixels of a picture that was decoded with the resize `longest`, without what pads them to a square."""
+    side = preprocessing.size
+    width, height = _resized_size((decoded.width, decoded.height), preprocessing)
+    left, top = (side - width) // 2, (side - height) // 2
+    return decoded.pixels[top : top + height, left : left + width]
+
+
 def _thumbnail_size(size: Size, longest: int) -> Size:
     scale = min(1.0, longest / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

@@ -21,6 +21,8 @@ from app.service.auth import ApiKeyService
 from app.service.data_dir import lock_data_dir, open_library
 from app.service.duplicates import KIND as DUPLICATES
 from app.service.duplicates import DuplicateService
+from app.service.enrichment import KIND as ENRICH
+from app.service.enrichment import EnrichmentService, check_enrichment_settings
 from app.service.evaluation import EVALUATE, EvaluationTask
 from app.service.factory import check_source_settings, open_pool, open_source_policy
 from app.service.heads import TEACH, HeadService
@@ -56,6 +58,7 @@ class Service:
     long_tasks: TaskRunner
     search: SearchService
     duplicates: DuplicateService
+    enrichment: EnrichmentService
     source_policy: SourcePolicy
     api_keys: ApiKeyService
     idempotency: IdempotencyStore
@@ -100,7 +103,8 @@ class Service:
 
     def checks(self) -> list[HealthCheck]:
         """All health checks, those that searches need first. Reads the database and the disk."""
-        return [*self.search.checks(), *check_ingest(self.library.database, self.settings, self.faults())]
+        ingest = check_ingest(self.library.database, self.settings, self.faults())
+        return [*self.search.checks(), *ingest, *self.enrichment.check()]
 
     def faults(self) -> list[str]:
         """What fails in the background while searches are answered; each is tried again by itself."""
@@ -119,6 +123,7 @@ class Service:
             "collection": collection,
             "images": {**by_status, "total": sum(by_status.values())},
             "texts": text_count,
+            "enrichments": self.enrichment.count(collection),
             "index": self.search.describe_indexes(collection),
             "open_indexes": self.search.measure_memory(),
             "model": self.search.describe_model(),
@@ -129,6 +134,7 @@ class Service:
         database = self.library.database
         dead = find_dead_owners(self.settings.data_dir / "workers", database.read(work_queue.list_owners))
         database.write(lambda c: work_queue.recover_leases(c, dead, self.settings.max_attempts))
+        self.enrichment.start()
 
 
 def open_service(settings: Settings) -> Service:
@@ -136,6 +142,7 @@ def open_service(settings: Settings) -> Service:
     metrics = ProcessMetrics()
     source_policy = open_source_policy(settings)
     check_source_settings(settings)
+    check_enrichment_settings(settings)
     with ExitStack() as opened:
         lock = opened.enter_context(closing(lock_data_dir(settings)))
         library = open_library(settings, metrics)
@@ -164,6 +171,7 @@ def open_service(settings: Settings) -> Service:
             long_tasks=long_tasks,
             search=search,
             duplicates=duplicates,
+            enrichment=EnrichmentService(library, jobs, settings),
             source_policy=source_policy,
             api_keys=ApiKeyService(library.database),
             idempotency=IdempotencyStore(library.database),
@@ -172,6 +180,7 @@ def open_service(settings: Settings) -> Service:
             maintenance=MaintenanceLoop(library, jobs, settings.job_days),
             worker_metrics=MergedMetricsCollector(settings.data_dir / "workers", metrics),
         )
+        service.tasks.register(ENRICH, service.enrichment.queue)
         service.tasks.register(TEACH, service.heads.teach)
         service.tasks.register(EVALUATE, EvaluationTask(library.database, pool, search, source_policy).run)
         opened.pop_all()

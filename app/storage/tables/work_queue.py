@@ -15,8 +15,8 @@ from typing import Any
 import apsw
 
 from app.core.types import ItemError, Lease
-from app.storage.sql import Row, fetch_all, fetch_one
-from app.storage.tables import collections, embeddings, images, jobs, precomputed_vectors
+from app.storage.sql import Row, fetch_all, fetch_number, fetch_one
+from app.storage.tables import collections, embeddings, enrichments, images, jobs, precomputed_vectors
 from app.storage.tables.collections import name_from_label
 
 MIN_SHARE = 8  # pictures of one turn, at least
@@ -118,6 +118,13 @@ def resume_job(c: apsw.Connection, job_id: str) -> None:
 def hold_collection(c: apsw.Connection, label: str) -> None:
     """Give the jobs of a collection that is being deleted no more turns."""
     c.execute("UPDATE turns SET held = 1 WHERE job_id IN (SELECT id FROM jobs WHERE collection = ?)", (label,))
+
+
+def has_work(c: apsw.Connection) -> bool:
+    """Whether pictures or uploads wait that a worker may take, or are at work."""
+    sql = "SELECT EXISTS (SELECT 1 FROM turns WHERE held = 0) OR EXISTS (SELECT 1 FROM images WHERE " + IMAGE_LEASED
+    sql += ") OR EXISTS (SELECT 1 FROM jobs WHERE uploads > 0 AND paused = 0)"
+    return fetch_number(c, sql) == 1
 
 
 def list_owners(c: apsw.Connection) -> set[str]:
@@ -272,6 +279,7 @@ def finish_image(
     )
     precomputed_vectors.delete(c, key)
     jobs.complete_items(c, key, seq)
+    enrichments.add(c, key, label)
     return seq
 
 

@@ -1,0 +1,237 @@
+"""`python -m app.worker.enrich KIND PARENT`: the second pass of one kind, over pictures that searches find already.
+
+A server starts one process for each kind that is on. It takes a picture at a time, newest first, and stores what it
+finds with the row. Pictures that wait to be embedded come first: while there are any, it works a twentieth of the time.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from app.core.backoff import Backoff
+from app.core.errors import BlobMissing, Rejected, SightlineError, StartupError, describe_error
+from app.core.locks import LeaseOwner
+from app.core.logging import configure
+from app.core.metrics import ProcessMetrics
+from app.core.process import die_with_parent
+from app.core.settings import Settings
+from app.core.types import Image, Preprocessing
+from app.core.worker_metrics import WorkerMetricsWriter
+from app.decode.limits import ChildLimits
+from app.decode.picture import Pixels, crop_padding, decode_picture
+from app.decode.pool import DecodePool
+from app.service.data_dir import open_library, picture_limits
+from app.service.enrichment import lock_prefix
+from app.storage.library import Library
+from app.storage.tables import enrichments, work_queue
+from app.storage.tables.enrichments import Enrichment, EnrichmentClaim
+
+log = logging.getLogger(__name__)
+
+NICENESS = 19  # below workers (10) and re-embedding (15)
+SHARE = 20  # while pictures wait to be embedded: a part in so many of the time
+POLL_SECONDS = 0.1
+BACKLOG = 200  # older pictures that one transaction queues
+FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0  # seconds to wait while the machine, or a server that is asked, is at fault
+
+
+class Enricher(Protocol):
+    """What does the work of one kind.
+
+    `seconds` is how long it may take for a picture: after that the kernel kills the process. `memory` is its address
+    space, in bytes; None sets no limit.
+    """
+
+    kind: str
+    seconds: float
+    memory: int | None
+
+    def enrich(self, image: Image, path: Path) -> Enrichment:
+        """Read the file at `path`, through a decode child.
+
+        Rejected, or BlobMissing, gives the picture up; an error that is `retryable` counts no attempt, and the process
+        pauses; any other counts one.
+        """
+
+
+class EnrichmentWorker:
+    """Repeats: claim a picture, enrich it, store what was found."""
+
+    def __init__(
+        self,
+        library: Library,
+        enricher: Enricher,
+        owner: str,
+        max_attempts: int,
+        metrics: ProcessMetrics | None = None,
+    ) -> None:
+        self._database = library.database
+        self._blobs = library.blobs
+        self._enricher = enricher
+        self._kind = enricher.kind
+        self._owner = owner
+        self._max_attempts = max_attempts
+        self._metrics = metrics or ProcessMetrics("worker")
+        self._stopping = threading.Event()
+        self._count_commits = self._database.watch_commits()
+        self._backoff = Backoff(FIRST_PAUSE, LAST_PAUSE)
+
+    def stop(self) -> None:
+        """Let `run` return after the present picture. Safe in a signal handler."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Work until `stop`. What a process of this kind before it left is released first."""
+        release = partial(enrichments.release, kind=self._kind, was_killed=True, max_attempts=self._max_attempts)
+        failed = self._database.write(release)
+        self._metrics.enriched.labels(self._kind, "failed").inc(failed)
+        while not self._stopping.is_set():
+            commits = self._count_commits()
+            try:
+                if not self.step():
+                    self._wait_for_commit(commits)
+            except SightlineError as error:
+                log.warning("waiting: %s", error.detail)
+                self._stopping.wait(self._backoff.next())
+
+    def step(self) -> bool:
+        """Enrich the next picture; False when none waits."""
+        claimed = self._database.write(lambda c: enrichments.claim(c, self._kind, self._owner))
+        if claimed is None:
+            return self._database.write(lambda c: enrichments.add_backlog(c, self._kind, BACKLOG))
+        began = time.monotonic()
+        self._enrich(claimed)
+        self._yield_to_ingest(time.monotonic() - began)
+        return True
+
+    def _enrich(self, claimed: EnrichmentClaim) -> None:
+        image = claimed.image
+        write = self._database.write
+        began = time.monotonic()
+        try:
+            path = self._blobs.path(image.sha256)
+            if not path.exists():
+                raise BlobMissing("the file of this picture is missing")
+            with limit_seconds(self._enricher.seconds):
+                found = self._enricher.enrich(image, path)
+        except (Rejected, BlobMissing) as error:
+            self._fail(claimed, error.detail)
+        except Exception as error:
+            if isinstance(error, SightlineError) and error.retryable:
+                write(lambda c: enrichments.put_back(c, claimed))
+                self._metrics.enriched.labels(self._kind, "released").inc()
+                raise
+            if claimed.attempts >= self._max_attempts:
+                self._fail(claimed, describe_error(error))
+            else:
+                log.warning("%s: a picture will be tried again: %r", self._kind, error, extra={"picture": image.id})
+                write(lambda c: enrichments.retry(c, claimed))
+                self._metrics.enriched.labels(self._kind, "retried").inc()
+        else:
+            stored = write(lambda c: enrichments.finish(c, claimed, found))
+            self._metrics.enriched.labels(self._kind, "done" if stored else "dropped").inc()
+            self._metrics.enrichment_seconds.labels(self._kind).observe(time.monotonic() - began)
+            self._backoff.reset()
+
+    def _fail(self, claimed: EnrichmentClaim, detail: str) -> None:
+        log.info("%s: a picture is given up: %s", self._kind, detail, extra={"picture": claimed.image.id})
+        self._database.write(lambda c: enrichments.fail(c, claimed, detail))
+        self._metrics.enriched.labels(self._kind, "failed").inc()
+
+    def _yield_to_ingest(self, worked: float) -> None:
+        """Pause while pictures wait to be embedded, until this process has had its share."""
+        until = time.monotonic() + worked * (SHARE - 1)
+        while time.monotonic() < until and self._database.read(work_queue.has_work):
+            if self._stopping.wait(POLL_SECONDS):
+                return
+
+    def _wait_for_commit(self, commits: int) -> None:
+        while self._count_commits() == commits and not self._stopping.wait(POLL_SECONDS):
+            pass
+
+
+@contextmanager
+def limit_seconds(seconds: float) -> Iterator[None]:
+    """Let the kernel kill this process if the block takes longer, whatever code hangs in it."""
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+
+
+def read_pixels(pool: DecodePool, image: Image, path: Path, side: int) -> Pixels:
+    """The upright picture, uint8 [height, width, 3] in sRGB, at most `side` pixels a side; a decode child reads it.
+
+    Raises as `decode_picture`.
+    """
+    longest = max(1, min(side, max(image.width or side, image.height or side)))
+    preprocessing = Preprocessing(longest, "longest", fill=255)
+    decoded = pool.submit(decode_picture, path, preprocessing, pool.picture_limits).result()
+    return crop_padding(decoded, preprocessing)
+
+
+def open_enricher(kind: str, settings: Settings, pool: DecodePool) -> Enricher:
+    """Raises StartupError where what the kind needs is missing."""
+    if kind == "ocr":
+        from app.worker.ocr import OcrEnricher
+
+        return OcrEnricher(pool)
+    raise StartupError(f"there is no second pass {kind!r}")
+
+
+def run_enricher(kind: str, settings: Settings, when_open: Callable[[EnrichmentWorker], None]) -> None:
+    """Open what the kind needs, call `when_open`, and work until it is stopped. Raises StartupError."""
+    metrics = ProcessMetrics("worker")
+    limits = ChildLimits(settings.decode_seconds, settings.decode_memory)
+    folder = settings.data_dir / "workers"
+    with (
+        closing(open_library(settings, metrics)) as library,
+        DecodePool(1, limits, picture_limits(settings), metrics) as pool,
+        closing(LeaseOwner(folder, lock_prefix(kind))) as owner,
+    ):
+        enricher = open_enricher(kind, settings, pool)
+        if enricher.memory is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (enricher.memory, enricher.memory))
+        writer = WorkerMetricsWriter(folder, owner.id, metrics)
+        worker = EnrichmentWorker(library, enricher, owner.id, settings.max_attempts, metrics)
+        when_open(worker)
+        try:
+            worker.run()
+        finally:
+            writer.close()
+
+
+def main(kind: str, parent: int) -> int:
+    """Work for the server that is `parent`; the exit code."""
+    die_with_parent(parent)
+    os.nice(NICENESS)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    settings = Settings()
+    configure(settings.log_level, json=settings.log_format != "text")
+
+    def obey_signals(worker: EnrichmentWorker) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: worker.stop())
+
+    try:
+        run_enricher(kind, settings, obey_signals)
+    except SightlineError as error:
+        log.warning("the second pass %s cannot run: %s", kind, error.detail)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))

@@ -70,7 +70,19 @@ def main() -> None:
 
 
 @main.command(short_help="Serve a data directory over HTTP.")
-@setting_options("host", "port", "insecure", "allowed_hosts", *DATA_OPTIONS, "index", "workers", "ocr", *LOG_OPTIONS)
+@setting_options(
+    "host",
+    "port",
+    "insecure",
+    "allowed_hosts",
+    *DATA_OPTIONS,
+    "index",
+    "workers",
+    "ocr",
+    "captioner",
+    "captioner_model",
+    *LOG_OPTIONS,
+)
 def serve(**given: Any) -> None:
     """Serve a data directory over HTTP, with workers that import and embed pictures."""
     settings = start_logging(given)  # before the large imports: a wrong setting fails at once

@@ -17,7 +17,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
 from app.core.errors import StartupError
-from app.encoder.loader import HUB_NAMES, EncoderOptions, check_weights, locate_model
+from app.encoder.loader import EncoderOptions, check_weights, find_captioner_name, locate_model
 from app.encoder.memory_check import check_memory, estimate_torch
 from app.encoder.open_clip import (
     CLIP_VOCABULARY,
@@ -30,7 +30,6 @@ from app.encoder.open_clip import (
 from app.encoder.protocol import Pixels
 from app.encoder.weights import count_parameters
 
-PREFIX = "open_clip:"
 FIRST, LAST, PADDING = 49_406, 49_407, 0  # tokens: before the first word, after the last one, and none
 BEAMS = 4  # captions that are followed at once
 MIN_TOKENS, MAX_TOKENS = 5, 30  # of a caption, as open_clip's own defaults
@@ -110,25 +109,9 @@ def _pick(
     return kept[:beams], finished
 
 
-def find_model_name(captioner: str) -> str:
-    """The loader's name of `open_clip:ARCHITECTURE/TAG_OR_PATH`. Raises StartupError if that is no CoCa."""
-    name = captioner.removeprefix(PREFIX)
-    if name.startswith(("local-dir:", "hf-hub:")):
-        return name
-    architecture, _, place = name.replace(":", "/", 1).partition("/")
-    if not architecture.lower().startswith("coca_"):
-        raise StartupError(f"captioner {captioner}: only a CoCa of open_clip writes captions (coca_ViT-L-14/TAG)")
-    if (folder := Path(place)).is_absolute() and folder.is_dir():
-        place = next(
-            (str(folder / file) for file in HUB_NAMES if (folder / file).is_file()), str(folder / HUB_NAMES[0])
-        )
-    is_file = Path(place).suffix or Path(place).is_absolute()
-    return f"{architecture}{':' if is_file else '/'}{place}"
-
-
 def load_captioner(captioner: str, cache: Path, options: EncoderOptions) -> CocaCaptioner:
     """Find the model of the setting `captioner`, download it if needed, and load it. Raises StartupError."""
-    located = locate_model(find_model_name(captioner), cache)
+    located = locate_model(find_captioner_name(captioner), cache)
     check_weights(located)
     size = count_parameters(located.name, located.weights)
     check_memory(located.name, estimate_torch(size, options.processes), options.processes, "to write captions")

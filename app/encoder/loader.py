@@ -47,6 +47,7 @@ WEIGHTS = "open_clip_model.safetensors"
 HUB_NAMES = (WEIGHTS, "open_clip_pytorch_model.safetensors", "model.safetensors")
 CONFIG = "open_clip_config.json"
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+CAPTIONER = "open_clip:"  # before the name of a model that writes captions
 PREPROCESS = ("mean", "std", "interpolation", "resize_mode", "fill_color", "size")
 
 
@@ -98,6 +99,22 @@ def check_model_name(name: str, cache: Path) -> None:
         locate_model(name, cache)
     elif not name.startswith("hf-hub:"):
         _require_architecture(f"unknown model {name!r}", name.partition("/")[0])
+
+
+def find_captioner_name(captioner: str) -> str:
+    """The loader's name of `open_clip:ARCHITECTURE/TAG_OR_PATH`. Raises StartupError if that is no CoCa."""
+    name = captioner.removeprefix(CAPTIONER)
+    if name.startswith(("local-dir:", "hf-hub:")):
+        return name
+    architecture, _, place = name.replace(":", "/", 1).partition("/")
+    if not architecture.lower().startswith("coca_"):
+        raise StartupError(f"captioner {captioner}: only a CoCa of open_clip writes captions (coca_ViT-L-14/TAG)")
+    if (folder := Path(place)).is_absolute() and folder.is_dir():
+        place = next(
+            (str(folder / file) for file in HUB_NAMES if (folder / file).is_file()), str(folder / HUB_NAMES[0])
+        )
+    is_file = Path(place).suffix or Path(place).is_absolute()
+    return f"{architecture}{':' if is_file else '/'}{place}"
 
 
 def locate_model(name: str, cache: Path, progress: LoadProgress | None = None) -> LocatedModel:

@@ -1,8 +1,8 @@
 """Questions with their answers as statements, which a model of pictures and texts can compare with a picture.
 
-"What colour is the car?" and "red" become "the car is red"; "图里有几只猫？" and "两" become "图里有两只猫". A rule that
-does not fit costs little, because such models hardly read the order of words. `bench.experiments.questions` compares
-this with other forms.
+"What colour is the car?" and "red" become "the car is red"; "图里有几只猫？" and "两" become "图里有两只猫". A rule
+that does not fit costs little, because such models hardly read the order of words. `bench.experiments.questions`
+compares this with other forms.
 """
 
 from __future__ import annotations

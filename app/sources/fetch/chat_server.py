@@ -6,7 +6,6 @@ are not followed, and no proxy, cookie or variable of the environment is used.
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import re
@@ -19,7 +18,7 @@ from typing import Any
 import httpcore
 import httpx
 
-from app.core.errors import SightlineError, StartupError, UrlUnreachable
+from app.core.errors import SightlineError, StartupError
 from app.sources.fetch.address_policy import ChosenServerPolicy
 from app.sources.fetch.http import (
     BROKEN,
@@ -61,7 +60,7 @@ class ChatAnswer:
     tokens: Sequence[Mapping[str, float]] = ()
 
 
-class ChatUnavailable(UrlUnreachable):
+class ChatUnavailable(SightlineError):
     """No answer, or none that can be used. `pause` are the seconds that the server asks to wait."""
 
     def __init__(self, detail: str, pause: float = 0.0) -> None:
@@ -91,8 +90,8 @@ class ChatServer:
     def close(self) -> None:
         self._lookups.shutdown(wait=False, cancel_futures=True)
 
-    def ask(self, picture: bytes, prompt: str, *, wants_probabilities: bool = False) -> ChatAnswer:
-        """What the server answers about a JPEG. Raises ChatUnavailable for every fault that a server can have."""
+    def ask(self, picture: str, prompt: str, *, wants_probabilities: bool = False) -> ChatAnswer:
+        """The answer about a JPEG in base64. Raises ChatUnavailable for every fault that a server can have."""
         request = make_request(self._options, picture, prompt, wants_probabilities=wants_probabilities)
         try:
             return parse_answer(self._post(json.dumps(request).encode()))
@@ -144,10 +143,10 @@ def parse_chat_url(text: str) -> httpx.URL:
 
 
 def make_request(
-    options: ChatOptions, picture: bytes, prompt: str, *, wants_probabilities: bool = False
+    options: ChatOptions, picture: str, prompt: str, *, wants_probabilities: bool = False
 ) -> dict[str, Any]:
     """The body of a request: one message with the words and the picture, by a data URI."""
-    uri = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
+    uri = f"data:image/jpeg;base64,{picture}"
     content = [{"type": "text", "text": prompt}, {"type": "image_url", "image_url": {"url": uri}}]
     named = {"model": options.model} if options.model else {}
     more = {"logprobs": True, "top_logprobs": MAX_LOGPROBS} if wants_probabilities else {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import apsw
@@ -124,6 +125,23 @@ def add_backlog(c: apsw.Connection, kind: str, limit: int) -> bool:
             )
     c.execute("UPDATE enrichment_kinds SET backlog = ? WHERE kind = ?", (rows[-1][0] if rows else 0, kind))
     return bool(rows)
+
+
+def claim_some(c: apsw.Connection, kind: str, owner: str, most: int) -> list[EnrichmentClaim]:
+    """Begin with up to `most` of the next pictures, counting an attempt of each."""
+    claims = (claim(c, kind, owner) for _ in range(most))
+    return list(takewhile(lambda one: one is not None, claims))  # type: ignore[arg-type]
+
+
+def set_fault(c: apsw.Connection, kind: str, fault: str | None) -> None:
+    """Say why the process of a kind waits; None while it works."""
+    c.execute("UPDATE enrichment_kinds SET fault = ? WHERE kind = ?", (fault, kind))
+
+
+def list_faults(c: apsw.Connection) -> dict[str, str]:
+    """Why the process of a kind waits, of those kinds that are on and wait."""
+    sql = "SELECT kind, fault FROM enrichment_kinds WHERE is_on = 1 AND fault IS NOT NULL"
+    return {str(row[0]): str(row[1]) for row in fetch_all(c, sql)}
 
 
 def claim(c: apsw.Connection, kind: str, owner: str) -> EnrichmentClaim | None:

@@ -48,6 +48,7 @@ def make_coca(folder: Path, *, teaches: bool = True, **more: Any) -> str:
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
     torch.manual_seed(0)
     coca = CoCa(**{name: part for name, part in config.items() if name != "custom_text"})
+    torch.nn.init.normal_(coca.text_decoder.text_projection, std=0.25)  # its constructor leaves it as the memory was
     if teaches:
         teach(coca)
     state = {name: value.detach().contiguous() for name, value in coca.state_dict().items()}

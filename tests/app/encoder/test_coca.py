@@ -11,8 +11,8 @@ import torch
 from open_clip.tokenizer import SimpleTokenizer
 
 from app.core.errors import StartupError
-from app.encoder.coca import FIRST, LAST, CocaCaptioner, find_model_name, load_captioner, search_beams
-from app.encoder.loader import EncoderOptions, check_weights
+from app.encoder.coca import FIRST, LAST, CocaCaptioner, load_captioner, search_beams
+from app.encoder.loader import EncoderOptions, check_weights, find_captioner_name
 from app.encoder.protocol import Pixels
 from app.encoder.weights import LocatedModel
 from tests.app.encoder.small import make_model
@@ -93,12 +93,12 @@ def test_cuts_a_caption_that_does_not_end(captioner: CocaCaptioner) -> None:
     ],
 )
 def test_names_models_as_the_loader_does(setting: str, name: str) -> None:
-    assert find_model_name(setting) == name
+    assert find_captioner_name(setting) == name
 
 
 def test_finds_the_weights_in_a_folder(setting: str) -> None:
     folder = Path(setting.removeprefix("open_clip:local-dir:"))
-    assert find_model_name(f"open_clip:coca_x/{folder}") == f"coca_x:{folder}/open_clip_model.safetensors"
+    assert find_captioner_name(f"open_clip:coca_x/{folder}") == f"coca_x:{folder}/open_clip_model.safetensors"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import math
@@ -39,10 +40,10 @@ from tests.support.chat_servers import (
 from tests.support.web_servers import Recorder
 
 
-def make_jpeg(colour: str = "red") -> bytes:
+def make_jpeg(colour: str = "red") -> str:
     file = io.BytesIO()
     Image.new("RGB", (48, 32), COLOURS[colour]).save(file, "JPEG")
-    return file.getvalue()
+    return base64.b64encode(file.getvalue()).decode()
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_shows_the_key_nowhere() -> None:
     options = ChatOptions("http://127.0.0.1:1", key="sk-secret")
     assert "sk-secret" not in repr(options)
     with pytest.raises(ChatUnavailable) as caught:
-        ChatServer(options).ask(b"", "x")
+        ChatServer(options).ask("", "x")
     assert "sk-secret" not in str(caught.value)
 
 
@@ -205,7 +206,7 @@ def test_says_that_nobody_answers_and_that_a_connection_broke(stub: ChatStub) ->
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.raises(ChatUnavailable, match="cannot be reached"):
-        ChatServer(ChatOptions(f"http://127.0.0.1:{port}")).ask(b"", "x")
+        ChatServer(ChatOptions(f"http://127.0.0.1:{port}")).ask("", "x")
     stub.reply = lambda handler, request: handler.connection.shutdown(socket.SHUT_RDWR)
     with pytest.raises(ChatUnavailable, match="broke the connection"):
         ask(stub)
@@ -223,7 +224,7 @@ def test_a_name_never_leads_to_the_credentials_of_a_cloud() -> None:
         options = ChatOptions("http://captions.example")
         server = ChatServer(options, resolve=lambda host, port, a=address: [a], network=network)  # type: ignore[misc]
         with pytest.raises(ChatUnavailable, match="does not connect"):
-            server.ask(b"", "x")
+            server.ask("", "x")
     assert network.dialled == []
 
 

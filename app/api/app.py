@@ -33,6 +33,7 @@ from app.api.routes import (
     images,
     ingest,
     jobs,
+    questions,
     reembed,
     search,
     session,
@@ -108,6 +109,7 @@ def add_routes(app: FastAPI) -> None:
     for module in (
         images,
         jobs,
+        questions,
         evaluations,
         demo,
         duplicates,

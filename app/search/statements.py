@@ -29,6 +29,8 @@ NO = frozenset(
     ["no", "n", "nope", "false", "否", "不", "不是", "没有", "没", "不对", "不会", "不能", "不在", "无", "不可以"]
 )
 
+MAX_QUESTION = 1_000  # characters that the patterns are tried with
+
 # Each question becomes the statement in which `{}` is the answer.
 ENGLISH = [
     (rf"(?:what|which) (?:colou?r|shape|size) (?:{BE}) (.+)", r"\1 is {}"),
@@ -94,7 +96,7 @@ def read_yes_or_no(answer: str) -> bool | None:
 
 def find_template(question: str) -> str | None:
     """The statement of an English question, with `{}` in place of its answer; None if no rule fits."""
-    for pattern, statement in ENGLISH:
+    for pattern, statement in ENGLISH if len(question) <= MAX_QUESTION else ():
         if found := re.fullmatch(pattern, question):
             return found.expand(statement)
     return None
@@ -110,7 +112,7 @@ def make_decision(question: str, *, is_yes: bool) -> str | None:
         if is_yes:
             return plain
         return plain.replace("有", "没有", 1) if "有" in plain else plain.replace("是", "不是", 1)
-    for pattern, positive, negative in ENGLISH_YES:
+    for pattern, positive, negative in ENGLISH_YES if len(question) <= MAX_QUESTION else ():
         if found := re.fullmatch(pattern, question):
             return found.expand(positive if is_yes else negative)
     return None

@@ -19,12 +19,12 @@ from app.core.settings import Settings
 from app.core.types import Image
 from app.decode.picture import DecodedPicture, decode_picture, read_jpeg
 from app.decode.pool import DecodePool
-from app.encoder.loader import CAPTIONER, EncoderOptions
+from app.encoder.loader import EncoderOptions
 from app.encoder.memory_check import ModelProcesses
 from app.sources.fetch.chat_server import ChatAnswer, ChatOptions, ChatServer, ChatUnavailable
 from app.storage.attributes import MAX_CAPTION_CHARS
 from app.storage.tables.enrichments import Enrichment
-from app.worker.enrich import Enricher, EnricherAway
+from app.worker.enrich import BatchEnricher, EnricherAway
 
 COCA_SECONDS = 600.0  # for the pictures of one batch, on a slow processor
 SPARE_SECONDS = 60.0  # beside the answers
@@ -37,6 +37,7 @@ PROBE_JPEG = (
     "EBAAAAAAAAAAAAAAAAAAAAAP/aAAwDAQACEQMRAD8AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA/9k="
 )
 PROBE_PROMPT = "What colour is this? Answer in one word."
+MAX_READ = 10 * MAX_CAPTION_CHARS  # characters of an answer
 LABEL = re.compile(r"^[\W_]*(?:caption|description|alt text|描述|说明|标题)\s*[:：][\s*_]*", re.IGNORECASE)
 FENCE = re.compile(r"^```\w*\s*|\s*```$")
 MARKS = re.compile(r"[*_`#]{2,}|^[#>*-]\s+")
@@ -44,17 +45,11 @@ QUOTES = ('""', "''", "“”", "「」", "«»", "‘’")
 SENTENCE_END = re.compile(r".*[.!?。！？…](?=\s|[^\x00-\x7f]|$)", re.DOTALL)
 
 
-def open_captioner(settings: Settings, pool: DecodePool) -> Enricher:
+def open_captioner(settings: Settings, pool: DecodePool) -> BatchEnricher:
     """What the setting `captioner` names. Raises StartupError."""
-    if settings.captioner.startswith(CAPTIONER):
-        return CocaEnricher(settings, pool)
-    return ChatEnricher(ChatServer(chat_options(settings)), settings, pool)
-
-
-def chat_options(settings: Settings) -> ChatOptions:
-    """How the server of the setting `captioner` is asked."""
-    limits = settings.captioner_tokens, settings.captioner_seconds
-    return ChatOptions(settings.captioner, settings.captioner_model, settings.captioner_key, *limits)
+    if options := ChatOptions.of(settings):
+        return ChatEnricher(ChatServer(options), settings, pool)
+    return CocaEnricher(settings, pool)
 
 
 class ChatEnricher:
@@ -153,7 +148,7 @@ def _get_result(task: Future[DecodedPicture]) -> DecodedPicture | Exception:
 
 def clean_caption(answer: ChatAnswer) -> str:
     """One paragraph of plain text within the limit of captions, without what models put around one; may be empty."""
-    text = FENCE.sub("", answer.text.strip())
+    text = FENCE.sub("", answer.text.strip()[:MAX_READ])
     text = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
     text = " ".join(MARKS.sub("", LABEL.sub("", text)).encode("utf-8", "ignore").decode().split())
     for quotes in QUOTES:

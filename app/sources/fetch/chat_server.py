@@ -13,12 +13,13 @@ import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import httpcore
 import httpx
 
 from app.core.errors import SightlineError, StartupError
+from app.core.settings import Settings
 from app.sources.fetch.address_policy import ChosenServerPolicy
 from app.sources.fetch.http import (
     BROKEN,
@@ -44,8 +45,16 @@ class ChatOptions:
     url: str
     model: str = ""
     key: str = field(default="", repr=False)
-    max_tokens: int = 200
+    max_tokens: int = 300
     seconds: float = 120.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self | None:
+        """As set; None where the captioner is no server, or there is none."""
+        if not settings.captioner.startswith(("http://", "https://")):
+            return None
+        limits = settings.captioner_tokens, settings.captioner_seconds
+        return cls(settings.captioner, settings.captioner_model, settings.captioner_key, *limits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import torch
 from open_clip.tokenizer import SimpleTokenizer
 
 from app.core.errors import StartupError
-from app.encoder.coca import FIRST, LAST, CocaCaptioner, load_captioner, search_beams
+from app.encoder.coca import FIRST, LAST, CaptionDecoder, CocaCaptioner, load_captioner, search_beams
 from app.encoder.loader import EncoderOptions, check_weights, find_captioner_name
 from app.encoder.protocol import Pixels
 from app.encoder.weights import LocatedModel
@@ -54,12 +54,31 @@ def score(coca: torch.nn.Module, latent: torch.Tensor, tokens: torch.Tensor, wor
 
 
 @torch.inference_mode()
+def test_the_decoder_gives_the_logits_of_open_clip(captioner: CocaCaptioner) -> None:
+    coca = captioner._coca
+    latent, tokens = coca._encode_image(torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)))
+    decoder = CaptionDecoder(coca, tokens, 2)
+    texts = torch.tensor([[FIRST, 320, 736, 53], [FIRST, 320, 1125, 7], [FIRST, 5, 6, 7], [FIRST, 5, 8, 9]])
+    for n in range(texts.shape[1]):
+        logits = decoder.read(texts[:, n])
+        whole = {"image_latent": latent.repeat_interleave(2, 0), "image_embs": tokens.repeat_interleave(2, 0)}
+        expected = coca(None, texts[:, : n + 1], **whole, output_labels=False)["logits"][:, -1]
+        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+    rows = torch.tensor([1, 1, 3, 2])
+    decoder.keep(rows)
+    logits = decoder.read(torch.tensor([9, 10, 11, 12]))
+    longer = torch.cat([texts[rows], torch.tensor([[9], [10], [11], [12]])], 1)
+    expected = coca(None, longer, **whole, output_labels=False)["logits"][:, -1]
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.inference_mode()
 def test_more_beams_find_captions_that_are_no_less_likely(captioner: CocaCaptioner) -> None:
     coca = captioner._coca
     mixed = [tuple(np.random.default_rng(seed).integers(0, 256, 3).tolist()) for seed in range(6)]
     pixels = torch.from_numpy(np.stack([fill(one) for one in mixed])).permute(0, 3, 1, 2).float()  # type: ignore[arg-type]
     latent, tokens = coca._encode_image((pixels - captioner._mean) / captioner._std)
-    alone, many = (search_beams(coca, latent, tokens, beams) for beams in (1, 6))
+    alone, many = (search_beams(CaptionDecoder(coca, tokens, beams), len(mixed), beams) for beams in (1, 6))
     for n in range(len(mixed)):
         one = slice(n, n + 1)
         scores = [score(coca, latent[one], tokens[one], found[n]) for found in (alone, many)]
@@ -71,13 +90,14 @@ def test_more_beams_find_captions_that_are_no_less_likely(captioner: CocaCaption
 def test_cuts_a_caption_that_does_not_end(captioner: CocaCaptioner) -> None:
     coca = captioner._coca
 
-    def never_end(image: None, texts: torch.Tensor, **more: object) -> dict[str, torch.Tensor]:
-        logits = coca(image, texts, **more)["logits"].clone()
-        logits[..., LAST] = -1e9
-        return {"logits": logits}
+    class Endless(CaptionDecoder):
+        def read(self, words: torch.Tensor) -> torch.Tensor:
+            logits = super().read(words)
+            logits[:, LAST] = -1e9
+            return logits
 
-    latent, tokens = coca._encode_image(torch.zeros(2, 3, 32, 32))
-    found = search_beams(never_end, latent, tokens, 2)
+    _, tokens = coca._encode_image(torch.zeros(2, 3, 32, 32))
+    found = search_beams(Endless(coca, tokens, 2), 2, 2)
     assert [len(one) for one in found] == [29, 29]
     assert SimpleTokenizer().decode(found[0])
 

@@ -159,6 +159,8 @@ def test_only_who_opens_and_builds_indexes_names_their_implementations() -> None
         ("torch", "encoder"),
         ("open_clip", "encoder"),
         ("openvino", "encoder"),
+        ("rapidocr", "encoder"),
+        ("cv2", "encoder"),
         ("PIL", "decode"),
         ("pyarrow", "decode"),
         ("obstore", "sources"),

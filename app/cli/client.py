@@ -344,6 +344,11 @@ class Client:
         """Begin a search for duplicates; returns its job."""
         return self._call("POST", "/v1/duplicates", answers.Job, params=self._collection)
 
+    def enrich(self, kind: str, selection: dict[str, Any], *, failed_only: bool) -> dict[str, Any]:
+        """Let pictures wait for a second pass again; returns the job, which ends when they do."""
+        body = {"kind": kind, "failed_only": failed_only, **selection, **self._collection}
+        return self._call("POST", "/v1/enrichments", answers.Job, json=body)
+
     def duplicates(self, kind: str, threshold: float | None, limit: int = 100, cursor: str = "") -> dict[str, Any]:
         """A page of the groups of duplicates."""
         options: dict[str, Any] = {} if threshold is None else {"threshold": threshold}

@@ -474,6 +474,36 @@ def duplicates(
         click.echo(f"{commands.delete_others(client, groups)} deleted")
 
 
+@main.command(short_help="Read the text in pictures again, or make their captions anew.")
+@click.argument("kind", type=click.Choice(["ocr", "caption"]))
+@click.option("--all", "every", is_flag=True, help="Take every picture of the collection.")
+@click.option("--filter", callback=parse_json, help="Take the pictures that match this filter, as JSON.")
+@click.option("--id", "ids", multiple=True, metavar="ID", help="Take this picture; may be repeated.")
+@click.option("--failed", is_flag=True, help="Take only the pictures that were given up.")
+@setting_options(*CLIENT_OPTIONS, "collection")
+def enrich(
+    kind: str, every: bool, filter: dict[str, Any] | None, ids: tuple[str, ...], failed: bool, **given: Any
+) -> None:
+    """Let pictures of a running server wait for a second pass again, before all others.
+
+    ocr reads the text in them, caption makes captions for them. `sightline status` shows how far the server is.
+    """
+    chosen: dict[str, Any] = {"all": every, "filter": filter, "ids": list(ids)}
+    selection = {name: value for name, value in chosen.items() if value}
+    if failed and not selection:
+        selection = {"all": True}
+    if len(selection) != 1:
+        raise click.UsageError("give one of --all, --filter, --id and --failed")
+    from app.cli.evaluate import follow_task
+
+    with open_client(given) as client:
+        begun = client.enrich(kind, selection, failed_only=failed)
+        job = follow_task(client, begun, "queueing the pictures", new_console())
+    if job.get("error"):
+        raise ServerError(job["error"]["detail"])
+    click.echo(f"{job['result']['queued']} pictures wait for {kind}")
+
+
 @main.command(short_help="Show what a server holds, and its health.")
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
 @setting_options(*CLIENT_OPTIONS, "collection")

@@ -7,6 +7,7 @@ its own numbers (see `worker_metrics`). Labels are few and known beforehand: nev
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from time import time
 from typing import Literal
 
@@ -61,15 +62,7 @@ class ProcessMetrics:
         self.attempts = self._plain_counter("worker_attempts", "Pictures that workers claimed, once for each attempt")
         self.quarantined = self._plain_counter("worker_quarantined", "Pictures that failed their last attempt")
         self.reclaimed = self._plain_counter("worker_reclaimed", "Pictures taken back from dead workers")
-        self.enriched = Counter(
-            "sightline_enrichments",
-            "Pictures that a second pass took, by its kind and the outcome",
-            ["kind", "outcome"],
-            registry=self.registry,
-        )
-        for kind in ENRICHMENTS:
-            for outcome in ENRICHED:
-                self.enriched.labels(kind, outcome)
+        self.enriched = self._count_enrichments()
         self.enrichment_seconds = self._histogram(
             "enrichment_seconds", "Time of a second pass for one picture", "kind", ENRICHMENTS, LONG_BUCKETS
         )
@@ -109,6 +102,13 @@ class ProcessMetrics:
         self._builds.labels(outcome).inc()
         self._build.set(seconds)
         self._built.labels(outcome).set(time())
+
+    def _count_enrichments(self) -> Counter:
+        help = "Pictures that a second pass took, by its kind and the outcome"
+        made = Counter("sightline_enrichments", help, ["kind", "outcome"], registry=self.registry)
+        for labels in product(ENRICHMENTS, ENRICHED):
+            made.labels(*labels)
+        return made
 
     def _histogram(
         self, name: str, help: str, label: str, values: tuple[str, ...], buckets: tuple[float, ...] = BUCKETS

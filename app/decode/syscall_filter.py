@@ -196,6 +196,7 @@ _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # op
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 X32_BIT = 0x40000000  # of the second set of calls of x86_64, which nothing here uses
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
+PR_SET_NO_NEW_PRIVS = 38
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +272,33 @@ def is_supported() -> bool:
 
 def install_filter(*, opening: bool) -> None:
     """Filter the calls of this process for the rest of its life. It must have `no_new_privs`. Raises OSError."""
-    content = build_filter(platform.machine(), os.getpid(), opening=opening)
+    _install(build_filter(platform.machine(), os.getpid(), opening=opening))
+
+
+def refuse_sockets() -> None:
+    """Let no thread that this one starts, nor this one, nor a child, make a socket, where the kernel has filters.
+
+    Pairs of connected sockets, which lead nowhere else, are permitted.
+    """
+    if not is_supported():
+        return
+    column, architecture = ARCHITECTURES[platform.machine()]
+    number = NUMBERS["socket"][column]
+    assert number is not None
+    program = [
+        _Instruction(_LOAD, _ARCHITECTURE),
+        _Instruction(_EQUAL, architecture, 1, 0),
+        _Instruction(_RETURN, KILL_PROCESS),
+        _Instruction(_LOAD, _NUMBER),
+        _Instruction(_EQUAL, number, 0, 1),
+        _Instruction(_RETURN, ERRNO | errno.EPERM),
+        _Instruction(_RETURN, ALLOW),
+    ]
+    ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    _install(b"".join(one.to_bytes() for one in program))
+
+
+def _install(content: bytes) -> None:
     program = _Program(len(content) // 8, content)
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0):

@@ -83,8 +83,8 @@ class EnrichmentService:
             faults = {}
         dead = {kind: "has no process: the log says why" for kind in self.kinds if not self.is_alive(kind)}
         waits = {kind: f"waits: {fault}" for kind, fault in faults.items()}
-        told = [f"{kind} {dead.get(kind) or waits.get(kind, 'works')}" for kind in self.kinds]
-        yield HealthCheck("enrichment", not (dead or waits), "; ".join(told))
+        states = [f"{kind} {dead.get(kind) or waits.get(kind, 'works')}" for kind in self.kinds]
+        yield HealthCheck("enrichment", not (dead or waits), "; ".join(states))
 
     def is_alive(self, kind: str) -> bool:
         """Whether a process of this kind holds a lock file."""

@@ -26,11 +26,11 @@ from app.core.logging import configure
 from app.core.metrics import ProcessMetrics
 from app.core.process import die_with_parent
 from app.core.settings import Settings
-from app.core.types import Image, Preprocessing
+from app.core.types import Image
 from app.core.worker_metrics import WorkerMetricsWriter
 from app.decode.limits import ChildLimits
-from app.decode.picture import Pixels, crop_padding, decode_picture
 from app.decode.pool import DecodePool
+from app.decode.syscall_filter import refuse_sockets
 from app.service.data_dir import open_library, picture_limits
 from app.service.enrichment import lock_prefix
 from app.storage.library import Library
@@ -226,22 +226,12 @@ def limit_seconds(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
 
 
-def read_pixels(pool: DecodePool, image: Image, path: Path, side: int) -> Pixels:
-    """The upright picture, uint8 [height, width, 3] in sRGB, at most `side` pixels a side; a decode child reads it.
-
-    Raises as `decode_picture`.
-    """
-    longest = max(1, min(side, max(image.width or side, image.height or side)))
-    preprocessing = Preprocessing(longest, "longest", fill=255)
-    decoded = pool.submit(decode_picture, path, preprocessing, pool.picture_limits).result()
-    return crop_padding(decoded, preprocessing)
-
-
 def open_enricher(kind: str, settings: Settings, pool: DecodePool) -> Enricher | BatchEnricher:
     """Raises StartupError where what the kind needs is missing."""
     if kind == "ocr":
-        from app.worker.ocr import OcrEnricher
+        from app.worker.ocr import OcrEnricher  # which loads OpenVINO
 
+        refuse_sockets()
         return OcrEnricher(pool)
     if kind == "caption":
         from app.worker.captions import open_captioner
@@ -250,7 +240,12 @@ def open_enricher(kind: str, settings: Settings, pool: DecodePool) -> Enricher |
     raise StartupError(f"there is no second pass {kind!r}")
 
 
-def run_enricher(kind: str, settings: Settings, when_open: Callable[[EnrichmentWorker], None]) -> None:
+def run_enricher(
+    kind: str,
+    settings: Settings,
+    when_open: Callable[[EnrichmentWorker], None],
+    open_kind: Callable[[str, Settings, DecodePool], Enricher] = open_enricher,
+) -> None:
     """Open what the kind needs, call `when_open`, and work until it is stopped. Raises StartupError."""
     metrics = ProcessMetrics("worker")
     limits = ChildLimits(settings.decode_seconds, settings.decode_memory)
@@ -260,7 +255,7 @@ def run_enricher(kind: str, settings: Settings, when_open: Callable[[EnrichmentW
         DecodePool(1, limits, picture_limits(settings), metrics) as pool,
         closing(LeaseOwner(folder, lock_prefix(kind))) as owner,
     ):
-        enricher = open_enricher(kind, settings, pool)
+        enricher = open_kind(kind, settings, pool)
         if enricher.memory is not None:
             resource.setrlimit(resource.RLIMIT_AS, (enricher.memory, enricher.memory))
         writer = WorkerMetricsWriter(folder, owner.id, metrics)

@@ -90,6 +90,11 @@ export function getImage(id, collection) {
   return request(withCollection(imagePath(id), collection));
 }
 
+/** What second passes found in a picture: {enrichments: {ocr: {state, result: {lines}}}}. */
+export function getEnrichments(id) {
+  return request(withCollection(`${imagePath(id)}/enrichments`));
+}
+
 export function updateImage(id, change, collection, options) {
   return send("PATCH", withCollection(imagePath(id), collection), change, options);
 }

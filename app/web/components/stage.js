@@ -13,10 +13,12 @@ const CLICK_ZOOM = 2.5;
 const WHEEL_SPEED = 0.002; // per px
 const MIN_DRAG = 5; // px; a shorter one is a click
 const MIN_SWIPE = 50; // px
+const SVG = "http://www.w3.org/2000/svg";
 
 export class Stage {
   #image = null;
   #picture = make("img", { draggable: false });
+  #lines = makeOverlay();
   #buttons = {};
   #zoom = 1;
   #offset = { x: 0, y: 0 }; // px from the middle
@@ -36,7 +38,7 @@ export class Stage {
     const { previous, next, zoom_out, zoom_in, full_screen } = this.#buttons;
     full_screen.hidden = !document.fullscreenEnabled;
     const tools = make("div", { className: "stage-tools" }, zoom_out, zoom_in, full_screen);
-    this.element = make("div", { className: "stage" }, this.#picture, previous, next, tools);
+    this.element = make("div", { className: "stage" }, this.#picture, this.#lines, previous, next, tools);
     this.#watch();
   }
 
@@ -56,10 +58,22 @@ export class Stage {
     this.#picture.removeAttribute("src"); // never the picture before
     for (const side of ["width", "height"]) {
       this.#picture[side] = image[side] ?? 1;
-      this.#picture.style.setProperty(`--${side}`, image[side] ?? PREVIEW); // the style limits how much it enlarges
+      this.element.style.setProperty(`--${side}`, image[side] ?? PREVIEW); // the style limits how much it enlarges
     }
     this.fit();
     if (!isBroken) this.#picture.src = image.animated ? fileUrl(image.id) : thumbnailUrl(image.id, PREVIEW);
+  }
+
+  /** Draw boxes around lines of text, {text, box}; a box is four corners as shares of width and height. Those with one of `words` stand out. */
+  showLines(lines, words = []) {
+    const isFound = ({ text }) => words.some((word) => text.toLowerCase().includes(word.toLowerCase()));
+    const shapes = lines.map((line) => {
+      const shape = document.createElementNS(SVG, "polygon");
+      shape.setAttribute("points", line.box.join(" "));
+      shape.classList.toggle("found", isFound(line));
+      return shape;
+    });
+    this.#lines.replaceChildren(...shapes);
   }
 
   /** Whether the whole picture is in sight. */
@@ -100,7 +114,7 @@ export class Stage {
     const mostX = Math.max(0, (scale * (width || 1) - this.element.clientWidth) / 2);
     const mostY = Math.max(0, (scale * (height || 1) - this.element.clientHeight) / 2);
     this.#offset = { x: Math.min(Math.max(x, -mostX), mostX), y: Math.min(Math.max(y, -mostY), mostY) };
-    this.#picture.style.transform = `translate(${this.#offset.x}px, ${this.#offset.y}px) scale(${this.#zoom})`;
+    this.#lines.style.transform = this.#picture.style.transform = `translate(${this.#offset.x}px, ${this.#offset.y}px) scale(${this.#zoom})`;
     this.element.classList.toggle("zoomed", !this.isFit);
     this.#buttons.zoom_out.disabled = this.isFit;
     this.#buttons.zoom_in.disabled = this.#zoom === MAX_ZOOM || this.#image?.status === "failed";
@@ -169,4 +183,11 @@ export class Stage {
     const { left, top, width, height } = this.element.getBoundingClientRect();
     return { x: clientX - left - width / 2, y: clientY - top - height / 2 };
   }
+}
+
+function makeOverlay() {
+  const overlay = document.createElementNS(SVG, "svg");
+  const properties = { class: "lines", viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true" };
+  for (const [name, value] of Object.entries(properties)) overlay.setAttribute(name, value);
+  return overlay;
 }

@@ -271,6 +271,9 @@ export const CHINESE = {
   untagged: "已从 {n} 张图片移除“{tag}”。",
   copy: "复制",
   copy_id: "复制编号",
+  read_text: "图片中的文字",
+  show_lines: "在图片上标出",
+  copy_text: "复制文字",
   copied: "已复制",
   details: "详细信息",
   folder: "文件夹",
@@ -365,6 +368,7 @@ export const CHINESE = {
   found_tags: "标签",
   found_name: "文件名",
   found_generated: "模型撰写的文字",
+  found_ocr: "图片中的文字",
   help_scores:
     "相似度是模型计算的搜索内容与图片（或词条）之间的余弦相似度：1 表示相同，0 表示无关；能达到多高取决于模型。" +
     "只能在同一次搜索内比较。说明、标签或文件名中含有搜索词的图片排在前面。",

@@ -9,6 +9,7 @@ import { byId, make, makeButton } from "../components/dom.js";
 import { makeGeneratedCaption } from "../components/generated_caption.js";
 import { hasSingleKeys } from "../components/keyboard.js";
 import { makeQuestionForm } from "../components/question_form.js";
+import { makeReadText } from "../components/read_text.js";
 import { Stage } from "../components/stage.js";
 import { makeTagField } from "../components/tag_field.js";
 import { getName } from "../components/tile.js";
@@ -164,6 +165,7 @@ function makeSide(hit, caption, tags, generated, canEdit) {
     make("div", { className: "buttons" }, isReady ? makeActionButton("like") : null, labels),
     hit.score === undefined ? null : make("div", { className: "buttons" }, makeActionButton("liked"), makeActionButton("unliked")),
     make("section", { className: "labels", hidden: true, "aria-live": "polite" }),
+    makeReadText(image, hit.highlights?.ocr ?? [], stage),
     makeTable(translate("details"), [...listDetails(hit), [translate("id"), makeCopyable(image.id)]]),
     isReady ? makeQuestionForm(image) : null,
     makeTable(translate("metadata"), Object.entries(image.metadata).map(([key, value]) => [key, formatValue(value)])),

@@ -13,13 +13,16 @@ import pytest
 
 from app.core.errors import ImageCorrupt, Overloaded
 from app.core.metrics import ProcessMetrics
+from app.core.settings import Settings
 from app.core.types import Image
 from app.decode.pool import DecodePool
+from app.service.data_dir import open_library
 from app.storage.library import Library
 from app.storage.tables import enrichments
 from app.storage.tables.enrichments import Enrichment, EnrichmentCounts
 from app.worker import enrich
-from app.worker.enrich import EnrichmentWorker, read_pixels
+from app.worker.enrich import EnrichmentWorker, run_enricher
+from app.worker.pixels import read_pixels
 from tests.support.makers import add, claim, finish, image_of, insert
 from tests.support.pictures import picture
 from tests.support.servers import wait_until
@@ -32,9 +35,9 @@ class NameReader:
 
     kind = "ocr"
     seconds = 30.0
-    memory = None
+    memory: int | None = None
 
-    def __init__(self, *faults: Exception, before: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, *faults: Exception, before: Callable[[], object] = lambda: None) -> None:
         self.faults = list(faults)
         self.seen: list[str] = []
         self.before = before
@@ -138,7 +141,7 @@ def test_a_fault_of_the_machine_counts_no_attempt(library: Library, monkeypatch:
 
 def test_a_picture_that_is_replaced_meanwhile_does_not_get_the_text(library: Library) -> None:
     make_ready(library, "red")
-    reader = NameReader(before=lambda: add(library, picture("blue"), id="red", replace=True) and None)
+    reader = NameReader(before=lambda: add(library, picture("blue"), id="red", replace=True))
     worker = make_worker(library, reader)
     assert worker.step()
     assert image_of(library.database, "red").ocr_text is None
@@ -176,6 +179,25 @@ def test_the_pixels_are_upright_and_without_padding(library: Library, pool: Deco
         pixels = read_pixels(pool, image, path, side)
         assert pixels.shape == shape
         assert np.median(pixels[[0, -1]], axis=(0, 1)).tolist() == [220, 30, 30]  # no white border
+
+
+def test_what_a_process_does_from_its_start_to_its_end(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "data")
+    library = open_library(settings)
+    make_ready(library, "red")
+
+    def begin(worker: EnrichmentWorker) -> None:
+        def stop_when_done() -> None:
+            wait_until(lambda: counts(library).done == 1, WAIT)
+            worker.stop()
+
+        threading.Thread(target=stop_when_done).start()
+
+    run_enricher("ocr", settings, begin, lambda *_: NameReader())
+    assert image_of(library.database, "red").ocr_text == "it is red"
+    written = "".join(path.read_text() for path in (settings.data_dir / "workers").glob(".enrich-ocr-*.prom"))
+    assert 'sightline_enrichments_total{kind="ocr",outcome="done"} 1.0' in written
+    library.close()
 
 
 def test_a_process_that_hangs_over_a_picture_is_killed() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -116,7 +117,7 @@ def test_a_replaced_picture_gets_nothing_of_the_one_before(database: Database) -
     assert database.write(lambda c: enrichments.finish(c, done, FOUND))
     running = require(database)
     for n, id in ((7, done.image.id), (8, running.image.id)):
-        database.write(lambda c, n=n, id=id: images.add(c, "default", new(n, id), None, True))
+        database.write(partial(images.add, collection="default", new=new(n, id), job_id=None, replace=True))
     assert not database.write(lambda c: enrichments.finish(c, running, FOUND))
     for claimed in (done, running):
         assert state_of(database, claimed.image.id) is None
@@ -151,16 +152,14 @@ def test_a_deleted_picture_or_collection_gets_nothing(database: Database) -> Non
 def test_a_kill_of_the_process_counts_an_attempt_and_one_of_the_server_does_not(database: Database) -> None:
     switch(database, "ocr")
     make_ready(database, 1)
-    release = lambda killed: database.write(  # noqa: E731
-        lambda c: enrichments.release(c, "ocr", was_killed=killed, max_attempts=2)
-    )
+    release = partial(enrichments.release, kind="ocr", was_killed=True, max_attempts=2)
     for _ in range(5):
         assert require(database).attempts == 1
         database.write(enrichments.release_all)
     assert require(database).attempts == 1
-    assert release(True) == 0
+    assert database.write(release) == 0
     assert require(database).attempts == 2
-    assert release(True) == 1
+    assert database.write(release) == 1
     assert take(database) is None
     assert state_of(database, "1").detail == "the process that worked at this picture died 2 times"
     assert counts(database) == EnrichmentCounts(0, 0, 1)
@@ -172,7 +171,7 @@ def test_a_picture_that_the_machine_kept_from_being_done_keeps_its_attempts(data
     for _ in range(4):
         claimed = require(database)
         assert claimed.attempts == 1
-        database.write(lambda c, claimed=claimed: enrichments.put_back(c, claimed))
+        database.write(partial(enrichments.put_back, claimed=claimed))
 
 
 @pytest.mark.parametrize("outcome", ["done", "failed", "running", "never"])

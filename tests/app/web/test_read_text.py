@@ -1,0 +1,93 @@
+"""The text that was read in a picture, in its detail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import apsw
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from app.storage.database import Database
+from app.storage.tables import enrichments, images
+from app.storage.tables.enrichments import Enrichment
+from tests.app.web.watched import Watched
+from tests.support.printed import printed
+from tests.support.servers import RunningServer
+
+LINES = [
+    {"text": "Harbour lantern", "score": 0.99, "box": [[0.05, 0.1], [0.4, 0.1], [0.4, 0.2], [0.05, 0.2]]},
+    {"text": "open <b>daily</b>", "score": 0.95, "box": [[0.05, 0.3], [0.3, 0.3], [0.3, 0.4], [0.05, 0.4]]},
+]
+
+
+@pytest.fixture(scope="module")
+def signs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server with a picture that is read, as the process of the second pass does, and one that is not."""
+    with RunningServer(tmp_path_factory.mktemp("signs")) as server:
+        assert server.upload(printed("Harbour lantern", "open daily"), id="sign").status_code == 200
+        assert server.upload(printed(""), id="blank").status_code == 200
+        database = Database(server.data_dir / "sightline.db")
+
+        def read(c: apsw.Connection) -> None:
+            enrichments.switch(c, ["ocr"])
+            image = images.get(c, "default", "sign")
+            assert image is not None
+            enrichments.request(c, "ocr", [image.key])
+            claimed = enrichments.claim(c, "ocr", "test")
+            assert claimed is not None
+            text = "\n".join(str(line["text"]) for line in LINES)
+            enrichments.finish(c, claimed, Enrichment({"ocr_text": text}, {"lines": LINES}))
+
+        database.write(read)
+        database.close()
+        yield server
+
+
+@pytest.fixture
+def page(browser: Browser, signs: RunningServer) -> Iterator[Page]:
+    watched = Watched(browser, signs.url)
+    watched.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=signs.url)
+    yield watched.open()
+    watched.context.close()
+    assert watched.faults == []
+
+
+def test_the_text_is_shown_and_its_lines_are_drawn_on_request(page: Page) -> None:
+    page.locator(".tile[data-id=sign]").click()
+    section = page.get_by_role("dialog").locator("section", has=page.get_by_role("heading", name="Text in the picture"))
+    expect(section.locator("p")).to_have_text("Harbour lantern\nopen <b>daily</b>")
+    boxes = page.locator(".stage polygon")
+    expect(boxes).to_have_count(0)
+    toggle = section.get_by_role("button", name="Show on the picture")
+    toggle.focus()
+    page.keyboard.press("Enter")
+    expect(boxes).to_have_count(2)
+    expect(toggle).to_have_attribute("aria-pressed", "true")
+    drawn, shown = boxes.first.bounding_box(), page.locator(".stage img").bounding_box()
+    assert drawn is not None
+    assert shown is not None
+    assert abs(drawn["x"] - (shown["x"] + 0.05 * shown["width"])) < 6
+    assert abs(drawn["y"] - (shown["y"] + 0.1 * shown["height"])) < 6
+    page.locator("[data-action=zoom_in]").click()
+    assert page.locator(".stage .lines").evaluate("one => one.style.transform === one.previousSibling.style.transform")
+    section.get_by_role("button", name="Copy the text").click()
+    assert page.evaluate("navigator.clipboard.readText()") == "Harbour lantern\nopen <b>daily</b>"
+    toggle.click()
+    expect(boxes).to_have_count(0)
+
+
+def test_a_search_marks_the_words_and_their_lines(page: Page) -> None:
+    page.get_by_role("searchbox").fill("lantern")
+    page.keyboard.press("Enter")
+    page.locator(".tile[data-id=sign]").click()
+    expect(page.get_by_role("dialog").locator("mark")).to_have_text("lantern")
+    expect(page.locator(".stage polygon")).to_have_count(2)
+    expect(page.locator(".stage polygon.found")).to_have_count(1)
+    expect(page.get_by_role("dialog")).to_contain_text("text in the picture: lantern")
+
+
+def test_a_picture_without_text_has_no_section(page: Page) -> None:
+    page.locator(".tile[data-id=blank]").click()
+    expect(page.get_by_role("dialog").get_by_role("heading", name="Details")).to_be_visible()
+    expect(page.get_by_role("heading", name="Text in the picture")).to_have_count(0)

@@ -32,14 +32,14 @@ from app.encoder.protocol import Pixels
 from app.encoder.weights import count_parameters
 
 FIRST, LAST, PADDING = 49_406, 49_407, 0  # tokens: before the first word, after the last one, and none
-BEAMS = 4  # captions that are followed at once
+BEAMS, CPU_BEAMS = 4, 2  # captions that are followed at once, on a GPU and on a processor, which is slow
 MIN_TOKENS, MAX_TOKENS = 5, 30  # of a caption, as open_clip's own defaults
 
 
 class CocaCaptioner:
     """A loaded CoCa. It encodes pictures and writes in one thread at a time."""
 
-    def __init__(self, name: str, coca: Any, device: str, precision: str, beams: int = BEAMS) -> None:
+    def __init__(self, name: str, coca: Any, device: str, precision: str, beams: int) -> None:
         self.name = name
         self.device = device
         self.preprocessing = map_preprocessing(open_clip.get_model_preprocess_cfg(coca))
@@ -186,4 +186,5 @@ def load_captioner(captioner: str, cache: Path, options: EncoderOptions) -> Coca
     if embedding is None or embedding.num_embeddings != CLIP_VOCABULARY:
         raise StartupError(f"captioner {captioner}: its vocabulary is not that of CLIP")
     device = choose_device(options.device)
-    return CocaCaptioner(located.name, coca, device, choose_precision(options.precision, device))
+    beams = BEAMS if device.startswith("cuda") else CPU_BEAMS
+    return CocaCaptioner(located.name, coca, device, choose_precision(options.precision, device), beams)

@@ -175,7 +175,7 @@ def load_located(
 
 
 def check_weights(located: LocatedModel) -> str:
-    """The SHA-256 of the weights. Raises StartupError where the hub has told another digest."""
+    """The SHA-256 of the weights. Raises StartupError where the hub says another one."""
     digest = sha256_file(located.weights)
     if located.digest != digest and not matches_digest(located.weights, located.digest):
         raise damaged_file_error(located.name, located.weights)

@@ -24,7 +24,7 @@ from app.encoder.memory_check import ModelProcesses
 from app.sources.fetch.chat_server import ChatAnswer, ChatOptions, ChatServer, ChatUnavailable
 from app.storage.attributes import MAX_CAPTION_CHARS
 from app.storage.tables.enrichments import Enrichment
-from app.worker.enrich import BatchEnricher, EnricherAway
+from app.worker.enricher import BatchEnricher, EnricherAway
 
 COCA_SECONDS = 600.0  # for the pictures of one batch, on a slow processor
 SPARE_SECONDS = 60.0  # beside the answers

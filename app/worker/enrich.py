@@ -16,17 +16,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
-from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from app.core.backoff import Backoff
-from app.core.errors import BlobMissing, Overloaded, Rejected, SightlineError, StartupError, describe_error
+from app.core.errors import BlobMissing, Rejected, SightlineError, StartupError, describe_error
 from app.core.locks import LeaseOwner
 from app.core.logging import configure
 from app.core.metrics import ProcessMetrics
 from app.core.process import die_with_parent
 from app.core.settings import Settings
-from app.core.types import Image
 from app.core.worker_metrics import WorkerMetricsWriter
 from app.decode.limits import ChildLimits
 from app.decode.pool import DecodePool
@@ -36,6 +33,7 @@ from app.service.enrichment import lock_prefix
 from app.storage.library import Library
 from app.storage.tables import enrichments, work_queue
 from app.storage.tables.enrichments import Enrichment, EnrichmentClaim
+from app.worker.enricher import BatchEnricher, Enricher, EnricherAway
 
 log = logging.getLogger(__name__)
 
@@ -44,46 +42,6 @@ SHARE = 20  # while pictures wait to be embedded: a part in so many of the time
 POLL_SECONDS = 0.1
 BACKLOG = 200  # older pictures that one transaction queues
 FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0  # seconds to wait while the machine, or a server that is asked, is at fault
-
-
-class Enricher(Protocol):
-    """What does the work of one kind.
-
-    `seconds` is how long it may take for a picture: after that the kernel kills the process. `memory` is its address
-    space, in bytes; None sets no limit.
-    """
-
-    kind: str
-    seconds: float
-    memory: int | None
-
-    def enrich(self, image: Image, path: Path) -> Enrichment:
-        """Read the file at `path`, through a decode child.
-
-        Rejected, or BlobMissing, gives the picture up; an error that is `retryable` counts no attempt, and the process
-        pauses; any other counts one.
-        """
-
-
-@runtime_checkable
-class BatchEnricher(Protocol):
-    """An Enricher that takes up to `at_once` pictures together; `seconds` is its time for all of them."""
-
-    kind: str
-    seconds: float
-    memory: int | None
-    at_once: int
-
-    def enrich_all(self, pictures: Sequence[tuple[Image, Path]]) -> Sequence[Enrichment | Exception]:
-        """What was found in each picture, or its error, as `enrich` raises it. What this raises is the error of all."""
-
-
-class EnricherAway(Overloaded):
-    """A server that does the work does not; `pause` are the seconds that it asks to wait."""
-
-    def __init__(self, detail: str, pause: float = 0.0) -> None:
-        super().__init__(detail)
-        self.pause = pause
 
 
 class EnrichmentWorker:

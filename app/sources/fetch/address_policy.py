@@ -63,7 +63,7 @@ class AddressPolicy:
 class ChosenServerPolicy:
     """What the URL of a server that the operator chose may lead to: also to loopback and to private networks.
 
-    Link-local addresses and METADATA_SERVICES only if `host` is that address itself: whoever owns a name may change
+    Link-local addresses and METADATA_SERVICES only if `host` is that address itself: the owner of a name may change
     where it leads.
     """
 

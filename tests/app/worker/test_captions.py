@@ -19,7 +19,8 @@ from app.storage.library import Library
 from app.storage.tables import enrichments
 from app.storage.tables.enrichments import EnrichmentCounts
 from app.worker.captions import PROBE_PROMPT, clean_caption, open_captioner
-from app.worker.enrich import EnricherAway, EnrichmentWorker, open_enricher
+from app.worker.enrich import EnrichmentWorker, open_enricher
+from app.worker.enricher import EnricherAway
 from tests.app.encoder.small_coca import CAPTIONS, make_coca
 from tests.support.chat_servers import (
     ChatStub,

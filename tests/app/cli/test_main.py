@@ -55,7 +55,7 @@ def test_a_question_is_answered_with_probabilities(server: RunningServer, loaded
     asked = run(server, "ask", id, "What colour is it?", "red", "purple", "green")
     assert asked.exit_code == 0, asked.output
     lines = [line.split("\t") for line in asked.stdout.splitlines()]
-    assert [line[1] for line in lines][0] == "purple"
+    assert lines[0][1] == "purple"
     assert sum(float(line[0]) for line in lines) == pytest.approx(1, abs=0.01)
     assert "answered by the encoder colours" in asked.stderr
     guessed = run(server, "ask", id, "Is it purple?", "yes", "no", "--by", "encoder", "--json")

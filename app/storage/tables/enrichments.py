@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from typing import Any
 
 import apsw
@@ -129,8 +128,10 @@ def add_backlog(c: apsw.Connection, kind: str, limit: int) -> bool:
 
 def claim_some(c: apsw.Connection, kind: str, owner: str, most: int) -> list[EnrichmentClaim]:
     """Begin with up to `most` of the next pictures, counting an attempt of each."""
-    claims = (claim(c, kind, owner) for _ in range(most))
-    return list(takewhile(lambda one: one is not None, claims))  # type: ignore[arg-type]
+    claimed: list[EnrichmentClaim] = []
+    while len(claimed) < most and (one := claim(c, kind, owner)) is not None:
+        claimed.append(one)
+    return claimed
 
 
 def set_fault(c: apsw.Connection, kind: str, fault: str | None) -> None:

@@ -86,8 +86,7 @@ def test_the_check_says_why_pictures_wait(library: Library, service: EnrichmentS
     (check,) = service.check()
     assert (check.ok, check.detail) == (False, "ocr waits: the disk is full")
     library.database.write(lambda c: enrichments.set_fault(c, "ocr", None))
-    library.close()
-    (check,) = service.check()  # the check of the database says what is wrong with that
+    (check,) = service.check()
     assert (check.ok, check.detail) == (True, "ocr works")
     owner.close()
 

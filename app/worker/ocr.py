@@ -13,14 +13,14 @@ from app.worker.pixels import read_pixels
 
 SIDE = 2_000  # pixels of the longer side in which text is read
 MAX_CHARS = 10_000  # of the text of a picture
-MEMORY = 4 << 30  # bytes of address space, of which a fifth is used
+MEMORY = 6 << 30  # bytes of address space
 
 
 class OcrEnricher:
     """Reads the words in pictures."""
 
     kind = "ocr"
-    seconds = 60.0
+    seconds = 300.0  # of a process that others may keep waiting
     memory: int | None = MEMORY
 
     def __init__(self, pool: DecodePool) -> None:

@@ -26,7 +26,7 @@ export function makeReadText(image, words, stage) {
   toggle.addEventListener("click", () => show(toggle.ariaPressed !== "true"));
   copy.addEventListener("click", () => copyText(image.ocr_text, "copied"));
   if (words.length) setTimeout(() => show(true)); // once the section is in the page
-  const text = make("p", { className: "read-text", dir: "auto" }, ...markWords(image.ocr_text, words));
+  const text = make("p", { className: "read-text", dir: "auto", tabIndex: 0 }, ...markWords(image.ocr_text, words));
   return make("section", {}, make("h3", {}, translate("read_text")), text, make("div", { className: "row" }, toggle, copy));
 }
 

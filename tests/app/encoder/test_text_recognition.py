@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from app.encoder.protocol import Pixels
-from app.encoder.text_recognition import TextRecogniser, order_boxes
+from app.encoder.text_recognition import LINE_HEIGHT, TextRecogniser, count_within, order_boxes
 from tests.support.printed import CHINESE, find_font, printed
 
 
@@ -73,3 +73,9 @@ def test_boxes_are_in_the_order_of_reading() -> None:
         box(10, 10, 300, slope=slope),
     ]
     assert order_boxes(np.array(turned)) == [2, 1, 0]
+
+
+def test_the_lines_of_a_picture_have_a_width_together() -> None:
+    boxes = np.array([box(0, 30 * n, width=100, height=20) for n in range(4)])
+    each = 5 * LINE_HEIGHT
+    assert [count_within(boxes, width) for width in (0, each, 2 * each + 1, 99 * each)] == [1, 1, 2, 4]

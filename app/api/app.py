@@ -34,6 +34,7 @@ from app.api.routes import (
     images,
     ingest,
     jobs,
+    questions,
     reembed,
     search,
     session,
@@ -111,6 +112,7 @@ def add_routes(app: FastAPI) -> None:
     for module in (
         images,
         jobs,
+        questions,
         evaluations,
         demo,
         duplicates,

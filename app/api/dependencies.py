@@ -32,6 +32,7 @@ from app.service.enrichment import EnrichmentService
 from app.service.heads import HeadService
 from app.service.image_waiter import ImageWaiter
 from app.service.maintenance import CollectionDeleter
+from app.service.questions import QuestionService
 from app.service.search_service import SearchService
 from app.service.service import Service
 from app.sources.base import SourcePolicy
@@ -89,6 +90,7 @@ DuplicatesDep = Annotated[DuplicateService, get_part(lambda service: service.dup
 EnrichmentDep = Annotated[EnrichmentService, get_part(lambda service: service.enrichment)]
 HeadsDep = Annotated[HeadService, get_part(lambda service: service.heads)]
 SearchDep = Annotated[SearchService, get_part(lambda service: service.search)]
+QuestionsDep = Annotated[QuestionService, get_part(lambda service: service.questions)]
 SourcePolicyDep = Annotated[SourcePolicy, get_part(lambda service: service.source_policy)]
 DeleterDep = Annotated[CollectionDeleter, get_part(lambda service: service.deleter)]
 ImageWaiterDep = Annotated[ImageWaiter, get_part(lambda service: service.image_waiter)]

@@ -91,6 +91,7 @@ class RequestModel(BaseModel):
 # Ceilings of what a model holds; the settings have lower ones, with sentences of their own.
 MAX_CHARS = 65_536  # of a text
 MAX_ENTRIES = 1_000  # of a list, and of metadata
+MAX_ANSWERS = 26  # to one question: a captioner names each by a letter
 MAX_FILES = 1_000_000  # of a form
 MAX_NUMBERS = 8_192  # of a vector
 MAX_PICTURE_CHARS = 1 << 28  # the base64 of a long picture goes to a file
@@ -401,6 +402,7 @@ class ImagePatch(RequestModel):
     caption: Caption | None = None
     tags: Tags | None = None
     metadata: Metadata | None = None
+    generated_caption: None = Field(None, description="null deletes what a model wrote; nothing else is taken.")
 
 
 class TextOut(BaseModel):
@@ -787,6 +789,38 @@ class ClassifyForm(FormModel):
     ]
     template: Annotated[Template, Field(description="With {} where the label goes.", examples=["a photo of {}"])] = "{}"
     collection: CollectionName = None
+
+
+class AskIn(RequestModel):
+    """A question about a stored picture, with the answers that there may be."""
+
+    model_config = ConfigDict(
+        json_schema_extra=example(question="What colour is the car?", answers=["red", "blue", "white"])
+    )
+
+    question: QueryText
+    answers: Annotated[list[QueryText], Field(min_length=2, max_length=MAX_ANSWERS, fail_fast=True)]
+    by: Literal["encoder", "captioner"] | None = Field(
+        None, description="What is to answer (the captioner, where one is set that answers; else the encoder)."
+    )
+    collection: CollectionName = None
+
+
+class AnswerOut(BaseModel):
+    """A possible answer, and the probability that it is the right one of those that were sent."""
+
+    answer: str
+    probability: float
+
+
+class AskOut(BaseModel):
+    """The answers, likeliest first. `by` and `model` say what has answered."""
+
+    question: str
+    answers: list[AnswerOut]
+    by: Literal["encoder", "captioner"]
+    model: str
+    warnings: list[WarningOut] = WARNINGS_FIELD
 
 
 class MatchIn(RequestModel):

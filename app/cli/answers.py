@@ -48,6 +48,20 @@ class Warned(Answer):
     detail: str
 
 
+class CandidateAnswer(Answer):
+    answer: str
+    probability: float
+
+
+class Answered(Answer):
+    """The answer to a question about a picture."""
+
+    answers: list[CandidateAnswer]
+    by: str
+    model: str
+    warnings: list[Warned] = []
+
+
 class Found(Answer):
     """The answer to a search."""
 

@@ -251,6 +251,12 @@ class Client:
         except OSError as error:
             raise ServerError(f"{path} cannot be read: {error.strerror}") from None
 
+    def ask(self, id: str, question: str, given: Sequence[str], by: str | None) -> dict[str, Any]:
+        """Ask a question about a picture, with candidate answers; `by` is what is to answer."""
+        body = {"question": question, "answers": list(given), **({} if by is None else {"by": by})}
+        path = f"/v1/images/{quote(id, safe='')}/ask"
+        return self._call("POST", path, answers.Answered, json=body, params=self._collection, timeout=UPLOAD_TIMEOUT)
+
     def search_batch(self, searches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Up to 100 searches in one call; returns the answer to each, or its `error`."""
         answered = self._call(

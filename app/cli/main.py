@@ -71,7 +71,18 @@ def main() -> None:
 
 @main.command(short_help="Serve a data directory over HTTP.")
 @setting_options(
-    "host", "port", "insecure", "allowed_hosts", *DATA_OPTIONS, "index", "workers", "formats", "ocr", *LOG_OPTIONS
+    "host",
+    "port",
+    "insecure",
+    "allowed_hosts",
+    *DATA_OPTIONS,
+    "index",
+    "workers",
+    "formats",
+    "ocr",
+    "captioner",
+    "captioner_model",
+    *LOG_OPTIONS,
 )
 def serve(**given: Any) -> None:
     """Serve a data directory over HTTP, with workers that import and embed pictures."""
@@ -354,6 +365,31 @@ def teach(
             return
         request = {"split": split, "dry_run": dry_run, "take_on": not keep}
         sys.exit(run(client, pairs, request, new_console(), as_json=as_json))
+
+
+@main.command(
+    short_help="Ask a question about a picture.",
+    epilog=examples("sightline ask IMG_0815 'What colour is the car?' red blue white"),
+)
+@click.argument("id", metavar="ID")
+@click.argument("question", metavar="QUESTION")
+@click.argument("answers", metavar="ANSWER...", nargs=-1, required=True)
+@click.option("--by", type=click.Choice(["encoder", "captioner"]), help="What is to answer.")
+@click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
+@setting_options(*CLIENT_OPTIONS, "collection")
+def ask(id: str, question: str, answers: tuple[str, ...], by: str | None, as_json: bool, **given: Any) -> None:
+    """Ask a question about a picture of a running server, with the answers that there may be (2 to 26).
+
+    Without --by the captioner answers, if the server has one that can, else the encoder.
+    """
+    from app.cli.output import show_answers
+
+    with open_client(given) as client:
+        found = client.ask(id, question, answers, by)
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False))
+    else:
+        show_answers(found, new_console())
 
 
 @main.command(short_help="Delete the pictures that match a filter.")

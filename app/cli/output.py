@@ -113,6 +113,15 @@ def show_verdict(found: dict[str, Any]) -> None:
         click.echo("nothing fits well; nearest:" if found["hits"] else "nothing fits", err=True)
 
 
+def show_answers(found: dict[str, Any], console: Console) -> None:
+    """The answers to a question, likeliest first; what has answered, and warnings, go to standard error."""
+    rows = [(f"{one['probability']:.3f}", one["answer"]) for one in found["answers"]]
+    print_rows(console, ("probability", "answer"), rows, rows)
+    click.echo(f"answered by the {found['by']} {clean(found['model'])}", err=True)
+    for warning in found.get("warnings", ()):
+        click.echo(f"sightline: {clean(warning['detail'])}", err=True)
+
+
 def show_matches(matches: dict[str, Any], console: Console) -> None:
     """The number of pictures that match a filter, and some of them."""
     count = matches["matched"]

@@ -139,6 +139,46 @@ class Settings(BaseSettings):
         description="Formats of pictures that are accepted: default, or a list such as -heic (the default without it),"
         " +jpeg2000 (with one more) or jpeg,png (these alone).",
     )
+    captioner: str = Field(
+        "",
+        pattern=r"^(open_clip:.+|https?://.+|)$",
+        description="What writes captions in the background: open_clip:coca_ViT-L-14/TAG (or a path of safetensors), or"
+        " the URL of a server that speaks OpenAI's chat shape with pictures (Ollama, vLLM, llama.cpp), to which the"
+        " pictures are sent.",
+    )
+    captioner_model: str = Field(
+        "", max_length=200, description="Model that the server of captioner is asked for; empty sends no name."
+    )
+    captioner_key: str = Field(
+        "",
+        repr=False,
+        max_length=4_096,
+        pattern=r"^[\x21-\x7e]*$",
+        description="API key for the server of captioner. No command has this as an option.",
+    )
+    captioner_prompt: str = Field(
+        "Describe this picture in one or two plain sentences: who or what is seen, doing what, and where."
+        " Write only the description.",
+        min_length=1,
+        max_length=4_000,
+        description="What the server of captioner is asked to write about a picture.",
+    )
+    captioner_tokens: int = Field(
+        300, ge=1, le=32_768, description="Most tokens of an answer of captioner, thinking included."
+    )
+    captioner_side: int = Field(
+        768,
+        ge=64,
+        le=4_096,
+        description="Longest side, in pixels, of the JPEG that is sent to the server of captioner.",
+    )
+    captioner_seconds: float = Field(
+        120.0, gt=0, le=3_600, description="Time limit for one answer of the server of captioner, in seconds."
+    )
+    captioner_at_once: int = Field(
+        1, ge=1, le=64, description="Requests to the server of captioner at once, or pictures that a CoCa gets at once."
+    )
+
     max_image_bytes: int = Field(96 * MIB, ge=1, description="Largest picture file, in bytes.")
     max_image_pixels: int = Field(
         50_000_000,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import warnings
 from collections.abc import Iterator
@@ -123,6 +124,18 @@ def describe_picture(path: File, limits: PictureLimits) -> dict[str, Any]:
         header = seen.header = read_header(file, limits)
         _decode(file, header, Preprocessing(1), limits, 1, seen)
     return camera_data_to_json(seen.camera_data or CameraData())
+
+
+def read_jpeg(path: File, limits: PictureLimits, side: int) -> str:
+    """The picture at `path` as the base64 of a JPEG of at most `side` pixels a side, without metadata, to be sent to
+    another server. Raises as `decode_picture`."""
+    with _map_decode_errors(limits) as seen, path.open("rb") as file:
+        header = seen.header = read_header(file, limits)
+        upright, _, _ = _decode(file, header, Preprocessing(1), limits, side)
+        small, out = _make_thumbnail(upright, side), io.BytesIO()
+        small.info.clear()
+        small.save(out, **THUMBNAIL_OPTIONS[".jpg"])
+    return base64.b64encode(out.getvalue()).decode()
 
 
 @dataclass(slots=True)

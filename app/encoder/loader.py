@@ -47,6 +47,7 @@ WEIGHTS = "open_clip_model.safetensors"
 HUB_NAMES = (WEIGHTS, "open_clip_pytorch_model.safetensors", "model.safetensors")
 CONFIG = "open_clip_config.json"
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+CAPTIONER = "open_clip:"  # before the name of a model that writes captions
 PREPROCESS = ("mean", "std", "interpolation", "resize_mode", "fill_color", "size")
 
 
@@ -100,6 +101,22 @@ def check_model_name(name: str, cache: Path) -> None:
         _require_architecture(f"unknown model {name!r}", name.partition("/")[0])
 
 
+def find_captioner_name(captioner: str) -> str:
+    """The loader's name of `open_clip:ARCHITECTURE/TAG_OR_PATH`. Raises StartupError if that is no CoCa."""
+    name = captioner.removeprefix(CAPTIONER)
+    if name.startswith(("local-dir:", "hf-hub:")):
+        return name
+    architecture, _, place = name.replace(":", "/", 1).partition("/")
+    if not architecture.lower().startswith("coca_"):
+        raise StartupError(f"captioner {captioner}: only a CoCa of open_clip writes captions (coca_ViT-L-14/TAG)")
+    if (folder := Path(place)).is_absolute() and folder.is_dir():
+        place = next(
+            (str(folder / file) for file in HUB_NAMES if (folder / file).is_file()), str(folder / HUB_NAMES[0])
+        )
+    is_file = Path(place).suffix or Path(place).is_absolute()
+    return f"{architecture}{':' if is_file else '/'}{place}"
+
+
 def locate_model(name: str, cache: Path, progress: LoadProgress | None = None) -> LocatedModel:
     """Find the files of a model; downloads them into `cache` if needed.
 
@@ -139,9 +156,7 @@ def load_located(
     """
     if located.name == "colours":
         return DummyEncoder()
-    digest = sha256_file(located.weights)
-    if located.digest != digest and not matches_digest(located.weights, located.digest):
-        raise damaged_file_error(located.name, located.weights)
+    digest = check_weights(located)
     size = count_parameters(located.name, located.weights)
     reason = options.reason_for_torch()
     spec = replace(located, digest=digest, cache=str(cache))
@@ -157,6 +172,14 @@ def load_located(
     need = estimate_gpu_loading(size) if reason == ON_GPU else estimate_torch(size, processes)
     check_memory(located.name, need, processes, "in torch")
     return _load_in_torch(spec, options, reason)
+
+
+def check_weights(located: LocatedModel) -> str:
+    """The SHA-256 of the weights. Raises StartupError where the hub says another one."""
+    digest = sha256_file(located.weights)
+    if located.digest != digest and not matches_digest(located.weights, located.digest):
+        raise damaged_file_error(located.name, located.weights)
+    return digest
 
 
 def estimate_memory(located: LocatedModel, cache: Path, options: EncoderOptions) -> int:

@@ -86,8 +86,8 @@ class OpenClipEncoder:
             return normalise(self._texts(tokens).float().cpu().numpy())
 
 
-def build_model(spec: LocatedModel) -> OpenClipModel:
-    """Build a model on the CPU. Raises StartupError if weights and architecture do not fit."""
+def create_clip(spec: LocatedModel) -> Any:
+    """The module of a model, on the CPU. Raises StartupError if weights and architecture do not fit."""
     architecture, local = spec.architecture, spec.folder
     try:
         clip = open_clip.create_model(
@@ -102,9 +102,14 @@ def build_model(spec: LocatedModel) -> OpenClipModel:
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise StartupError(f"model {spec.name}: {spec.weights.name} does not fit {architecture} ({reason})") from error
-    clip.eval().requires_grad_(False)
+    return clip.eval().requires_grad_(False)
+
+
+def build_model(spec: LocatedModel) -> OpenClipModel:
+    """Build a model on the CPU. Raises StartupError if weights and architecture do not fit."""
+    clip = create_clip(spec)
     preprocessing = map_preprocessing(open_clip.get_model_preprocess_cfg(clip))
-    tokenization = find_tokenization(clip, architecture, local, spec.cache)
+    tokenization = find_tokenization(clip, spec.architecture, spec.folder, spec.cache)
     with torch.inference_mode():
         d = int(clip.encode_text(torch.zeros((1, tokenization.length), dtype=torch.int64)).shape[-1])
     space = EmbeddingSpace(spec.name, spec.digest, d, preprocessing.digest)

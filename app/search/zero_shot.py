@@ -12,12 +12,18 @@ from app.encoder.protocol import Embeddings, Encoder
 from app.search.collection_profile import CollectionProfiles, Use
 from app.search.heads import HeadCache
 from app.search.query_encoder import QueryEncoder, QueryPart
+from app.search.statements import make_statements, read_yes_or_no
 from app.search.verdict import sigmoid
 
 LABEL_PLACEHOLDER = re.compile(r"\{label\}|\{\}")  # where a label goes in a template
 NOT_CALIBRATED = (
     "this collection does not tell yet how near a text must be to fit: it has too few pictures, was not measured yet,"
     " or its right texts are no nearer than others; compare the scores of several texts"
+)
+
+NO_DECISION = (
+    "yes or no is a guess here: this collection does not tell yet how near a text must be to fit, and the model hardly"
+    " reads negations"
 )
 
 
@@ -55,13 +61,35 @@ class ZeroShot:
         image = self._query_encoder.embed(collection, [part])
         vectors = self._encode_for_pictures(collection, sentences)
         logits = self._encoder.temperature * (vectors @ image)
-        if (bias := self._encoder.logit_bias) is not None:
-            shares = sigmoid(logits + bias)
-        else:
-            odds = np.exp(logits - logits.max())
-            shares = odds / odds.sum()
+        bias = self._encoder.logit_bias
+        shares = softmax(logits) if bias is None else sigmoid(logits + bias).tolist()
         order = np.argsort(-logits, kind="stable")
-        return [(labels[n], float(shares[n])) for n in order]
+        return [(labels[n], shares[n]) for n in order]
+
+    def answer(
+        self, collection: str, part: QueryPart, question: str, answers: Sequence[str]
+    ) -> tuple[list[float], list[AnswerWarning]]:
+        """The probability of each answer to a question about a picture, if one of them is right, and warnings.
+
+        Yes or no is decided by how well the statement fits alone, where the collection tells that: a model hardly reads
+        "no" and "not". Raises NotFound, Validation, Busy.
+        """
+        statements = make_statements(question, answers)
+        warnings = list(self._reader.warn(question, "question"))
+        for n, statement in enumerate(statements):
+            warnings += self._reader.warn(answers[n], f"answers.{n}", statement)
+        decisions = [read_yes_or_no(answer) for answer in answers]
+        if set(decisions) == {True, False} and len(answers) == 2 and len(set(statements)) == 2:
+            [(_, share)] = self.match(collection, part, [statements[decisions.index(True)]])
+            if share is not None:
+                return [share if is_yes else 1.0 - share for is_yes in decisions], warnings
+            warnings.append(AnswerWarning("not_calibrated", NO_DECISION, "answers"))
+        with self._use(collection, "images"):  # raises NotFound
+            pass
+        image = self._query_encoder.embed(collection, [part])
+        return softmax(
+            self._encoder.temperature * (self._encode_for_pictures(collection, statements) @ image)
+        ), warnings
 
     def match(self, collection: str, part: QueryPart, words: Sequence[str]) -> list[tuple[float, float | None]]:
         """The cosine of a picture with each text, and the probability that it fits; None where nothing tells that.
@@ -93,6 +121,13 @@ class ZeroShot:
         if any(share is None for _, share in found):
             warnings.append(AnswerWarning("not_calibrated", NOT_CALIBRATED))
         return warnings
+
+
+def softmax(logits: Embeddings) -> list[float]:
+    """The shares of the exponentials of numbers."""
+    odds = np.exp(logits.astype(np.float64) - logits.max())
+    shares: list[float] = (odds / odds.sum()).tolist()
+    return shares
 
 
 def fill_template(template: str, label: str) -> str:

@@ -10,12 +10,14 @@ from typing import Any
 
 import apsw
 
-from app.core.errors import StartupError, Validation
+from app.core.errors import SightlineError, StartupError, Validation
 from app.core.locks import ENRICHER_PREFIX, has_live_owner
 from app.core.settings import Settings
 from app.core.types import Job
+from app.encoder.loader import CAPTIONER, check_model_name, find_captioner_name
 from app.service.health import HealthCheck
 from app.service.tasks import TaskContext
+from app.sources.fetch.chat_server import parse_chat_url
 from app.storage.filters.model import Filter
 from app.storage.filters.parser import parse_filter_json
 from app.storage.filters.sql import select_keys
@@ -35,13 +37,17 @@ OCR_MISSING = "--ocr needs the package rapidocr: pip install 'sightline-search[o
 
 def list_kinds(settings: Settings) -> list[str]:
     """The second passes that the settings switch on."""
-    return ["ocr"] if settings.ocr else []
+    return ["ocr"] * settings.ocr + ["caption"] * bool(settings.captioner)
 
 
 def check_enrichment_settings(settings: Settings) -> None:
     """Raise StartupError where a package is missing that a second pass needs."""
     if settings.ocr and importlib.util.find_spec("rapidocr") is None:
         raise StartupError(OCR_MISSING)
+    if settings.captioner.startswith(CAPTIONER):
+        check_model_name(find_captioner_name(settings.captioner), settings.models)
+    elif settings.captioner:
+        parse_chat_url(settings.captioner)
 
 
 def lock_prefix(kind: str) -> str:
@@ -71,9 +77,14 @@ class EnrichmentService:
         """Whether the process of each kind is alive; nothing where none is on."""
         if not self.kinds:
             return
-        dead = [kind for kind in self.kinds if not self.is_alive(kind)]
-        states = [f"{kind} {'has no process: the log says why' if kind in dead else 'works'}" for kind in self.kinds]
-        yield HealthCheck("enrichment", not dead, "; ".join(states))
+        try:
+            faults = self._library.database.read(enrichments.list_faults)
+        except SightlineError:  # the check of the database says it
+            faults = {}
+        dead = {kind: "has no process: the log says why" for kind in self.kinds if not self.is_alive(kind)}
+        waits = {kind: f"waits: {fault}" for kind, fault in faults.items()}
+        states = [f"{kind} {dead.get(kind) or waits.get(kind, 'works')}" for kind in self.kinds]
+        yield HealthCheck("enrichment", not (dead or waits), "; ".join(states))
 
     def is_alive(self, kind: str) -> bool:
         """Whether a process of this kind holds a lock file."""

@@ -31,6 +31,7 @@ from app.service.heads import TEACH, HeadService
 from app.service.health import HealthCheck, check_ingest
 from app.service.image_waiter import ImageWaiter
 from app.service.maintenance import CollectionDeleter, MaintenanceLoop
+from app.service.questions import QuestionService
 from app.service.reembed import ModelChanger
 from app.service.search_service import SearchService
 from app.service.tasks import TaskRunner
@@ -62,6 +63,7 @@ class Service:
     duplicates: DuplicateService
     camera_data: CameraDataReader
     enrichment: EnrichmentService
+    questions: QuestionService
     source_policy: SourcePolicy
     api_keys: ApiKeyService
     idempotency: IdempotencyStore
@@ -94,6 +96,7 @@ class Service:
         self.maintenance.close()
         self.image_waiter.close()
         self.deleter.close()
+        self.questions.close()
         self.search.close()
         self.pool.close()
         is_unused = (
@@ -178,6 +181,7 @@ def open_service(settings: Settings) -> Service:
             duplicates=duplicates,
             camera_data=camera_data,
             enrichment=EnrichmentService(library, jobs, settings),
+            questions=QuestionService(library, pool, search, settings),
             source_policy=source_policy,
             api_keys=ApiKeyService(library.database),
             idempotency=IdempotencyStore(library.database),

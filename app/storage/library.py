@@ -245,14 +245,18 @@ class Library:
         """Why `filter` may let through fewer rows than meant. Raises Timeout."""
         return self.database.read(lambda c: sql.explain_filter(c, collection, filter))
 
-    def update(self, collection: str, id: str, change: Callable[[Image], ImageAttributes]) -> Image:
-        """Change caption, tags and metadata to what `change` makes of the present row."""
+    def update(
+        self, collection: str, id: str, change: Callable[[Image], ImageAttributes], drops: Sequence[str] = ()
+    ) -> Image:
+        """Change caption, tags and metadata to what `change` makes of the present row, and empty the columns `drops`
+        of what it carries."""
 
         def work(c: apsw.Connection) -> Image:
             image = require_image(c, collection, id)
             attributes = change(image)
             check_attributes(attributes, self.metadata_limits)
             images.update(c, image.key, attributes.caption, attributes.tags, attributes.metadata)
+            images.set_carried(c, image.key, dict.fromkeys(drops))
             return require_image(c, collection, id)
 
         return self.database.write(work)

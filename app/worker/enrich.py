@@ -13,11 +13,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from functools import partial
-from pathlib import Path
-from typing import Protocol
 
 from app.core.backoff import Backoff
 from app.core.errors import BlobMissing, Rejected, SightlineError, StartupError, describe_error
@@ -26,7 +24,6 @@ from app.core.logging import configure
 from app.core.metrics import ProcessMetrics
 from app.core.process import die_with_parent
 from app.core.settings import Settings
-from app.core.types import Image
 from app.core.worker_metrics import WorkerMetricsWriter
 from app.decode.limits import ChildLimits
 from app.decode.pool import DecodePool
@@ -36,6 +33,7 @@ from app.service.enrichment import lock_prefix
 from app.storage.library import Library
 from app.storage.tables import enrichments, work_queue
 from app.storage.tables.enrichments import Enrichment, EnrichmentClaim
+from app.worker.enricher import BatchEnricher, Enricher, EnricherAway
 
 log = logging.getLogger(__name__)
 
@@ -46,32 +44,13 @@ BACKLOG = 200  # older pictures that one transaction queues
 FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0  # seconds to wait while the machine, or a server that is asked, is at fault
 
 
-class Enricher(Protocol):
-    """What does the work of one kind.
-
-    `seconds` is how long it may take for a picture: after that the kernel kills the process. `memory` is its address
-    space, in bytes; None sets no limit.
-    """
-
-    kind: str
-    seconds: float
-    memory: int | None
-
-    def enrich(self, image: Image, path: Path) -> Enrichment:
-        """Read the file at `path`, through a decode child.
-
-        Rejected, or BlobMissing, gives the picture up; an error that is `retryable` counts no attempt, and the process
-        pauses; any other counts one.
-        """
-
-
 class EnrichmentWorker:
-    """Repeats: claim a picture, enrich it, store what was found."""
+    """Repeats: claim a picture (or a batch), enrich it, store what was found."""
 
     def __init__(
         self,
         library: Library,
-        enricher: Enricher,
+        enricher: Enricher | BatchEnricher,
         owner: str,
         max_attempts: int,
         metrics: ProcessMetrics | None = None,
@@ -86,6 +65,7 @@ class EnrichmentWorker:
         self._stopping = threading.Event()
         self._count_commits = self._database.watch_commits()
         self._backoff = Backoff(FIRST_PAUSE, LAST_PAUSE)
+        self._fault: str | None = None
 
     def stop(self) -> None:
         """Let `run` return after the present picture. Safe in a signal handler."""
@@ -95,6 +75,7 @@ class EnrichmentWorker:
         """Work until `stop`. What a process of this kind before it left is released first."""
         release = partial(enrichments.release, kind=self._kind, was_killed=True, max_attempts=self._max_attempts)
         failed = self._database.write(release)
+        self._database.write(lambda c: enrichments.set_fault(c, self._kind, None))
         self._metrics.enriched.labels(self._kind, "failed").inc(failed)
         while not self._stopping.is_set():
             commits = self._count_commits()
@@ -103,46 +84,78 @@ class EnrichmentWorker:
                     self._wait_for_commit(commits)
             except SightlineError as error:
                 log.warning("waiting: %s", error.detail)
-                self._stopping.wait(self._backoff.next())
+                self._tell_fault(error.detail)
+                asked = error.pause if isinstance(error, EnricherAway) else 0.0
+                self._stopping.wait(max(self._backoff.next(), asked))
 
     def step(self) -> bool:
-        """Enrich the next picture; False when none waits."""
-        claimed = self._database.write(lambda c: enrichments.claim(c, self._kind, self._owner))
-        if claimed is None:
+        """Enrich the next picture, or batch; False when none waits."""
+        most = self._enricher.at_once if isinstance(self._enricher, BatchEnricher) else 1
+        claimed = self._database.write(lambda c: enrichments.claim_some(c, self._kind, self._owner, most))
+        if not claimed:
             return self._database.write(lambda c: enrichments.add_backlog(c, self._kind, BACKLOG))
         began = time.monotonic()
         self._enrich(claimed)
         self._yield_to_ingest(time.monotonic() - began)
         return True
 
-    def _enrich(self, claimed: EnrichmentClaim) -> None:
-        image = claimed.image
-        write = self._database.write
+    def _enrich(self, claimed: Sequence[EnrichmentClaim]) -> None:
+        """Raises the fault for which pictures wait again."""
         began = time.monotonic()
+        outcomes = self._find(claimed)
+        seconds = (time.monotonic() - began) / len(claimed)
+        faults = [self._record(one, outcome, seconds) for one, outcome in zip(claimed, outcomes, strict=True)]
+        for fault in filter(None, faults):
+            raise fault
+        self._tell_fault(None)
+        self._backoff.reset()
+
+    def _find(self, claimed: Sequence[EnrichmentClaim]) -> list[Enrichment | Exception]:
+        """What there is in each picture, or why that is not known."""
+        paths = [self._blobs.path(one.image.sha256) for one in claimed]
+        outcomes: list[Enrichment | Exception] = [BlobMissing("the file of this picture is missing")] * len(claimed)
+        there = [n for n, path in enumerate(paths) if path.exists()]
         try:
-            path = self._blobs.path(image.sha256)
-            if not path.exists():
-                raise BlobMissing("the file of this picture is missing")
             with limit_seconds(self._enricher.seconds):
-                found = self._enricher.enrich(image, path)
-        except (Rejected, BlobMissing) as error:
-            self._fail(claimed, error.detail)
+                if isinstance(self._enricher, BatchEnricher):
+                    found = self._enricher.enrich_all([(claimed[n].image, paths[n]) for n in there]) if there else []
+                else:
+                    found = [self._enricher.enrich(claimed[n].image, paths[n]) for n in there]
         except Exception as error:
-            if isinstance(error, SightlineError) and error.retryable:
-                write(lambda c: enrichments.put_back(c, claimed))
-                self._metrics.enriched.labels(self._kind, "released").inc()
-                raise
-            if claimed.attempts >= self._max_attempts:
-                self._fail(claimed, describe_error(error))
-            else:
-                log.warning("%s: a picture will be tried again: %r", self._kind, error, extra={"picture": image.id})
-                write(lambda c: enrichments.retry(c, claimed))
-                self._metrics.enriched.labels(self._kind, "retried").inc()
+            found = [error] * len(there)
+        for n, outcome in zip(there, found, strict=True):
+            outcomes[n] = outcome
+        return outcomes
+
+    def _record(
+        self, claimed: EnrichmentClaim, outcome: Enrichment | Exception, seconds: float
+    ) -> SightlineError | None:
+        """Store an outcome. Returns the fault of the machine, or of a server, for which the picture waits again."""
+        write, counter, kind = self._database.write, self._metrics.enriched, self._kind
+        if isinstance(outcome, Enrichment):
+            stored = write(lambda c: enrichments.finish(c, claimed, outcome))
+            counter.labels(kind, "done" if stored else "dropped").inc()
+            self._metrics.enrichment_seconds.labels(kind).observe(seconds)
+        elif isinstance(outcome, Rejected | BlobMissing):
+            self._fail(claimed, outcome.detail)
+        elif isinstance(outcome, SightlineError) and outcome.retryable:
+            write(lambda c: enrichments.put_back(c, claimed))
+            counter.labels(kind, "released").inc()
+            return outcome
+        elif claimed.attempts >= self._max_attempts:
+            self._fail(claimed, describe_error(outcome))
         else:
-            stored = write(lambda c: enrichments.finish(c, claimed, found))
-            self._metrics.enriched.labels(self._kind, "done" if stored else "dropped").inc()
-            self._metrics.enrichment_seconds.labels(self._kind).observe(time.monotonic() - began)
-            self._backoff.reset()
+            log.warning("%s: a picture will be tried again: %r", kind, outcome, extra={"picture": claimed.image.id})
+            write(lambda c: enrichments.retry(c, claimed))
+            counter.labels(kind, "retried").inc()
+        return None
+
+    def _tell_fault(self, fault: str | None) -> None:
+        """Let the server's check say why pictures wait."""
+        if fault != self._fault:
+            with suppress(SightlineError):  # it may be the database that is at fault
+                self._database.write(lambda c: enrichments.set_fault(c, self._kind, fault))
+                self._fault = fault
 
     def _fail(self, claimed: EnrichmentClaim, detail: str) -> None:
         log.info("%s: a picture is given up: %s", self._kind, detail, extra={"picture": claimed.image.id})
@@ -171,13 +184,17 @@ def limit_seconds(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
 
 
-def open_enricher(kind: str, settings: Settings, pool: DecodePool) -> Enricher:
+def open_enricher(kind: str, settings: Settings, pool: DecodePool) -> Enricher | BatchEnricher:
     """Raises StartupError where what the kind needs is missing."""
     if kind == "ocr":
         from app.worker.ocr import OcrEnricher  # which loads OpenVINO
 
         refuse_sockets()
         return OcrEnricher(pool)
+    if kind == "caption":
+        from app.worker.captions import open_captioner
+
+        return open_captioner(settings, pool)
     raise StartupError(f"there is no second pass {kind!r}")
 
 

@@ -87,6 +87,7 @@ uploads = new_router("/v1/images", "upload", PICTURE)
 
 FORM = describe_form(UploadForm)
 THUMBNAIL_SIZES = (64, 128, 256, 320, 512, 1024, 2048)  # others are rounded up
+DROPPED = ("generated_caption",)  # fields of a change that may be null alone
 LOOKS = 10  # for the file of a picture that is replaced at the same time
 MAX_VECTORS = 100  # of a list: a megabyte of JSON
 VECTORS = "Also give the vector of each picture; limit is 100 at most."
@@ -272,7 +273,7 @@ async def get_image(
 async def update_image(
     library: LibraryDep, search: SearchDep, threads: ThreadsDep, collection: CollectionDep, id: str, patch: ImagePatch
 ) -> ImageOut:
-    """Change caption, tags or metadata. What is not sent stays."""
+    """Change caption, tags or metadata, or delete a generated caption. What is not sent stays."""
     sent = patch.model_fields_set
 
     def change(image: Image) -> ImageAttributes:
@@ -282,7 +283,8 @@ async def update_image(
             metadata=(patch.metadata or {}) if "metadata" in sent else image.metadata,
         )
 
-    image = await threads.writes.run(library.update, collection, id, change)
+    drops = [name for name in DROPPED if name in sent]
+    image = await threads.writes.run(library.update, collection, id, change, drops)
     return ImageOut.of(await threads.reads.run(search.confirm_image, image))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address, ip_network
 from pathlib import Path
 
@@ -17,6 +18,9 @@ Network = IPv4Network | IPv6Network
 SPECIAL_ADDRESSES = Path(__file__).with_name("special_addresses.csv")
 GLOBAL_UNICAST = ip_network("2000::/3")  # all other IPv6 is loopback, local, multicast or unassigned
 NAT64 = ip_network("64:ff9b::/96")  # of the whole world; the prefix of one network, 64:ff9b:1::/48, has no fixed form
+METADATA_SERVICES = frozenset(  # of clouds, where each machine of theirs finds credentials
+    map(ip_address, ("168.63.129.16", "100.100.100.200", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254"))
+)
 ISATAP = 0x5EFE  # before the IPv4 address in the last 64 bits, whatever the universal and the group bit say (RFC 5214)
 
 
@@ -54,6 +58,29 @@ class AddressPolicy:
         except ValueError:
             return False
         return any(address in network for network in self._also) or is_public(address)
+
+
+class ChosenServerPolicy:
+    """What the URL of a server that the operator chose may lead to: also to loopback and to private networks.
+
+    Link-local addresses and METADATA_SERVICES only if `host` is that address itself: the owner of a name may change
+    where it leads.
+    """
+
+    def __init__(self, host: str) -> None:
+        self._host: Address | None = None
+        with suppress(ValueError):
+            self._host = ip_address(host.strip("[]"))
+
+    def permits(self, text: str) -> bool:
+        """Whether the server may connect to this address, as a resolver writes it; False for any other text."""
+        try:
+            address = ip_address(text.partition("%")[0])
+        except ValueError:
+            return False
+        inner = (embedded_ipv4(address) if isinstance(address, IPv6Address) else None) or address
+        is_wrong = inner.is_link_local or inner.is_multicast or inner.is_unspecified or inner in METADATA_SERVICES
+        return address == self._host or not is_wrong
 
 
 def is_public(address: Address) -> bool:

@@ -8,16 +8,22 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from concurrent.futures import TimeoutError as Late
-from typing import Any
+from contextlib import suppress
+from typing import Any, Protocol
 
 import httpcore
 
 from app.core.errors import UrlNotAllowed, UrlUnreachable
-from app.sources.fetch.address_policy import AddressPolicy
 
 Resolve = Callable[[str, int], list[str]]
 UNREACHABLE = "the server cannot be reached"
 REFUSED = "this server does not connect to that address"
+
+
+class ConnectionPolicy(Protocol):
+    """Which addresses a connection may lead to."""
+
+    def permits(self, text: str, /) -> bool: ...
 
 
 def resolve(host: str, port: int) -> list[str]:
@@ -48,7 +54,7 @@ class GuardedBackend(httpcore.NetworkBackend):
 
     def __init__(
         self,
-        policy: AddressPolicy,
+        policy: ConnectionPolicy,
         deadline: Deadline,
         lookups: Executor,
         resolve: Resolve = resolve,
@@ -72,7 +78,7 @@ class GuardedBackend(httpcore.NetworkBackend):
         addresses = self._addresses(host.strip("[]"), port)
         if not addresses or not all(self._policy.permits(address) for address in addresses):
             raise UrlNotAllowed(REFUSED)
-        stream = self._dial.connect_tcp(addresses[0], port, timeout=self._deadline.left())
+        stream = self._connect_first(addresses, port)
         peer = stream.get_extra_info("server_addr")
         if peer is None or not self._policy.permits(str(peer[0])):
             stream.close()
@@ -83,6 +89,13 @@ class GuardedBackend(httpcore.NetworkBackend):
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
     ) -> httpcore.NetworkStream:
         raise UrlNotAllowed(REFUSED)
+
+    def _connect_first(self, addresses: list[str], port: int) -> httpcore.NetworkStream:
+        """A connection to the first of the addresses that takes one: `localhost` is often two, and one listens."""
+        for address in addresses[:-1]:
+            with suppress(httpcore.ConnectError):
+                return self._dial.connect_tcp(address, port, timeout=self._deadline.left())
+        return self._dial.connect_tcp(addresses[-1], port, timeout=self._deadline.left())
 
     def _addresses(self, host: str, port: int) -> list[str]:
         try:

@@ -126,6 +126,25 @@ def add_backlog(c: apsw.Connection, kind: str, limit: int) -> bool:
     return bool(rows)
 
 
+def claim_some(c: apsw.Connection, kind: str, owner: str, most: int) -> list[EnrichmentClaim]:
+    """Begin with up to `most` of the next pictures, counting an attempt of each."""
+    claimed: list[EnrichmentClaim] = []
+    while len(claimed) < most and (one := claim(c, kind, owner)) is not None:
+        claimed.append(one)
+    return claimed
+
+
+def set_fault(c: apsw.Connection, kind: str, fault: str | None) -> None:
+    """Say why the process of a kind waits; None while it works."""
+    c.execute("UPDATE enrichment_kinds SET fault = ? WHERE kind = ?", (fault, kind))
+
+
+def list_faults(c: apsw.Connection) -> dict[str, str]:
+    """Why the process of a kind waits, of those kinds that are on and wait."""
+    sql = "SELECT kind, fault FROM enrichment_kinds WHERE is_on = 1 AND fault IS NOT NULL"
+    return {str(row[0]): str(row[1]) for row in fetch_all(c, sql)}
+
+
 def claim(c: apsw.Connection, kind: str, owner: str) -> EnrichmentClaim | None:
     """Begin with the next picture, counting an attempt; None when none waits."""
     row = fetch_one(c, CLAIM, (owner, kind))

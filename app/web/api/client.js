@@ -99,6 +99,16 @@ export function updateImage(id, change, collection, options) {
   return send("PATCH", withCollection(imagePath(id), collection), change, options);
 }
 
+/** Let a second pass ("ocr", "caption") take a picture again. */
+export function enrichAgain(kind, id, collection) {
+  return send("POST", withCollection("v1/enrichments", collection), { kind, ids: [id] });
+}
+
+/** Gives {answers: [{answer, probability}], by, model, warnings}, the likeliest answer first. */
+export function askAboutImage(id, question, answers, collection) {
+  return send("POST", withCollection(`${imagePath(id)}/ask`, collection), { question, answers });
+}
+
 /** Change the tags by `edit(tags)`, which gets those that the server has now; gives the record. */
 export async function updateTags(id, edit, collection) {
   const image = await getImage(id, collection);

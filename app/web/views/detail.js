@@ -6,7 +6,9 @@ import { hasScope } from "../api/session.js";
 import { makeCaptionField } from "../components/caption_field.js";
 import { copyText } from "../components/clipboard.js";
 import { byId, make, makeButton } from "../components/dom.js";
+import { makeGeneratedCaption } from "../components/generated_caption.js";
 import { hasSingleKeys } from "../components/keyboard.js";
+import { makeQuestionForm } from "../components/question_form.js";
 import { makeReadText } from "../components/read_text.js";
 import { Stage } from "../components/stage.js";
 import { makeTagField } from "../components/tag_field.js";
@@ -86,9 +88,10 @@ function showPicture(hit, isSame) {
   };
   const caption = makeCaptionField(image, { onChange, onReturn: ({ id }) => listeners.onShow(id) });
   const tags = makeTagField(image, { canEdit, onChange });
+  const generated = makeGeneratedCaption(image, { canEdit, onChange });
   shown = { hit, caption, tags };
   const side = dialog.querySelector(".side");
-  side.replaceChildren(...makeSide(hit, caption, tags, canEdit).filter(Boolean));
+  side.replaceChildren(...makeSide(hit, caption, tags, generated, canEdit).filter(Boolean));
   side.scrollTop = 0;
   if (!isSame) showSimilar(image);
 }
@@ -143,7 +146,7 @@ function handleKey(event) {
   if (action) runAction(action);
 }
 
-function makeSide(hit, caption, tags, canEdit) {
+function makeSide(hit, caption, tags, generated, canEdit) {
   const { id, image } = hit;
   const name = getName(image);
   const isTranslated = image.caption && name !== image.caption;
@@ -156,6 +159,7 @@ function makeSide(hit, caption, tags, canEdit) {
   return [
     title,
     canEdit ? caption.element : null,
+    generated,
     tags.element,
     ...makeStatus(image),
     make("div", { className: "buttons" }, isReady ? makeActionButton("like") : null, labels),
@@ -163,6 +167,7 @@ function makeSide(hit, caption, tags, canEdit) {
     make("section", { className: "labels", hidden: true, "aria-live": "polite" }),
     makeReadText(image, hit.highlights?.ocr ?? [], stage),
     makeTable(translate("details"), [...listDetails(hit), [translate("id"), makeCopyable(image.id)]]),
+    isReady ? makeQuestionForm(image) : null,
     makeTable(translate("metadata"), Object.entries(image.metadata).map(([key, value]) => [key, formatValue(value)])),
     make(
       "div",

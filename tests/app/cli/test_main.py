@@ -49,6 +49,23 @@ def test_paths_alone_are_printed_for_other_programs(server: RunningServer, loade
     assert run(server, "search", str(loaded / "purple.png"), "-k", "1", "--paths").stdout == "trip/purple.png\n"
 
 
+def test_a_question_is_answered_with_probabilities(server: RunningServer, loaded: Path) -> None:
+    id = run(server, "search", str(loaded / "purple.png"), "-k", "1", "--json").stdout
+    id = json.loads(id)["hits"][0]["id"]
+    asked = run(server, "ask", id, "What colour is it?", "red", "purple", "green")
+    assert asked.exit_code == 0, asked.output
+    lines = [line.split("\t") for line in asked.stdout.splitlines()]
+    assert lines[0][1] == "purple"
+    assert sum(float(line[0]) for line in lines) == pytest.approx(1, abs=0.01)
+    assert "answered by the encoder colours" in asked.stderr
+    guessed = run(server, "ask", id, "Is it purple?", "yes", "no", "--by", "encoder", "--json")
+    assert json.loads(guessed.stdout)["by"] == "encoder"
+    assert "is a guess" in run(server, "ask", id, "Is it purple?", "yes", "no").stderr
+    refused = run(server, "ask", id, "What colour is it?", "red")
+    assert refused.exit_code != 0
+    assert "at least 2" in refused.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

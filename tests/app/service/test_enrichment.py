@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from app.core.errors import InProgress, NotFound, Validation
+from app.core.errors import InProgress, NotFound, StartupError, Validation
 from app.core.locks import LeaseOwner
 from app.core.settings import Settings
-from app.service.enrichment import EnrichmentService, lock_prefix
+from app.service.enrichment import EnrichmentService, check_enrichment_settings, list_kinds, lock_prefix
 from app.service.tasks import TaskRunner
 from app.storage.filters.parser import parse_filter
 from app.storage.jobs import JobService
@@ -78,6 +78,37 @@ def test_the_check_says_whether_the_process_lives(service: EnrichmentService, tm
     (check,) = service.check()
     assert (check.ok, check.detail) == (True, "ocr works")
     owner.close()
+
+
+def test_the_check_says_why_pictures_wait(library: Library, service: EnrichmentService, tmp_path: Path) -> None:
+    owner = LeaseOwner(tmp_path / "workers", lock_prefix("ocr"))
+    library.database.write(lambda c: enrichments.set_fault(c, "ocr", "the disk is full"))
+    (check,) = service.check()
+    assert (check.ok, check.detail) == (False, "ocr waits: the disk is full")
+    library.database.write(lambda c: enrichments.set_fault(c, "ocr", None))
+    (check,) = service.check()
+    assert (check.ok, check.detail) == (True, "ocr works")
+    owner.close()
+
+
+@pytest.mark.parametrize(
+    ("captioner", "words"),
+    [
+        ("http://me:secret@127.0.0.1", "must not hold a name or a password"),
+        ("https://a.example/?key=1", "has no query"),
+        ("open_clip:ViT-B-32/openai", "only a CoCa"),
+        ("open_clip:coca_nothing/x", "knows no architecture"),
+        ("open_clip:coca_ViT-L-14//nowhere/x.safetensors", "there is no file"),
+    ],
+)
+def test_a_captioner_that_cannot_be_is_refused_at_the_start(captioner: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match=words):
+        check_enrichment_settings(Settings(captioner=captioner, data_dir=tmp_path))
+
+
+def test_a_captioner_switches_its_kind_on(tmp_path: Path) -> None:
+    check_enrichment_settings(Settings(captioner="http://127.0.0.1:11434", data_dir=tmp_path))
+    assert list_kinds(Settings(captioner="http://127.0.0.1:11434")) == ["caption"]
 
 
 def test_where_nothing_is_on_there_is_nothing_to_check_or_count(library: Library, tmp_path: Path) -> None:

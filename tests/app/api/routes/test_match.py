@@ -210,6 +210,69 @@ def test_without_a_measure_only_the_score_is_known(server: RunningServer) -> Non
     assert [one["code"] for one in answer["warnings"]] == ["not_calibrated"]
 
 
+def ask(server: RunningServer, id: str, question: str, *answers: str, **more: Any) -> dict[str, Any]:
+    body = {"question": question, "answers": list(answers), **more}
+    answer = server.http.post(f"/v1/images/{id}/ask", json=body)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_yes_or_no_is_decided_by_how_well_the_statement_fits(measured: RunningServer) -> None:
+    id = search(measured, "blue", k=1)["hits"][0]["id"]
+    yes, no = (ask(measured, id, question, "yes", "no") for question in ("Is it blue?", "Is it red?"))
+    assert [one["answer"] for one in yes["answers"]] == ["yes", "no"]
+    assert [one["answer"] for one in no["answers"]] == ["no", "yes"]
+    assert sum(one["probability"] for one in no["answers"]) == pytest.approx(1)
+    assert yes["warnings"] == no["warnings"] == []
+
+
+def test_yes_or_no_is_a_guess_where_nothing_is_measured(server: RunningServer) -> None:
+    server.http.post("/v1/collections", json={"name": "none-yet"})
+    id = upload_ready(server, "red", collection="none-yet")["id"]
+    found = ask(server, id, "Is it red?", "yes", "no", collection="none-yet")
+    assert [one["code"] for one in found["warnings"]] == ["not_calibrated"]
+
+
+def test_the_encoder_answers_where_there_is_no_captioner(server: RunningServer) -> None:
+    id = upload_ready(server, "green")["id"]
+    found = ask(server, id, "What colour is it?", "red", "green", "blue")
+    assert (found["question"], found["by"], found["model"]) == ("What colour is it?", "encoder", "colours")
+    assert found["answers"][0]["answer"] == "green"
+    assert sum(one["probability"] for one in found["answers"]) == pytest.approx(1)
+    assert ask(server, id, "这是什么颜色？", "红色", "绿色", by="encoder")["by"] == "encoder"
+    body = {"question": "x", "answers": ["a", "b"], "by": "captioner"}
+    assert (
+        "--captioner" in check_refusal(server.http.post(f"/v1/images/{id}/ask", json=body), 422, "validation")["detail"]
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"answers": ["a", "b"]},
+        {"question": "x"},
+        {"question": " ", "answers": ["a", "b"]},
+        {"question": "x" * 1_001, "answers": ["a", "b"]},
+        {"question": "x", "answers": ["a"]},
+        {"question": "x", "answers": ["a", " "]},
+        {"question": "x", "answers": ["a", "a"]},
+        {"question": "x", "answers": ["a", 7]},
+        {"question": "x", "answers": [f"{n}" for n in range(27)]},
+        {"question": "x", "answers": ["a", "b"], "by": "me"},
+        {"question": "x", "answers": ["a", "b"], "labels": []},
+    ],
+)
+def test_a_bad_question_is_refused(body: dict[str, Any], server: RunningServer) -> None:
+    check_refusal(server.http.post("/v1/images/x/ask", json=body), 422, "validation")
+
+
+def test_a_question_needs_its_picture_and_its_collection(server: RunningServer) -> None:
+    body = {"question": "What is it?", "answers": ["a", "b"]}
+    check_refusal(server.http.post("/v1/images/nothing/ask", json=body), 404, "not_found")
+    check_refusal(server.http.post("/v1/images/nothing/ask", json={**body, "collection": "other"}), 404, "not_found")
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -31,7 +31,7 @@ def test_the_address_that_was_checked_is_the_one_that_is_dialled(lookups: Thread
     network = Recorder()
     with pytest.raises(httpcore.ConnectError):
         connect(lookups, lambda host, port: ["93.184.216.34", "1.1.1.1"], network)
-    assert network.dialled == [("93.184.216.34", 80)]
+    assert network.dialled == [("93.184.216.34", 80), ("1.1.1.1", 80)]  # the next one, as the first refused
 
 
 @pytest.mark.parametrize("answer", [["10.0.0.1"], ["1.1.1.1", "127.0.0.1"], ["::1", "1.1.1.1"], ["not an address"], []])

@@ -32,7 +32,9 @@ from app.api.routes import (
     images,
     ingest,
     jobs,
+    labels,
     reembed,
+    saved_searches,
     search,
     session,
     system,
@@ -104,7 +106,9 @@ def add_routes(app: FastAPI) -> None:
         app.include_router(router)
     for router in (search.pictures, search.queries, ingest.sources):
         app.include_router(router)
-    for module in (images, jobs, evaluations, demo, duplicates, texts, collections, heads, reembed, session):
+    for module in (images, jobs, saved_searches, evaluations, demo, duplicates, texts, collections, labels, heads):
+        app.include_router(module.router)
+    for module in (reembed, session):
         app.include_router(module.router)
 
 

@@ -29,7 +29,9 @@ from app.decode.pool import DecodePool
 from app.service.duplicates import DuplicateService
 from app.service.heads import HeadService
 from app.service.image_waiter import ImageWaiter
+from app.service.labels import LabelService
 from app.service.maintenance import CollectionDeleter
+from app.service.saved_searches import SavedSearchService
 from app.service.search_service import SearchService
 from app.service.service import Service
 from app.sources.base import SourcePolicy
@@ -84,6 +86,8 @@ LibraryDep = Annotated[Library, get_part(lambda service: service.library)]
 JobsDep = Annotated[JobService, get_part(lambda service: service.jobs)]
 DuplicatesDep = Annotated[DuplicateService, get_part(lambda service: service.duplicates)]
 HeadsDep = Annotated[HeadService, get_part(lambda service: service.heads)]
+LabelsDep = Annotated[LabelService, get_part(lambda service: service.labels)]
+SavedSearchesDep = Annotated[SavedSearchService, get_part(lambda service: service.saved_searches)]
 SearchDep = Annotated[SearchService, get_part(lambda service: service.search)]
 SourcePolicyDep = Annotated[SourcePolicy, get_part(lambda service: service.source_policy)]
 DeleterDep = Annotated[CollectionDeleter, get_part(lambda service: service.deleter)]

@@ -204,6 +204,13 @@ class WarningOut(BaseModel):
         return cls(code=warning.code, detail=warning.detail, field=warning.field)
 
 
+class AutoTagOut(BaseModel):
+    """A tag that a label of the collection gave to a picture."""
+
+    tag: str
+    probability: float
+
+
 class ImageOut(BaseModel):
     """A picture. `ready` means: a search sent after this answer finds it."""
 
@@ -223,6 +230,8 @@ class ImageOut(BaseModel):
     source: str | None
     created_at: str
     job_id: str | None
+    auto_tags: list[AutoTagOut] = Field(description="What the labels of its collection say of it, the likeliest first.")
+    rejected_tags: list[str] = Field(description="Auto-tags that a person took off, for good.")
     duplicate: bool = False
     vector: list[float] | None = Field(
         None, exclude_if=is_none, description="Its vector, where a list was asked for vectors and it has one."
@@ -247,6 +256,8 @@ class ImageOut(BaseModel):
             source=image.source,
             created_at=image.created_at,
             job_id=image.job_id,
+            auto_tags=[AutoTagOut(tag=tag, probability=share) for tag, share in image.auto_tags.items()],
+            rejected_tags=list(image.rejected_tags),
             duplicate=duplicate,
             vector=vector,
         )
@@ -364,6 +375,7 @@ class ImagePatch(RequestModel):
     caption: Caption | None = None
     tags: Tags | None = None
     metadata: Metadata | None = None
+    rejected_tags: Tags | None = Field(None, description="Auto-tags that the picture must not have.")
 
 
 class TextOut(BaseModel):

@@ -17,19 +17,24 @@ from app.core.settings import Settings
 from app.core.types import Job
 from app.core.worker_metrics import MergedMetricsCollector
 from app.decode.pool import DecodePool
+from app.service.arrivals import ArrivalLoop
 from app.service.auth import ApiKeyService
 from app.service.data_dir import lock_data_dir, open_library
 from app.service.duplicates import KIND as DUPLICATES
 from app.service.duplicates import DuplicateService
 from app.service.evaluation import EVALUATE, EvaluationTask
-from app.service.factory import check_source_settings, open_pool, open_source_policy
+from app.service.factory import check_source_settings, open_pool, open_poster, open_source_policy
 from app.service.heads import TEACH, HeadService
 from app.service.health import HealthCheck, check_ingest
 from app.service.image_waiter import ImageWaiter
+from app.service.labels import KIND as AUTO_TAGS
+from app.service.labels import LabelService
 from app.service.maintenance import CollectionDeleter, MaintenanceLoop
 from app.service.reembed import ModelChanger
+from app.service.saved_searches import SavedSearchService
 from app.service.search_service import SearchService
 from app.service.tasks import TaskRunner
+from app.service.webhooks import SECONDS, WebhookLoop
 from app.sources.base import SourcePolicy
 from app.storage.idempotency import IdempotencyStore
 from app.storage.jobs import JobService
@@ -56,6 +61,10 @@ class Service:
     long_tasks: TaskRunner
     search: SearchService
     duplicates: DuplicateService
+    labels: LabelService
+    saved_searches: SavedSearchService
+    arrivals: ArrivalLoop
+    webhooks: WebhookLoop | None
     source_policy: SourcePolicy
     api_keys: ApiKeyService
     idempotency: IdempotencyStore
@@ -76,6 +85,9 @@ class Service:
         self.maintenance.start()
         self.tasks.start()
         self.long_tasks.start()
+        self.arrivals.start()
+        if self.webhooks is not None:
+            self.webhooks.start()
 
     def close(self, *, refused: bool = False) -> None:
         """Close everything. What the server has acknowledged is on the disk long before.
@@ -83,6 +95,9 @@ class Service:
         A start that was `refused` leaves no data directory behind that it has made and that holds nothing.
         """
         self.search.stop_loading()
+        if self.webhooks is not None:
+            self.webhooks.close()
+        self.arrivals.close()
         self.tasks.close()
         self.long_tasks.close()
         self.maintenance.close()
@@ -105,7 +120,7 @@ class Service:
     def faults(self) -> list[str]:
         """What fails in the background while searches are answered; each is tried again by itself."""
         found = [*self.maintenance.faults(), self.deleter.fault, self.image_waiter.fault, self.tasks.fault]
-        found.append(self.long_tasks.fault)
+        found += [self.long_tasks.fault, self.arrivals.fault, self.webhooks.fault if self.webhooks else None]
         return [fault for fault in found if fault] + self.search.faults()
 
     def read_job(self, id: str) -> Job:
@@ -151,6 +166,9 @@ def open_service(settings: Settings) -> Service:
         tasks = TaskRunner(library.database, lambda: search.loaded is not None)
         duplicates = DuplicateService(library, jobs, pool, search)
         tasks.register(DUPLICATES, duplicates.scan)
+        labels = LabelService(library.database, search, jobs)
+        tasks.register(AUTO_TAGS, labels.run)
+        saved, webhooks = open_saved_searches(settings, library)
         service = Service(
             settings=settings,
             metrics=metrics,
@@ -164,6 +182,10 @@ def open_service(settings: Settings) -> Service:
             long_tasks=long_tasks,
             search=search,
             duplicates=duplicates,
+            labels=labels,
+            saved_searches=saved,
+            arrivals=ArrivalLoop(library.database, search, labels, saved.wake_webhooks),
+            webhooks=webhooks,
             source_policy=source_policy,
             api_keys=ApiKeyService(library.database),
             idempotency=IdempotencyStore(library.database),
@@ -176,3 +198,10 @@ def open_service(settings: Settings) -> Service:
         service.tasks.register(EVALUATE, EvaluationTask(library.database, pool, search, source_policy).run)
         opened.pop_all()
     return service
+
+
+def open_saved_searches(settings: Settings, library: Library) -> tuple[SavedSearchService, WebhookLoop | None]:
+    """The saved searches, and what sends their webhooks; None where the operator does not allow these."""
+    poster = open_poster(settings, SECONDS)
+    webhooks = None if poster is None else WebhookLoop(library.database, poster)
+    return SavedSearchService(library.database, poster, webhooks.wake if webhooks else None), webhooks

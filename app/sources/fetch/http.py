@@ -233,20 +233,18 @@ class HttpFetcher:
             backend = GuardedBackend(self._policy, deadline, self._lookups, self._resolve, self._network)
             with (
                 httpcore.ConnectionPool(ssl_context=self._tls, network_backend=backend) as pool,
-                pool.stream(
-                    "GET", _to_httpcore(url), headers=_headers(url, request.etag, self._user_agent)
-                ) as response,
+                pool.stream("GET", to_httpcore(url), headers=_headers(url, request.etag, self._user_agent)) as response,
             ):
                 if response.status not in REDIRECT_STATUSES:
                     return self._read(request, response)
-                url = _resolve_redirect(url, _get_header(response, b"location"))
+                url = _resolve_redirect(url, get_header(response, b"location"))
         raise UrlUnreachable(f"it redirects more than {MAX_REDIRECTS} times")
 
     def _read(self, request: FetchRequest, response: httpcore.Response) -> FetchResult:
         if response.status == 304 and request.etag is not None:
             return FetchResult(request, request.etag, unchanged=True)
         if response.status in BUSY_STATUSES:
-            seconds = _parse_retry_after(_get_header(response, b"retry-after"))
+            seconds = parse_retry_after(get_header(response, b"retry-after"))
             asks = f", and asks to wait {seconds:.0f} s" if seconds else ""
             raise ServerBusy(f"the server is busy: it answered {response.status}{asks}", seconds)
         if response.status in (401, 403):
@@ -255,11 +253,11 @@ class HttpFetcher:
             )
         if response.status != 200:
             raise UrlUnreachable(f"the server answered {response.status}")
-        if _get_header(response, b"content-encoding") not in (None, "identity"):
+        if get_header(response, b"content-encoding") not in (None, "identity"):
             raise UrlUnreachable("the server sends it compressed, against the request")
         stream: Callable[[], Iterator[bytes]] = response.iter_stream
         write_limited(request.path, stream(), self._limits.bytes)
-        return FetchResult(request, _get_header(response, b"etag"))
+        return FetchResult(request, get_header(response, b"etag"))
 
 
 def parse_url(text: str) -> httpx.URL:
@@ -311,7 +309,7 @@ def _take_startable(waiting: deque[_Task], room: int, results: dict[int, FetchRe
             yield task
 
 
-def _parse_retry_after(text: str | None) -> float:
+def parse_retry_after(text: str | None) -> float:
     """Seconds by a `Retry-After`, which is a number or a date; 0 for none."""
     if text is None:
         return 0.0
@@ -339,7 +337,7 @@ def _resolve_redirect(url: httpx.URL, location: str | None) -> httpx.URL:
     return target
 
 
-def _to_httpcore(url: httpx.URL) -> httpcore.URL:
+def to_httpcore(url: httpx.URL) -> httpcore.URL:
     return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
 
 
@@ -354,7 +352,7 @@ def _headers(url: httpx.URL, etag: str | None, user_agent: str) -> list[tuple[by
     return [*headers, (b"If-None-Match", etag.encode("latin-1"))] if etag else headers
 
 
-def _get_header(response: httpcore.Response, name: bytes) -> str | None:
+def get_header(response: httpcore.Response, name: bytes) -> str | None:
     for key, value in response.headers:
         if key.lower() == name:
             return value.decode("latin-1")

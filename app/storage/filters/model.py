@@ -13,7 +13,19 @@ from app.storage.sql import Clause
 
 FIELDS: Mapping[Target, tuple[str, ...]] = {
     "images": (
-        *("id", "tags", "caption", "source", "format", "width", "height", "bytes", "animated", "created_at"),
+        *(
+            "id",
+            "tags",
+            "auto_tags",
+            "caption",
+            "source",
+            "format",
+            "width",
+            "height",
+            "bytes",
+            "animated",
+            "created_at",
+        ),
         *("job_id", "metadata"),
     ),
     "texts": ("id", "text", "created_at", "metadata"),
@@ -30,7 +42,7 @@ class Field:
     @property
     def is_json(self) -> bool:
         """Whether the column holds JSON, so that a row may have several values."""
-        return self.name in ("tags", "metadata")
+        return self.name in ("tags", "auto_tags", "metadata")
 
 
 @dataclass(frozen=True, slots=True)

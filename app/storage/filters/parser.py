@@ -302,7 +302,7 @@ class Condition(KeyOnly):
 
 
 class TextCondition(Condition):
-    key: Literal["id", "caption", "source", "job_id", "text", "tags"]
+    key: Literal["id", "caption", "source", "job_id", "text", "tags", "auto_tags"]
     match: TextMatch = OMITTED
 
 

@@ -27,7 +27,7 @@ MAX_CHARS = 256  # of a text that are compared; a longer text is no value of a f
 NAMES: Mapping[Use, Mapping[Target, tuple[str, ...]]] = {
     "order_by": {"images": ("score", "created_at", "width", "bytes"), "texts": ("score", "created_at")},
     "group_by": {"images": ("job_id", "day", "month"), "texts": ("day", "month")},
-    "facets": {"images": ("tags", "format", "year"), "texts": ("year",)},
+    "facets": {"images": ("tags", "auto_tags", "format", "year"), "texts": ("year",)},
 }
 UNKNOWN_SO_FAR = ("taken_at", "camera", "video_id")  # no version has read them from pictures so far
 NO_VALUE = 3  # the rank of what has none
@@ -46,9 +46,9 @@ ENTRY = (
 )
 NEWER = "row.collection = ? AND row.key > ?"
 THESE = "row.collection = ? AND row.key IN (SELECT value FROM json_each(?))"
-EACH_TAG = Clause(", json_each(row.tags) AS each")
+EACH = {"tags": Clause(", json_each(row.tags) AS each"), "auto_tags": Clause(", json_each(row.auto_tags) AS each")}
 YEAR, FORMAT, TAG = Clause("CAST(substr(row.created_at, 1, 4) AS INTEGER)"), Clause("row.format"), Clause("each.atom")
-COUNTED = {"year": YEAR, "format": FORMAT, "tags": TAG}
+COUNTED = {"year": YEAR, "format": FORMAT, "tags": TAG, "auto_tags": TAG}
 FLAGS: Mapping[str, Value] = {"true": True, "false": False}
 
 
@@ -182,7 +182,7 @@ def select_values(
         rows += Clause(" AND length(each.atom) <= ?) AND ", MAX_CHARS)
         value = Clause("each.atom, each.type")
     else:
-        rows += (EACH_TAG if field.name == "tags" else EMPTY) + Clause(" WHERE ")
+        rows += EACH.get(field.name, EMPTY) + Clause(" WHERE ")
         value = COUNTED[field.name] + Clause(", ''")
     rows += Clause(NEWER, label, after) if keys is None else Clause(THESE, label, to_json(list(keys)))
     with time_limit(c):

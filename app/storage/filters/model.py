@@ -13,20 +13,19 @@ from app.storage.sql import Clause
 
 FIELDS: Mapping[Target, tuple[str, ...]] = {
     "images": (
+        *("id", "tags", "caption", "source", "format", "width", "height", "bytes", "animated", "created_at"),
         *(
-            "id",
-            "tags",
+            "job_id",
+            "taken_at",
+            "camera",
+            "lens",
+            "ocr_text",
+            "generated_caption",
+            "video_id",
+            "t_ms",
             "auto_tags",
-            "caption",
-            "source",
-            "format",
-            "width",
-            "height",
-            "bytes",
-            "animated",
-            "created_at",
+            "metadata",
         ),
-        *("job_id", "metadata"),
     ),
     "texts": ("id", "text", "created_at", "metadata"),
 }

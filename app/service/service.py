@@ -164,11 +164,9 @@ def open_service(settings: Settings) -> Service:
         long_tasks = TaskRunner(library.database, lambda: search.loaded is not None, long=True)
         long_tasks.register(REEMBED, changer.run)
         tasks = TaskRunner(library.database, lambda: search.loaded is not None)
-        duplicates = DuplicateService(library, jobs, pool, search)
-        tasks.register(DUPLICATES, duplicates.scan)
-        labels = LabelService(library.database, search, jobs)
-        tasks.register(AUTO_TAGS, labels.run)
+        tasks.register(DUPLICATES, (duplicates := DuplicateService(library, jobs, pool, search)).scan)
         saved, webhooks = open_saved_searches(settings, library)
+        labels, arrivals = open_arrivals(library, search, tasks, saved)
         service = Service(
             settings=settings,
             metrics=metrics,
@@ -184,7 +182,7 @@ def open_service(settings: Settings) -> Service:
             duplicates=duplicates,
             labels=labels,
             saved_searches=saved,
-            arrivals=ArrivalLoop(library.database, search, labels, saved.wake_webhooks),
+            arrivals=arrivals,
             webhooks=webhooks,
             source_policy=source_policy,
             api_keys=ApiKeyService(library.database),
@@ -205,3 +203,12 @@ def open_saved_searches(settings: Settings, library: Library) -> tuple[SavedSear
     poster = open_poster(settings, SECONDS)
     webhooks = None if poster is None else WebhookLoop(library.database, poster)
     return SavedSearchService(library.database, poster, webhooks.wake if webhooks else None), webhooks
+
+
+def open_arrivals(
+    library: Library, search: SearchService, tasks: TaskRunner, saved: SavedSearchService
+) -> tuple[LabelService, ArrivalLoop]:
+    """The labels, and what is done with new pictures."""
+    labels = LabelService(library.database, search, JobService(library))
+    tasks.register(AUTO_TAGS, labels.run)
+    return labels, ArrivalLoop(library.database, search, labels, saved.wake_webhooks)

@@ -314,7 +314,7 @@ async def follow_saved_search(
         str | None, Header(pattern=r"^[0-9]{1,18}$", description="Begin after this match.")
     ] = None,
 ) -> AsyncIterator[ServerSentEvent]:
-    """Follow a saved search as server-sent events: a `match` for each new picture that it finds, until you end it.
+    """Follow a saved search as server-sent events: a `match` for each new picture that it finds.
 
     The id of an event is the number of the match: a client that comes back with `Last-Event-ID` misses none.
     """

@@ -28,7 +28,7 @@ def put(server: RunningServer, *labels: str | dict[str, Any], **more: Any) -> An
 
 
 def upload(server: RunningServer, colour: str) -> str:
-    answer = server.upload(make_picture(colour), **INTO)
+    answer = server.upload(make_picture(colour), collection="colours")
     assert answer.status_code == 200, answer.text
     return str(answer.json()["id"])
 

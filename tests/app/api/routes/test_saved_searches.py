@@ -36,7 +36,7 @@ def save(server: RunningServer, query: dict[str, Any] = RED, **more: Any) -> dic
 
 
 def upload(server: RunningServer, colour: str) -> str:
-    answer = server.upload(make_picture(colour), **INTO)
+    answer = server.upload(make_picture(colour), collection="watched")
     assert answer.status_code == 200, answer.text
     return str(answer.json()["id"])
 
@@ -158,7 +158,7 @@ def test_a_key_that_only_searches_does_not_see_where_a_webhook_leads(guarded: Gu
 @pytest.mark.slow
 def test_a_kill_loses_no_match_and_no_message(tmp_path: Path) -> None:
     """The receiver takes nothing until the server was killed twice; then each picture comes once by number."""
-    settings = {"webhooks": True, "fetch_also": "127.0.0.1"}
+    settings: dict[str, Any] = {"webhooks": True, "fetch_also": "127.0.0.1"}
     with Receiver(503) as receiver:
         server = RunningServer(tmp_path / "data", **settings)
         server.http.post("/v1/collections", json={"name": "watched"})

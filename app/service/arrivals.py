@@ -9,6 +9,7 @@ nothing and leaves nothing out.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from app.storage.tables import collections, images, label_sets, saved_searches
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.3
+LOOK_SECONDS = 3.0  # between two looks without a commit: the collection may have been measured meanwhile
 PICTURES_AT_ONCE = 500  # of one collection, compared in one step
 MAX_PREPARED = 1_000  # queries that are kept with their vectors
 
@@ -67,14 +69,15 @@ class ArrivalLoop(BackgroundLoop):
         self._labels = labels
         self._on_match = on_match
         self._count_commits = database.watch_commits()
-        self._seen = -1
+        self._seen, self._looked_at = -1, 0.0
         self._prepared: dict[str, Prepared] = {}
         self._begun: set[tuple[str, int, Way]] = set()  # jobs that were begun since a model or a head was changed
 
     def _look(self) -> float:
-        commit = self._count_commits()
-        if commit == self._seen or self._search.loaded is None:
+        commit, now = self._count_commits(), time.monotonic()
+        if self._search.loaded is None or (commit == self._seen and now < self._looked_at + LOOK_SECONDS):
             return POLL_SECONDS
+        self._looked_at = now
         searcher = self._search.loaded.searcher
         is_done = all([self._tag(searcher), self._compare(searcher)])
         self._seen = commit if is_done else -1

@@ -26,7 +26,7 @@ from app.api.dependencies import (
     merge_query,
     validate_collection,
 )
-from app.api.openapi import CollectionText
+from app.api.openapi import CollectionText, describe_field
 from app.api.routes.jobs import LOOK_SECONDS, JobEventsDep, count_stream
 from app.api.routes.search import parse_search
 from app.api.schemas import (
@@ -58,7 +58,7 @@ NOT_CALIBRATED = AnswerWarning(
     "match",
 )
 
-SavedSearchId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+SavedSearchId = Annotated[str, describe_field(pattern=r"^[0-9a-f]{16}$")]
 Name = Annotated[UnicodeText, Field(min_length=1, max_length=200)]
 MatchRule = Annotated[
     Literal["good"] | None, Field(description="good: where the verdict would be, beside or in place of a threshold.")

@@ -96,14 +96,15 @@ def read_events(server: RunningServer, id: str, count: int, after: str | None = 
     with httpx.Client(base_url=server.url, timeout=30, trust_env=False) as http:  # noqa: SIM117
         with http.stream("GET", f"{SAVED}/{id}/events", headers=headers) as response:
             assert response.status_code == 200
-            name = ""
+            fields: dict[str, str] = {}
             for line in response.iter_lines():
-                if line.startswith("id:"):
-                    name = line[3:].strip()
-                elif line.startswith("data:"):
-                    found.append((name, json.loads(line[5:])))
-                    name = ""
-                if len(found) == count and all(one for one, _ in found):
+                name, _, value = line.partition(": ")
+                if name:
+                    fields[name] = value
+                elif "data" in fields:
+                    found.append((fields["id"], json.loads(fields["data"])))
+                    fields = {}
+                if len(found) == count:
                     return found
     return found
 

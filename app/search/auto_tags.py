@@ -63,12 +63,14 @@ class Tagger:
         return np.asarray(odds / odds.sum(axis=1, keepdims=True), np.float64)
 
 
-def open_tagger(searcher: Searcher, collection: str, labels: Sequence[Label]) -> Tagger | None:
+def open_tagger(
+    searcher: Searcher, collection: str, labels: Sequence[Label], judge: PairJudge | None = None
+) -> Tagger | None:
     """Encode the labels of a collection; None while it is not known yet how near its pictures are to texts.
 
     Raises NotFound, Busy.
     """
-    judge = searcher.zero_shot.open_judge(collection)
+    judge = judge or searcher.zero_shot.open_judge(collection)
     head = searcher.heads.get(collection)
     if judge.profile is UNKNOWN:
         return None

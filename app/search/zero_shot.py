@@ -10,7 +10,7 @@ import numpy as np
 
 from app.core.types import AnswerWarning
 from app.encoder.protocol import Embeddings, Encoder
-from app.search.collection_profile import CollectionProfiles, Profile, Use
+from app.search.collection_profile import UNKNOWN, CollectionProfiles, Profile, Use
 from app.search.heads import HeadCache
 from app.search.query_encoder import QueryEncoder, QueryPart
 from app.search.verdict import Floats, sigmoid
@@ -104,10 +104,16 @@ class ZeroShot:
         found = [None] * len(words) if shares is None else shares[0].tolist()
         return list(zip(scores.tolist(), found, strict=True))
 
-    def open_judge(self, collection: str) -> PairJudge:
-        """What judges pairs now; it does not wait for the collection to be measured. Raises NotFound."""
+    def open_judge(self, collection: str, growth: int = 1) -> PairJudge:
+        """What judges pairs now; it does not wait for the collection to be measured. Raises NotFound.
+
+        A collection that has grown less than `growth` times is not measured again on this account.
+        """
+        head = self._heads.get(collection)
         with self._use(collection, "images") as index:
-            profile = self._profiles.get(collection, index.ntotal, self._heads.get(collection))
+            profile = self._profiles.get(collection, 0, head)
+            if profile is UNKNOWN or index.ntotal >= growth * profile.size:
+                profile = self._profiles.get(collection, index.ntotal, head)
         return PairJudge(self._encoder.temperature, self._encoder.logit_bias, profile)
 
     def _encode_for_pictures(self, collection: str, words: Sequence[str]) -> Embeddings:

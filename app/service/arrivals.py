@@ -28,10 +28,10 @@ from app.search.collection_profile import UNKNOWN, Profile
 from app.search.query import PreparedQuery
 from app.search.saved_query import GOOD, find_matches, read_query
 from app.search.searcher import Searcher
-from app.service.labels import LabelService, Way, read_page, tag_page, way_of, write_tags
+from app.service.labels import GROWTH, LabelService, Way, read_page, tag_page, way_of, write_tags
 from app.service.search_service import SearchService
 from app.storage.database import Database
-from app.storage.tables import collections, images, label_sets, saved_searches
+from app.storage.tables import images, label_sets, saved_searches
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class ArrivalLoop(BackgroundLoop):
     def _tag(self, searcher: Searcher) -> bool:
         """Tag some new pictures of each collection that has labels; whether nothing is left."""
         is_done = True
-        for name, held in self._database.read(partial(list_label_sets, space=searcher.space.fingerprint)):
+        for name, held in self._database.read(partial(label_sets.list_in_space, space=searcher.space.fingerprint)):
             with suppress(NotFound):  # the collection was deleted meanwhile
                 is_done &= self._tag_collection(searcher, name, held)
             if self.is_closing():
@@ -97,7 +97,7 @@ class ArrivalLoop(BackgroundLoop):
         page = self._database.read(partial(read_page, label=held.label, seq=held.seq, space=None))
         if not page and held.applied is None:
             return True
-        tagger = self._labels.open(name, held, searcher)
+        tagger = self._labels.open(name, held, searcher, GROWTH if page else 1)
         if tagger is None:  # until the collection is measured
             self.pause(POLL_SECONDS)
             return False
@@ -131,7 +131,7 @@ class ArrivalLoop(BackgroundLoop):
 
     def _compare(self, searcher: Searcher) -> bool:
         """Compare some new pictures of each collection with its saved searches; whether nothing is left."""
-        behind = self._database.read(partial(list_behind, space=searcher.space.fingerprint))
+        behind = self._database.read(partial(saved_searches.list_behind, space=searcher.space.fingerprint))
         groups: dict[tuple[str, int], list[SavedSearch]] = {}
         for search in behind:
             groups.setdefault((search.label, search.seq), []).append(search)
@@ -148,7 +148,7 @@ class ArrivalLoop(BackgroundLoop):
         """Compare these pictures with the searches of a collection; False if one of them has to wait."""
         profile = Profile()
         if any(search.match == GOOD for search in searches):
-            profile = searcher.zero_shot.open_judge(searches[0].collection).profile
+            profile = searcher.zero_shot.open_judge(searches[0].collection, GROWTH).profile
         results: list[tuple[SavedSearch, list[NewMatch], str | None]] = []
         for search in searches:
             if search.match == GOOD and profile is UNKNOWN:
@@ -204,22 +204,6 @@ class ArrivalLoop(BackgroundLoop):
         while len(self._prepared) > MAX_PREPARED:
             del self._prepared[next(iter(self._prepared))]
         return kept[1]
-
-
-def list_label_sets(c: apsw.Connection, space: str) -> list[tuple[str, LabelSet]]:
-    """The labels of each collection whose vectors are of this space, with its name."""
-    found = []
-    for one in collections.list_all(c):
-        held = label_sets.get_of_label(c, one.label) if one.space == space else None
-        if held is not None and held.labels:
-            found.append((one.name, held))
-    return found
-
-
-def list_behind(c: apsw.Connection, space: str) -> list[SavedSearch]:
-    """The saved searches that have pictures before them, in collections whose vectors are of this space."""
-    labels = {one.label for one in collections.list_all(c) if one.space == space}
-    return [search for search in saved_searches.list_behind(c) if search.label in labels]
 
 
 def read_arrivals(c: apsw.Connection, label: str, seq: int, space: str) -> _Arrivals | None:

@@ -32,6 +32,7 @@ KIND = "auto_tags"  # of the job
 PICTURES_AT_ONCE = 500  # tagged in one commit
 PATIENCE_SECONDS = 600.0  # for the collection to be measured
 POLL_SECONDS = 0.2
+GROWTH = 16  # of a collection, after which it is measured again while its pictures come, or are tagged
 MAX_TAGGERS = 16  # collections whose labels are kept as vectors
 
 # How all pictures of a collection are tagged: space, head, basis.
@@ -100,21 +101,25 @@ class LabelService:
 
         return self._database.write(work)
 
-    def open(self, collection: str, held: LabelSet, searcher: Searcher) -> Tagger | None:
-        """The labels as vectors; None while the collection is not measured yet. Raises NotFound, Busy."""
+    def open(self, collection: str, held: LabelSet, searcher: Searcher, growth: int = 1) -> Tagger | None:
+        """The labels as vectors; None while the collection is not measured yet. Raises NotFound, Busy.
+
+        `growth` is that of `ZeroShot.open_judge`.
+        """
+        judge = searcher.zero_shot.open_judge(collection, growth)
         head = searcher.heads.get(collection)
         same = (held.revision, searcher.space.fingerprint, head.id if head else None)
         with self._lock:
             cached = self._taggers.get(held.label)
         if cached is not None and (cached[0], cached[1].space, cached[1].head) == same:
-            tagger, judge = cached[1], searcher.zero_shot.open_judge(collection)
+            tagger = cached[1]
             if judge.profile is UNKNOWN:
                 return None
             if judge.profile is tagger.judge.profile:
                 return tagger
             if judge.profile.templates == tagger.judge.profile.templates:
                 return self._keep(held, replace(tagger, judge=judge))
-        opened = open_tagger(searcher, collection, held.labels)
+        opened = open_tagger(searcher, collection, held.labels, judge)
         return None if opened is None else self._keep(held, opened)
 
     def _keep(self, held: LabelSet, tagger: Tagger) -> Tagger:
@@ -164,7 +169,7 @@ class LabelService:
         context.report(0, total)
         while page := self._database.read(partial(read_page, label=held.label, seq=seq, space=space)):
             if tagger is not None:
-                now = self.open(context.collection, held, self._search.model.searcher)
+                now = self.open(context.collection, held, self._search.model.searcher, GROWTH)
                 if now is None or way_of(now) != way_of(tagger):
                     return None
                 tagger = now

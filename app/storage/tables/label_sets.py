@@ -39,6 +39,13 @@ def get_of_label(c: apsw.Connection, label: str) -> LabelSet | None:
     return from_row(row) if row else None
 
 
+def list_in_space(c: apsw.Connection, space: str) -> list[tuple[str, LabelSet]]:
+    """The labels of each collection whose vectors are of this space, with its name."""
+    sql = "SELECT name, s.collection, labels, revision, seq, applied, updated_at FROM label_sets s"
+    sql += " JOIN collections ON label = s.collection WHERE name IS NOT NULL AND space = ? AND labels <> '[]'"
+    return [(row[0], from_row(row[1:])) for row in fetch_all(c, sql, (space,))]
+
+
 def save(c: apsw.Connection, label: str, labels: Sequence[Label]) -> None:
     """Replace the labels of a collection; pictures that are ready now are left to the job that applies them."""
     written = json.dumps([asdict(one) for one in labels], ensure_ascii=False)

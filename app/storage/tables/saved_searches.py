@@ -57,9 +57,10 @@ def list_all(c: apsw.Connection, collection: str | None = None) -> list[SavedSea
     return [from_row(row) for row in fetch_all(c, sql, (collection,))]
 
 
-def list_behind(c: apsw.Connection) -> list[SavedSearch]:
-    """Those that were not compared with every ready picture of their collection yet."""
-    return [from_row(row) for row in fetch_all(c, COLUMNS + "WHERE " + BEHIND)]
+def list_behind(c: apsw.Connection, space: str) -> list[SavedSearch]:
+    """Those of collections of this space that were not compared with every ready picture yet."""
+    sql = COLUMNS + "WHERE " + BEHIND + " AND collection IN (SELECT label FROM collections WHERE name IS NOT NULL"
+    return [from_row(row) for row in fetch_all(c, sql + " AND space = ?)", (space,))]
 
 
 def count_of_collection(c: apsw.Connection, label: str) -> int:

@@ -85,7 +85,7 @@ function showForm() {
   const name = make("input", { type: "text", maxLength: 200, required: true, dir: "auto", value: query.q });
   const nearest = hits.slice(0, NEAREST).at(-1)?.score;
   const value = isWords || nearest === undefined ? "" : nearest.toFixed(2);
-  const least = make("input", { type: "number", min: -1, max: 1, step: 0.01, required: !isWords, value });
+  const least = make("input", { type: "text", inputMode: "decimal", pattern: "-?[01]?([.]\\d+)?", required: !isWords, value });
   least.placeholder = isWords ? translate("saved_good") : "";
   const submit = async () => {
     await saveSearch(query, name.value.trim(), least.value === "" ? null : Number(least.value));

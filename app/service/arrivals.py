@@ -160,7 +160,8 @@ class ArrivalLoop(BackgroundLoop):
             for search, found, error in results:
                 if saved_searches.advance(c, search, arrivals.last, error):
                     news += saved_searches.add_matches(c, search, found)
-                    saved_searches.forget_old_matches(c, search.id)
+                    if found:
+                        saved_searches.forget_old_matches(c, search.id)
             return news
 
         if self._database.write(write):

@@ -55,6 +55,7 @@ export const CHINESE = {
   evaluation_pictures: "图片找到说明",
   evaluation_between: "95 % 置信区间：{low} 至 {high}",
   evaluation_misses: "排名最靠后的：应找到的图片，以及排在第一的图片",
+  task_auto_tags: "按标签自动标记图片",
   task_teach: "学习图片说明",
   teaching: "用我的说明改进搜索",
   teaching_note: "从图片说明中学习本图库用词的含义。其中四分之一留作检验，用来测量效果。图片不会改变，也可以随时撤销。",

@@ -55,6 +55,7 @@ export const ENGLISH = {
   evaluation_pictures: "Pictures that find their caption",
   evaluation_between: "95 % sure: between {low} and {high}",
   evaluation_misses: "Found last: the picture that is meant, and the one found first",
+  task_auto_tags: "Tagging pictures by labels",
   task_teach: "Learning from captions",
   teaching: "Improve with my captions",
   teaching_note: "Learns from the captions what words mean in this collection. A quarter of them is kept apart, to measure what it brings. No picture changes, and you can undo it.",

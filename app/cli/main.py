@@ -583,7 +583,7 @@ def labels(ctx: click.Context, /, as_json: bool, **given: Any) -> None:
 
 @labels.command("set")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--threshold", type=float, help="The probability from which a picture gets a label (0.5).")
+@click.option("--threshold", type=float, help="The probability from which a picture gets a label (0.3).")
 @setting_options(*CLIENT_OPTIONS, "collection")
 @click.pass_obj
 def set_labels(before: dict[str, Any], /, file: Path, threshold: float | None, **given: Any) -> None:

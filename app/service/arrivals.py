@@ -20,7 +20,7 @@ import numpy as np
 
 from app.core.background import BackgroundLoop
 from app.core.backoff import Backoff
-from app.core.errors import InProgress, NotFound, SightlineError
+from app.core.errors import InProgress, NotFound, SightlineError, Timeout
 from app.core.types import LabelSet, NewMatch, SavedSearch
 from app.encoder.protocol import Embeddings
 from app.search.auto_tags import Tagger
@@ -79,7 +79,11 @@ class ArrivalLoop(BackgroundLoop):
             return POLL_SECONDS
         self._looked_at = now
         searcher = self._search.loaded.searcher
-        is_done = all([self._tag(searcher), self._compare(searcher)])
+        try:
+            is_done = self._tag(searcher)
+        finally:  # what fails for labels is no reason to find nothing
+            is_compared = self._compare(searcher)
+        is_done &= is_compared
         self._seen = commit if is_done else -1
         return POLL_SECONDS if is_done else 0.0
 
@@ -95,12 +99,12 @@ class ArrivalLoop(BackgroundLoop):
 
     def _tag_collection(self, searcher: Searcher, name: str, held: LabelSet) -> bool:
         page = self._database.read(partial(read_page, label=held.label, seq=held.seq, space=None))
-        if not page and held.applied is None:
+        if not page and not self._may_differ(searcher, name, held):
             return True
         tagger = self._labels.open(name, held, searcher, GROWTH if page else 1)
         if tagger is None:  # until the collection is measured
-            self.pause(POLL_SECONDS)
-            return False
+            self.pause(POLL_SECONDS if page else 0.0)
+            return not page
         self._apply_again(name, held, tagger)
         page = self._database.read(partial(read_page, label=held.label, seq=held.seq, space=tagger.space))
         if not page:
@@ -113,6 +117,15 @@ class ArrivalLoop(BackgroundLoop):
 
         self._database.write(write)
         return len(page) < PICTURES_AT_ONCE
+
+    def _may_differ(self, searcher: Searcher, name: str, held: LabelSet) -> bool:
+        """Whether new pictures may be tagged in another way than those that are there. Opens no index."""
+        said = held.applied
+        if said is None or said["revision"] != held.revision or said["basis"] is None:
+            return False
+        head = searcher.heads.get(name)
+        is_same = (said["space"], said["head"]) == (searcher.space.fingerprint, head.id if head else None)
+        return not is_same or self._labels.is_open(held)
 
     def _apply_again(self, name: str, held: LabelSet, tagger: Tagger) -> None:
         """Begin a job, once, where what is there was tagged by another model, head or basis of probabilities."""
@@ -189,7 +202,7 @@ class ArrivalLoop(BackgroundLoop):
             )
             return search, self._database.read(compare), None
         except SightlineError as error:
-            if error.retryable:
+            if error.retryable and not isinstance(error, Timeout):
                 raise
             log.warning("a saved search cannot be compared: %s", error.detail, extra={"saved_search": search.id})
             return search, [], error.detail

@@ -122,6 +122,12 @@ class LabelService:
         opened = open_tagger(searcher, collection, held.labels, judge)
         return None if opened is None else self._keep(held, opened)
 
+    def is_open(self, held: LabelSet) -> bool:
+        """Whether these labels were compared with pictures since the start."""
+        with self._lock:
+            cached = self._taggers.get(held.label)
+        return cached is not None and cached[0] == held.revision
+
     def _keep(self, held: LabelSet, tagger: Tagger) -> Tagger:
         with self._lock:
             self._taggers.pop(held.label, None)

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.3
 LOOK_SECONDS = 3.0  # between two looks without a commit: the collection may have been measured meanwhile
+QUIET_SECONDS = 5.0  # without a new picture, after which a collection that has doubled is measured again
 PICTURES_AT_ONCE = 500  # of one collection, compared in one step
 MAX_PREPARED = 1_000  # queries that are kept with their vectors
 
@@ -71,6 +72,7 @@ class ArrivalLoop(BackgroundLoop):
         self._count_commits = database.watch_commits()
         self._seen, self._looked_at = -1, 0.0
         self._prepared: dict[str, Prepared] = {}
+        self._arrived_at: dict[str, float] = {}  # by label: when new pictures were last seen
         self._begun: set[tuple[str, int, Way]] = set()  # jobs that were begun since a model or a head was changed
 
     def _look(self) -> float:
@@ -101,7 +103,11 @@ class ArrivalLoop(BackgroundLoop):
         page = self._database.read(partial(read_page, label=held.label, seq=held.seq, space=None))
         if not page and not self._may_differ(searcher, name, held):
             return True
-        tagger = self._labels.open(name, held, searcher, GROWTH if page else 1)
+        now = time.monotonic()
+        if page:
+            self._arrived_at[held.label] = now
+        is_quiet = now - self._arrived_at.get(held.label, -QUIET_SECONDS) >= QUIET_SECONDS
+        tagger = self._labels.open(name, held, searcher, 1 if is_quiet else GROWTH)
         if tagger is None:  # until the collection is measured
             self.pause(POLL_SECONDS if page else 0.0)
             return not page

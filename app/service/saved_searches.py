@@ -1,4 +1,4 @@
-"""Saved searches: kept, counted, listed and told apart by what somebody has seen of them.
+"""Saved searches: kept, counted and listed, with what nobody has seen of them.
 
 `app.service.arrivals` compares new pictures with them; `app.service.webhooks` sends what they find.
 """

@@ -169,11 +169,14 @@ class MatchedOut(BaseModel):
 
     @classmethod
     def of(cls, match: Match, image: Image, seen: int) -> Self:
-        is_new = match.is_new and match.n > seen
         matched: Any = list(match.matched)
-        told = (match.score, matched, match.matched_at)
         return cls(
-            n=match.n, is_new=is_new, score=told[0], matched=told[1], matched_at=told[2], image=ImageOut.of(image)
+            n=match.n,
+            is_new=match.is_new and match.n > seen,
+            score=match.score,
+            matched=matched,
+            matched_at=match.matched_at,
+            image=ImageOut.of(image),
         )
 
 

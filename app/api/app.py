@@ -34,8 +34,10 @@ from app.api.routes import (
     images,
     ingest,
     jobs,
+    labels,
     questions,
     reembed,
+    saved_searches,
     search,
     session,
     system,
@@ -109,20 +111,9 @@ def add_routes(app: FastAPI) -> None:
         app.include_router(router)
     for router in (search.pictures, search.queries, ingest.sources, camera_data.router):
         app.include_router(router)
-    for module in (
-        images,
-        jobs,
-        questions,
-        evaluations,
-        demo,
-        duplicates,
-        enrichments,
-        texts,
-        collections,
-        heads,
-        reembed,
-        session,
-    ):
+    for module in (images, jobs, questions, saved_searches, evaluations, demo, duplicates, enrichments, texts):
+        app.include_router(module.router)
+    for module in (collections, labels, heads, reembed, session):
         app.include_router(module.router)
 
 

@@ -31,8 +31,10 @@ from app.service.duplicates import DuplicateService
 from app.service.enrichment import EnrichmentService
 from app.service.heads import HeadService
 from app.service.image_waiter import ImageWaiter
+from app.service.labels import LabelService
 from app.service.maintenance import CollectionDeleter
 from app.service.questions import QuestionService
+from app.service.saved_searches import SavedSearchService
 from app.service.search_service import SearchService
 from app.service.service import Service
 from app.sources.base import SourcePolicy
@@ -89,6 +91,8 @@ CameraDataDep = Annotated[CameraDataReader, get_part(lambda service: service.cam
 DuplicatesDep = Annotated[DuplicateService, get_part(lambda service: service.duplicates)]
 EnrichmentDep = Annotated[EnrichmentService, get_part(lambda service: service.enrichment)]
 HeadsDep = Annotated[HeadService, get_part(lambda service: service.heads)]
+LabelsDep = Annotated[LabelService, get_part(lambda service: service.labels)]
+SavedSearchesDep = Annotated[SavedSearchService, get_part(lambda service: service.saved_searches)]
 SearchDep = Annotated[SearchService, get_part(lambda service: service.search)]
 QuestionsDep = Annotated[QuestionService, get_part(lambda service: service.questions)]
 SourcePolicyDep = Annotated[SourcePolicy, get_part(lambda service: service.source_policy)]

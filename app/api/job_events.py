@@ -1,4 +1,4 @@
-"""Event streams of jobs: one poller for each job that is followed, and a limit on streams."""
+"""Event streams of jobs and saved searches: one poller for each that is followed, and a limit on streams."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from app.api.concurrency import ThreadPools
 from app.api.schemas import JobOut
@@ -18,16 +19,16 @@ SHARE = 4  # one caller may have a quarter of the streams
 
 
 class _Poller:
-    """Reads one job until it ends or nobody follows it; wakes the followers when it has changed."""
+    """Reads one value until it ends or nobody follows it; wakes the followers when it has changed."""
 
     def __init__(self) -> None:
         self.followers = 0
-        self.now: JobOut | None = None
+        self.now: Any = None
         self.has_ended = False
         self.changed = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
 
-    def publish(self, now: JobOut | None) -> None:
+    def publish(self, now: Any) -> None:
         if now != self.now or self.has_ended:
             self.now = now
             self.changed.set()
@@ -49,9 +50,9 @@ class JobEvents:
     def count(self, caller: str) -> Iterator[None]:
         """Count a stream while it lasts. Raises RateLimited, Overloaded."""
         if self._streams[caller] >= self._share:
-            raise RateLimited(f"this caller follows {self._share} jobs already; that is the limit at once")
+            raise RateLimited(f"this caller reads {self._share} event streams already; that is the limit at once")
         if self._streams.total() >= self._most:
-            raise Overloaded(f"{self._most} jobs are followed already; that is the limit at once")
+            raise Overloaded(f"{self._most} event streams are read already; that is the limit at once")
         self._streams[caller] += 1
         try:
             yield
@@ -59,14 +60,30 @@ class JobEvents:
             self._streams[caller] -= 1
             self._streams += Counter()  # without those who have none
 
-    async def follow(self, job: Job, patience: float) -> AsyncGenerator[JobOut | None]:
+    def follow(self, job: Job, patience: float) -> AsyncGenerator[JobOut | None]:
         """The job whenever it has changed, until it ends; None after `patience` seconds without a change."""
-        poller = self._pollers.get(job.id)
+
+        def read() -> tuple[JobOut, bool]:
+            now = self._read(job.id)
+            return JobOut.of(now), now.state not in RUNNING
+
+        return self._follow(f"job {job.id}", read, patience)
+
+    def follow_value(self, name: str, read: Callable[[], int], patience: float) -> AsyncGenerator[int | None]:
+        """The number that `read` returns whenever it has changed, until that raises a SightlineError; None as above.
+
+        Streams of the same name share one poller.
+        """
+        return self._follow(name, lambda: (read(), False), patience)
+
+    async def _follow(self, name: str, read: Callable[[], tuple[Any, bool]], patience: float) -> AsyncGenerator[Any]:
+        """What `read` returns whenever it has changed; its second value says whether it is the last."""
+        poller = self._pollers.get(name)
         if poller is None:
-            poller = self._pollers[job.id] = _Poller()
-            poller.task = asyncio.create_task(self._poll(poller, job.id))
+            poller = self._pollers[name] = _Poller()
+            poller.task = asyncio.create_task(self._poll(poller, name, read))
         poller.followers += 1
-        sent: JobOut | None = None
+        sent: Any = None
         try:
             while True:
                 changed = poller.changed
@@ -83,25 +100,25 @@ class JobEvents:
         finally:
             poller.followers -= 1
             if not poller.followers and poller.task is not None:
-                self._forget(poller, job.id)
+                self._forget(poller, name)
                 poller.task.cancel()
 
-    async def _poll(self, poller: _Poller, id: str) -> None:
+    async def _poll(self, poller: _Poller, name: str, read: Callable[[], tuple[Any, bool]]) -> None:
         try:
             while True:
                 with suppress(Busy):  # the next look may be in time
-                    job = await self._threads.reads.run(self._read, id)
-                    poller.publish(JobOut.of(job))
-                    if job.state not in RUNNING:
+                    now, is_last = await self._threads.reads.run(read)
+                    poller.publish(now)
+                    if is_last:
                         return
                 await asyncio.sleep(POLL_SECONDS)
-        except SightlineError:  # the job was deleted, or cannot be read: the streams end
+        except SightlineError:  # what is followed was deleted, or cannot be read: the streams end
             return
         finally:
-            self._forget(poller, id)
+            self._forget(poller, name)
             poller.has_ended = True
             poller.publish(poller.now)
 
-    def _forget(self, poller: _Poller, id: str) -> None:
-        if self._pollers.get(id) is poller:
-            del self._pollers[id]
+    def _forget(self, poller: _Poller, name: str) -> None:
+        if self._pollers.get(name) is poller:
+            del self._pollers[name]

@@ -73,7 +73,18 @@ ROUTE_SCOPES = {
     "GET /v1/collections/{name}": SEARCH,
     "PATCH /v1/collections/{name}": ADMIN,
     "PUT /v1/collections/{name}/head": ADMIN,
+    "GET /v1/collections/{name}/labels": SEARCH,
+    "PUT /v1/collections/{name}/labels": ADMIN,
+    "DELETE /v1/collections/{name}/labels": ADMIN,
+    "POST /v1/collections/{name}/labels/apply": WRITE,
     "DELETE /v1/collections/{name}": ADMIN,
+    "GET /v1/saved-searches": SEARCH,
+    "POST /v1/saved-searches": WRITE,
+    "GET /v1/saved-searches/{id}": SEARCH,
+    "PATCH /v1/saved-searches/{id}": WRITE,
+    "DELETE /v1/saved-searches/{id}": WRITE,
+    "GET /v1/saved-searches/{id}/matches": SEARCH,
+    "GET /v1/saved-searches/{id}/events": SEARCH,
     "POST /v1/reembed": ADMIN,
 }
 # They concern all collections: not for a key that is bound to some.

@@ -206,6 +206,13 @@ class WarningOut(BaseModel):
         return cls(code=warning.code, detail=warning.detail, field=warning.field)
 
 
+class AutoTagOut(BaseModel):
+    """A tag that a label of the collection gave to a picture."""
+
+    tag: str
+    probability: float
+
+
 class LocationOut(BaseModel):
     """Where a picture was taken, in degrees (WGS 84)."""
 
@@ -248,6 +255,8 @@ class ImageOut(BaseModel):
     generated_caption: str | None = Field(None, description="What a model wrote about the picture.")
     video_id: str | None = Field(None, description="The video that it is a frame of.")
     t_ms: int | None = Field(None, description="Where the frame is in its video, in milliseconds.")
+    auto_tags: list[AutoTagOut] = Field(description="What the labels of its collection say of it, the likeliest first.")
+    rejected_tags: list[str] = Field(description="Auto-tags that a person took off, for good.")
     duplicate: bool = False
     vector: list[float] | None = Field(
         None, exclude_if=is_none, description="Its vector, where a list was asked for vectors and it has one."
@@ -280,6 +289,8 @@ class ImageOut(BaseModel):
             generated_caption=image.generated_caption,
             video_id=image.video_id,
             t_ms=image.t_ms,
+            auto_tags=[AutoTagOut(tag=tag, probability=share) for tag, share in image.auto_tags.items()],
+            rejected_tags=list(image.rejected_tags),
             duplicate=duplicate,
             vector=vector,
         )
@@ -403,6 +414,7 @@ class ImagePatch(RequestModel):
     tags: Tags | None = None
     metadata: Metadata | None = None
     generated_caption: None = Field(None, description="null deletes what a model wrote; nothing else is taken.")
+    rejected_tags: Tags | None = Field(None, description="Auto-tags that the picture must not have.")
 
 
 class TextOut(BaseModel):

@@ -240,6 +240,19 @@ class Collection(Answer):
     space: Space | None
 
 
+class Label(Answer):
+    label: str
+    threshold: float
+    tagged: int
+
+
+class Labels(Answer):
+    labels: list[Label]
+    basis: str | None
+    job: str | None = None
+    warnings: list[Warned] = []
+
+
 class Collections(Answer):
     collections: list[Collection]
 

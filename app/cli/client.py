@@ -383,6 +383,23 @@ class Client:
             "PUT", f"/v1/collections/{quote(collection, safe='')}/head", answers.Collection, json={"head": head}
         )
 
+    @property
+    def _labels(self) -> str:
+        name = self._collection.get("collection", DEFAULT_COLLECTION)
+        return f"/v1/collections/{quote(name, safe='')}/labels"
+
+    def labels(self) -> dict[str, Any]:
+        """The labels of the collection."""
+        return self._call("GET", self._labels, answers.Labels)
+
+    def set_labels(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Replace the labels of the collection; the answer names the job that applies them."""
+        return self._call("PUT", self._labels, answers.Labels, json=dict(body))
+
+    def apply_labels(self) -> dict[str, Any]:
+        """Tag what is there again; returns the job."""
+        return self._call("POST", f"{self._labels}/apply", answers.Job, headers=new_key())
+
     def collections(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._call("GET", "/v1/collections", answers.Collections)["collections"]
         return found

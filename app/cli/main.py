@@ -634,6 +634,63 @@ def drop_collection(before: dict[str, Any], /, name: str, yes: bool, **given: An
         client.drop_collection(name)
 
 
+@main.group(
+    short_help="Tag pictures by labels, as they come.",
+    invoke_without_command=True,
+    epilog=examples(
+        "sightline labels                 show the labels, and how many pictures have each",
+        "sightline labels set labels.txt  replace them by those of a file, one a line",
+        "sightline labels apply           tag what is there again",
+    ),
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
+@setting_options(*CLIENT_OPTIONS, "collection")
+@click.pass_context
+def labels(ctx: click.Context, /, as_json: bool, **given: Any) -> None:
+    """Tag the pictures of a collection by labels: each gets those that fit it, marked as auto-tags.
+
+    A terminal shows a table; a pipe gets a line for each label: its name, its threshold and how many pictures have it,
+    with tabs between.
+    """
+    from app.cli.labels import show_labels
+
+    ctx.obj = given
+    if ctx.invoked_subcommand is None:
+        with open_client(given) as client:
+            found = client.labels()
+        if as_json:
+            print_json(found)
+        else:
+            show_labels(found, new_console())
+
+
+@labels.command("set")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--threshold", type=float, help="The probability from which a picture gets a label (0.3).")
+@setting_options(*CLIENT_OPTIONS, "collection")
+@click.pass_obj
+def set_labels(before: dict[str, Any], /, file: Path, threshold: float | None, **given: Any) -> None:
+    """Replace the labels by those of FILE, one a line, or JSON as PUT /v1/collections/NAME/labels takes it.
+
+    The command waits until the pictures that are there are tagged. An empty file takes all labels and tags away.
+    """
+    from app.cli.labels import set_labels as run
+
+    with open_client(before | drop_missing(given)) as client:
+        run(client, file, threshold, new_console())
+
+
+@labels.command("apply")
+@setting_options(*CLIENT_OPTIONS, "collection")
+@click.pass_obj
+def apply_labels(before: dict[str, Any], /, **given: Any) -> None:
+    """Compare every picture with the labels again: after the collection has grown much, say."""
+    from app.cli.labels import apply_labels as run
+
+    with open_client(before | drop_missing(given)) as client:
+        run(client, new_console())
+
+
 @main.command(short_help="List the models that have a name here.")
 def models() -> None:
     """List the models that have a name here."""

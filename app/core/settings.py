@@ -257,6 +257,9 @@ class Settings(BaseSettings):
         "",
         description="Addresses and networks, separated by commas, that URLs may lead to although they are not public.",
     )
+    webhooks: bool = Field(
+        False, description="Send webhooks of saved searches, to public addresses and those of fetch_also only."
+    )
     fetch_seconds: float = Field(
         15.0, gt=0, description="Time limit for fetching one picture by URL or from a bucket, in seconds."
     )

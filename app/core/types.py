@@ -154,6 +154,8 @@ class Image:
     generated_caption: str | None = None
     video_id: str | None = None
     t_ms: int | None = None
+    auto_tags: Mapping[str, float] = field(default_factory=dict)  # with their probabilities, the likeliest first
+    rejected_tags: tuple[str, ...] = ()
 
     @property
     def description(self) -> Description:
@@ -279,6 +281,110 @@ class HeadInfo:
     figures: Mapping[str, Any]
     created_at: str
     is_used: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A tag, the texts that describe it, and the probability from which a picture gets it.
+
+    `templates` None leaves them to the server.
+    """
+
+    label: str
+    texts: tuple[str, ...]
+    threshold: float
+    templates: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSet:
+    """The labels of the collection `label`. Pictures up to log entry `seq` were compared with them.
+
+    `applied` says how what is there was last tagged as a whole: `revision`, `space`, `head`, `basis`, `at`.
+    """
+
+    label: str
+    labels: tuple[Label, ...]
+    revision: int
+    seq: int
+    applied: Mapping[str, Any] | None
+    updated_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """Where matches are sent. Those up to `sent` are delivered, those up to `sending` are in the message under way.
+
+    `next_at` is the wall time (seconds since 1970) of the next try.
+    """
+
+    url: str
+    secret: bytes = field(repr=False)
+    sent: int
+    sending: int | None
+    failures: int
+    next_at: float
+    last_error: str | None
+    disabled_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SavedSearch:
+    """A search of the collection `label` that is compared with each new picture. `query` is the body of a search.
+
+    `match`: "good" counts where the verdict would be good. Pictures that became ready up to log entry `seq` were
+    compared; those past `since` are news. `error` says why the search cannot be compared now.
+    """
+
+    id: str
+    label: str
+    collection: str
+    name: str
+    query: Mapping[str, Any]
+    match: str | None
+    revision: int
+    seq: int
+    since: int
+    seen: int
+    error: str | None
+    created_at: str
+    webhook: Webhook | None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A picture that a saved search has found. `score` is its cosine, None of words alone; `matched` says by what."""
+
+    n: int
+    key: int
+    is_new: bool
+    score: float | None
+    matched: tuple[str, ...]
+    matched_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewMatch:
+    """A match without its number; `sha256` is that of the bytes that were compared."""
+
+    key: int
+    sha256: str
+    is_new: bool
+    score: float | None
+    matched: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MatchCount:
+    """How many pictures a search has found, how many of them nobody has seen, and the number of the last.
+
+    `is_complete`: it was compared with every ready picture.
+    """
+
+    total: int
+    new: int
+    last: int
+    is_complete: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,10 @@ class CollectionProfiles:
         """Whether the thread has looked at this collection."""
         return collection in self._measured
 
+    def is_calibrated(self, collection: str) -> bool:
+        """Whether it is known how near a text must be to fit."""
+        return self._measured.get(collection, UNKNOWN).calibration is not None
+
     def forget(self, collection: str) -> None:
         """Drop what is known of a deleted collection."""
         with self._lock:

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.core.types import DEFAULT_COLLECTION, AnswerWarning, Hit, Mode, Target
+from app.encoder.protocol import Embeddings
 from app.search.arrange import AS_RANKED, Arrangement, describe, feedback_shares
 from app.search.facets import Counts
 from app.search.fusion import EQUAL_WEIGHTS, Weights
 from app.search.query_encoder import QueryPart
 from app.search.verdict import Verdict
 from app.storage.filters.model import Filter
+from app.storage.keywords import Words
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,19 @@ class SearchQuery:
     def words(self) -> str:
         """What a keyword search looks for: the texts that are not turned away from."""
         return " ".join(part.text for part in self.parts if part.text is not None and part.weight > 0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedQuery:
+    """A query with what pictures are compared with: its vector [d], and its words where these count.
+
+    `unknown` is the share of the words that the model does not know.
+    """
+
+    query: SearchQuery
+    vector: Embeddings = field(repr=False)
+    terms: Sequence[Words]
+    unknown: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ import numpy as np
 from app.core.errors import SightlineError
 from app.core.metrics import ProcessMetrics
 from app.core.tracing import span
-from app.core.types import AnswerWarning, Description, Hit, Image, Status, Target, Text
+from app.core.types import AnswerWarning, Description, EmbeddingSpace, Hit, Image, Status, Target, Text
 from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
 from app.encoder.protocol import Embeddings, Encoder, check_vectors
@@ -42,7 +42,7 @@ from app.search.fusion import (
     rate_matches,
 )
 from app.search.heads import INACTIVE, Head, HeadCache
-from app.search.query import SearchQuery, SearchResult
+from app.search.query import PreparedQuery, SearchQuery, SearchResult
 from app.search.query_encoder import EncodedParts, QueryEncoder, QueryPart, result_or_error
 from app.search.templates import PLAIN, is_short
 from app.search.verdict import Verdict, judge, judge_words
@@ -358,6 +358,19 @@ class Searcher:
         if (filter := query.filter) is None or len(search.hits) >= query.k or not filter.compared:
             return found
         return found + self._database.read(lambda c: sql.explain_filter(c, query.collection, filter))
+
+    @property
+    def space(self) -> EmbeddingSpace:
+        """Of the vectors that it compares."""
+        return self._encoder.space
+
+    def prepare(self, query: SearchQuery) -> PreparedQuery:
+        """Make of a query what pictures are compared with. Raises Validation, NotFound, Rejected, Busy."""
+        search = self._begin(query)
+        self._add_vector(self._query_encoder.begin(search.query.parts)(), search)
+        has_words = query.applied_mode != "vector"
+        terms = keywords.split_query(self.reader.replace_emoji(query.words)) if has_words else []
+        return PreparedQuery(search.query, search.vector, terms, self.reader.measure_unknown(query.words))
 
     def embed(self, collection: str, parts: Sequence[QueryPart]) -> Embeddings:
         """The vector of a query. Raises Validation, NotFound, Rejected, Busy."""

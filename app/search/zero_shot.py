@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from app.core.types import AnswerWarning
 from app.encoder.protocol import Embeddings, Encoder
-from app.search.collection_profile import CollectionProfiles, Use
+from app.search.collection_profile import UNKNOWN, CollectionProfiles, Profile, Use
 from app.search.heads import HeadCache
 from app.search.query_encoder import QueryEncoder, QueryPart
 from app.search.statements import make_statements, read_yes_or_no
-from app.search.verdict import sigmoid
+from app.search.verdict import Floats, sigmoid
 
 LABEL_PLACEHOLDER = re.compile(r"\{label\}|\{\}")  # where a label goes in a template
 NOT_CALIBRATED = (
@@ -25,6 +26,33 @@ NO_DECISION = (
     "yes or no is a guess here: this collection does not tell yet how near a text must be to fit, and the model hardly"
     " reads negations"
 )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairJudge:
+    """How probable it is that a text fits a picture, each pair by itself: by the model's own bias where it has one,
+    otherwise as the collection is calibrated."""
+
+    temperature: float
+    bias: float | None
+    profile: Profile
+
+    @property
+    def can_judge(self) -> bool:
+        return self.bias is not None or (self.profile.calibration is not None and self.profile.spread is not None)
+
+    def judge(self, scores: Embeddings, vectors: Embeddings) -> Floats | None:
+        """Probabilities [m, n] of the cosines [m, n] of m pictures with n texts, whose `vectors` are [n, d].
+
+        None where nothing tells them.
+        """
+        if self.bias is not None:
+            return sigmoid(self.temperature * scores + self.bias)
+        if (calibration := self.profile.calibration) is None or (spread := self.profile.spread) is None:
+            return None
+        nothing = spread.measure_deviations(np.zeros(len(vectors)), vectors)  # linear in the cosine
+        one = spread.measure_deviations(np.ones(len(vectors)), vectors)
+        return calibration.probability(scores, nothing + scores * (one - nothing))
 
 
 class ZeroShot:
@@ -96,19 +124,25 @@ class ZeroShot:
 
         Raises NotFound, Rejected, Busy.
         """
-        with self._use(collection, "images") as index:
-            profile = self._profiles.get(collection, index.ntotal, self._heads.get(collection))
+        judge = self.open_judge(collection)
         image = self._query_encoder.embed(collection, [part])
         vectors = self._encode_for_pictures(collection, words)
         scores = vectors @ image
-        if (bias := self._encoder.logit_bias) is not None:
-            shares = sigmoid(self._encoder.temperature * scores + bias).tolist()
-        elif profile.calibration is not None and profile.spread is not None:
-            deviations = profile.spread.measure_deviations(scores, vectors)
-            shares = profile.calibration.probability(scores, deviations).tolist()
-        else:
-            shares = [None] * len(words)
-        return list(zip(scores.tolist(), shares, strict=True))
+        shares = judge.judge(scores[None], vectors)
+        found = [None] * len(words) if shares is None else shares[0].tolist()
+        return list(zip(scores.tolist(), found, strict=True))
+
+    def open_judge(self, collection: str, growth: int = 1) -> PairJudge:
+        """What judges pairs now; it does not wait for the collection to be measured. Raises NotFound.
+
+        A collection that has grown less than `growth` times is not measured again on this account.
+        """
+        head = self._heads.get(collection)
+        with self._use(collection, "images") as index:
+            profile = self._profiles.get(collection, 0, head)
+            if profile is UNKNOWN or index.ntotal >= growth * profile.size:
+                profile = self._profiles.get(collection, index.ntotal, head)
+        return PairJudge(self._encoder.temperature, self._encoder.logit_bias, profile)
 
     def _encode_for_pictures(self, collection: str, words: Sequence[str]) -> Embeddings:
         """The vectors of texts [n, d] to compare with pictures of this collection: through its head, if it uses one."""

@@ -12,6 +12,7 @@ from app.service.data_dir import picture_limits
 from app.sources.base import SourceContext, SourcePolicy
 from app.sources.fetch.address_policy import AddressPolicy
 from app.sources.fetch.http import FetchLimits, HttpFetcher
+from app.sources.fetch.http_post import HttpPoster
 from app.sources.local_files import AllowedFolders
 from app.sources.object_store import open_object_store, parse_allowed_buckets
 from app.sources.registry import SourceReader
@@ -60,6 +61,13 @@ def open_fetcher(settings: Settings) -> HttpFetcher | None:
         return None
     limits = FetchLimits(settings.max_image_bytes, settings.fetch_seconds)
     return HttpFetcher(open_address_policy(settings), limits, user_agent=settings.user_agent)
+
+
+def open_poster(settings: Settings, seconds: float) -> HttpPoster | None:
+    """None where the operator does not allow webhooks."""
+    if not settings.webhooks:
+        return None
+    return HttpPoster(open_address_policy(settings), seconds, user_agent=settings.user_agent)
 
 
 def open_sources(settings: Settings, library: Library, pool: DecodePool, encoder: Encoder) -> SourceReader:

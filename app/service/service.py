@@ -17,6 +17,7 @@ from app.core.settings import Settings
 from app.core.types import Job
 from app.core.worker_metrics import MergedMetricsCollector
 from app.decode.pool import DecodePool
+from app.service.arrivals import ArrivalLoop
 from app.service.auth import ApiKeyService
 from app.service.camera_data import KIND as CAMERA_DATA
 from app.service.camera_data import CameraDataReader
@@ -26,15 +27,19 @@ from app.service.duplicates import DuplicateService
 from app.service.enrichment import KIND as ENRICH
 from app.service.enrichment import EnrichmentService, check_enrichment_settings
 from app.service.evaluation import EVALUATE, EvaluationTask
-from app.service.factory import check_source_settings, open_pool, open_source_policy
+from app.service.factory import check_source_settings, open_pool, open_poster, open_source_policy
 from app.service.heads import TEACH, HeadService
 from app.service.health import HealthCheck, check_ingest
 from app.service.image_waiter import ImageWaiter
+from app.service.labels import KIND as AUTO_TAGS
+from app.service.labels import LabelService
 from app.service.maintenance import CollectionDeleter, MaintenanceLoop
 from app.service.questions import QuestionService
 from app.service.reembed import ModelChanger
+from app.service.saved_searches import SavedSearchService
 from app.service.search_service import SearchService
 from app.service.tasks import TaskRunner
+from app.service.webhooks import SECONDS, WebhookLoop
 from app.sources.base import SourcePolicy
 from app.storage.idempotency import IdempotencyStore
 from app.storage.jobs import JobService
@@ -64,6 +69,10 @@ class Service:
     camera_data: CameraDataReader
     enrichment: EnrichmentService
     questions: QuestionService
+    labels: LabelService
+    saved_searches: SavedSearchService
+    arrivals: ArrivalLoop
+    webhooks: WebhookLoop | None
     source_policy: SourcePolicy
     api_keys: ApiKeyService
     idempotency: IdempotencyStore
@@ -84,6 +93,9 @@ class Service:
         self.maintenance.start()
         self.tasks.start()
         self.long_tasks.start()
+        self.arrivals.start()
+        if self.webhooks is not None:
+            self.webhooks.start()
 
     def close(self, *, refused: bool = False) -> None:
         """Close everything. What the server has acknowledged is on the disk long before.
@@ -91,6 +103,9 @@ class Service:
         A start that was `refused` leaves no data directory behind that it has made and that holds nothing.
         """
         self.search.stop_loading()
+        if self.webhooks is not None:
+            self.webhooks.close()
+        self.arrivals.close()
         self.tasks.close()
         self.long_tasks.close()
         self.maintenance.close()
@@ -115,7 +130,7 @@ class Service:
     def faults(self) -> list[str]:
         """What fails in the background while searches are answered; each is tried again by itself."""
         found = [*self.maintenance.faults(), self.deleter.fault, self.image_waiter.fault, self.tasks.fault]
-        found.append(self.long_tasks.fault)
+        found += [self.long_tasks.fault, self.arrivals.fault, self.webhooks.fault if self.webhooks else None]
         return [fault for fault in found if fault] + self.search.faults()
 
     def read_job(self, id: str) -> Job:
@@ -162,10 +177,10 @@ def open_service(settings: Settings) -> Service:
         long_tasks = TaskRunner(library.database, lambda: search.loaded is not None, long=True)
         long_tasks.register(REEMBED, changer.run)
         tasks = TaskRunner(library.database, lambda: search.loaded is not None)
-        duplicates = DuplicateService(library, jobs, pool, search)
-        tasks.register(DUPLICATES, duplicates.scan)
-        camera_data = CameraDataReader(library, jobs, pool)
-        tasks.register(CAMERA_DATA, camera_data.run)
+        tasks.register(DUPLICATES, (duplicates := DuplicateService(library, jobs, pool, search)).scan)
+        tasks.register(CAMERA_DATA, (camera_data := CameraDataReader(library, jobs, pool)).run)
+        saved, webhooks = open_saved_searches(settings, library)
+        labels, arrivals = open_arrivals(library, search, tasks, saved)
         service = Service(
             settings=settings,
             metrics=metrics,
@@ -182,6 +197,10 @@ def open_service(settings: Settings) -> Service:
             camera_data=camera_data,
             enrichment=EnrichmentService(library, jobs, settings),
             questions=QuestionService(library, pool, search, settings),
+            labels=labels,
+            saved_searches=saved,
+            arrivals=arrivals,
+            webhooks=webhooks,
             source_policy=source_policy,
             api_keys=ApiKeyService(library.database),
             idempotency=IdempotencyStore(library.database),
@@ -195,3 +214,19 @@ def open_service(settings: Settings) -> Service:
         service.tasks.register(EVALUATE, EvaluationTask(library.database, pool, search, source_policy).run)
         opened.pop_all()
     return service
+
+
+def open_saved_searches(settings: Settings, library: Library) -> tuple[SavedSearchService, WebhookLoop | None]:
+    """The saved searches, and what sends their webhooks; None where the operator does not allow these."""
+    poster = open_poster(settings, SECONDS)
+    webhooks = None if poster is None else WebhookLoop(library.database, poster)
+    return SavedSearchService(library.database, poster, webhooks.wake if webhooks else None), webhooks
+
+
+def open_arrivals(
+    library: Library, search: SearchService, tasks: TaskRunner, saved: SavedSearchService
+) -> tuple[LabelService, ArrivalLoop]:
+    """The labels, and what is done with new pictures."""
+    labels = LabelService(library.database, search, JobService(library))
+    tasks.register(AUTO_TAGS, labels.run)
+    return labels, ArrivalLoop(library.database, search, labels, saved.wake_webhooks)

@@ -147,6 +147,16 @@ def find(c: apsw.Connection, collection: str, terms: Sequence[Words]) -> Iterato
                 yield key
 
 
+def select_having(c: apsw.Connection, terms: Sequence[Words], keys: Sequence[int]) -> set[int]:
+    """Those of the keys whose pictures have all of the terms."""
+    if not terms or not keys:
+        return set()
+    sql = "SELECT rowid FROM image_words WHERE image_words MATCH ? AND rowid BETWEEN ? AND ?"
+    every = " AND ".join(_quote(term) for term in terms)
+    found = fetch_all(c, sql, (every, min(keys), max(keys)))
+    return {key for (key,) in found}.intersection(keys)
+
+
 def _quote(term: Words) -> str:
     """A term as a phrase of FTS5, in which nothing is an operator."""
     return '"' + " ".join(written.replace('"', '""') for _, written in term) + '"'

@@ -25,6 +25,7 @@ import { deleteWithUndo, watchDeletions } from "./state/deletions.js";
 import { pageNewest, pageSearch } from "./state/pager.js";
 import { cacheResults, clearCache, findCached, replaceImageInCache, ResultList } from "./state/result_list.js";
 import { deselect, isSelecting, onSelectionChange, selectAll, selectedHits, toggleSelected } from "./state/selection.js";
+import { parseQuery } from "./state/query.js";
 import { getQuery, makeSearchKey, MAX_LIKE, readState, rememberFile, writeState } from "./state/url_state.js";
 import { showCollectionName, watchCollections } from "./views/collections.js";
 import { watchEvaluation } from "./views/evaluation.js";
@@ -36,6 +37,7 @@ import { showHeader, translatePage } from "./views/header.js";
 import { closeJobs, openJobs, redrawJobs } from "./views/jobs.js";
 import { openMoveDialog } from "./views/move.js";
 import { clearResults, currentGrid, redrawTile, showHits, showSelected } from "./views/results.js";
+import { watchSavedSearches } from "./views/saved_searches.js";
 import { watchSources } from "./views/sources.js";
 import { resumeUploads, uploadFiles } from "./views/upload.js";
 
@@ -413,6 +415,13 @@ function stopTyping() {
   cancelTyping();
 }
 
+/** The search that is shown, if the server can keep it: one for pictures, without a dropped file. */
+function currentSearch() {
+  const query = getQuery(store.state);
+  const isKept = query.target === "images" && !query.file && (parseQuery(query.q).words || query.like.length);
+  return isKept ? { query, hits: store.results.hits } : null;
+}
+
 /** Whether there is nothing to search: the collection has no pictures. */
 function isCollectionEmpty() {
   const { state, results } = store;
@@ -505,6 +514,7 @@ watchDeletions({ onChange: handleDeletion, onUndo: handleUndo });
 watchToast();
 watchSources(refresh);
 watchCollections({ onOpen: openCollection, onDelete: clearCache });
+watchSavedSearches({ getSearch: currentSearch });
 watchEvaluation();
 watchTeaching(() => {
   clearCache();

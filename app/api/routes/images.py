@@ -35,6 +35,7 @@ from app.api.dependencies import (
     DryRunQuery,
     FilterQuery,
     ImageWaiterDep,
+    LabelsDep,
     LibraryDep,
     OptionalCollectionDep,
     SearchDep,
@@ -271,9 +272,15 @@ async def get_image(
 
 @router.patch("/{id}")
 async def update_image(
-    library: LibraryDep, search: SearchDep, threads: ThreadsDep, collection: CollectionDep, id: str, patch: ImagePatch
+    library: LibraryDep,
+    labels: LabelsDep,
+    search: SearchDep,
+    threads: ThreadsDep,
+    collection: CollectionDep,
+    id: str,
+    patch: ImagePatch,
 ) -> ImageOut:
-    """Change caption, tags or metadata, or delete a generated caption. What is not sent stays."""
+    """Change caption, tags or metadata, reject auto-tags, or delete a generated caption. What is not sent stays."""
     sent = patch.model_fields_set
 
     def change(image: Image) -> ImageAttributes:
@@ -285,6 +292,8 @@ async def update_image(
 
     drops = [name for name in DROPPED if name in sent]
     image = await threads.writes.run(library.update, collection, id, change, drops)
+    if "rejected_tags" in sent:
+        image = await threads.writes.run(labels.reject, collection, id, patch.rejected_tags or [])
     return ImageOut.of(await threads.reads.run(search.confirm_image, image))
 
 

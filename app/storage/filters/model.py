@@ -15,7 +15,7 @@ FIELDS: Mapping[Target, tuple[str, ...]] = {
     "images": (
         *("id", "tags", "caption", "source", "format", "width", "height", "bytes", "animated", "created_at"),
         *("job_id", "taken_at", "camera", "lens", "ocr_text", "generated_caption", "video_id", "t_ms", "location"),
-        "metadata",
+        *("auto_tags", "metadata"),
     ),
     "texts": ("id", "text", "created_at", "metadata"),
 }
@@ -31,7 +31,7 @@ class Field:
     @property
     def is_json(self) -> bool:
         """Whether the column holds JSON, so that a row may have several values."""
-        return self.name in ("tags", "metadata")
+        return self.name in ("tags", "auto_tags", "metadata")
 
 
 @dataclass(frozen=True, slots=True)

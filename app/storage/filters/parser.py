@@ -371,6 +371,7 @@ class TextCondition(Condition):
         "job_id",
         "text",
         "tags",
+        "auto_tags",
         "camera",
         "lens",
         "ocr_text",

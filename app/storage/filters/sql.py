@@ -38,6 +38,7 @@ THESE = "key IN (SELECT value FROM json_each(?)) AND " + IN_COLLECTION + " AND "
 COLUMNS = {
     "id": Clause("id"),
     "tags": Clause("tags"),
+    "auto_tags": Clause("auto_tags"),
     "caption": Clause("caption"),
     "source": Clause("source"),
     "format": Clause("format"),

@@ -30,7 +30,7 @@ NAMES: Mapping[Use, Mapping[Target, tuple[str, ...]]] = {
         "texts": ("score", "created_at"),
     },
     "group_by": {"images": ("job_id", "video_id", "camera", "day", "month"), "texts": ("day", "month")},
-    "facets": {"images": ("tags", "format", "camera", "lens", "year"), "texts": ("year",)},
+    "facets": {"images": ("tags", "auto_tags", "format", "camera", "lens", "year"), "texts": ("year",)},
 }
 NO_VALUE = 3  # the rank of what has none
 DAY, MONTH = 10, 7  # characters of a time that name it
@@ -48,7 +48,7 @@ ENTRY = (
 )
 NEWER = "row.collection = ? AND row.key > ?"
 THESE = "row.collection = ? AND row.key IN (SELECT value FROM json_each(?))"
-EACH_TAG = Clause(", json_each(row.tags) AS each")
+EACH = {"tags": Clause(", json_each(row.tags) AS each"), "auto_tags": Clause(", json_each(row.auto_tags) AS each")}
 YEARS: Mapping[Target, Clause] = {
     "images": Clause("CAST(substr(coalesce(row.taken_at, row.created_at), 1, 4) AS INTEGER)"),
     "texts": Clause("CAST(substr(row.created_at, 1, 4) AS INTEGER)"),
@@ -56,6 +56,7 @@ YEARS: Mapping[Target, Clause] = {
 COUNTED = {
     "format": Clause("row.format"),
     "tags": Clause("each.atom"),
+    "auto_tags": Clause("each.atom"),
     "camera": Clause("row.camera"),
     "lens": Clause("row.lens"),
 }
@@ -192,7 +193,7 @@ def select_values(
         rows += Clause(" AND length(each.atom) <= ?) AND ", MAX_CHARS)
         value = Clause("each.atom, each.type")
     else:
-        rows += (EACH_TAG if field.name == "tags" else EMPTY) + Clause(" WHERE ")
+        rows += EACH.get(field.name, EMPTY) + Clause(" WHERE ")
         rows += COUNTED_IF_THERE.get(field.name, EMPTY)
         value = (YEARS[target] if field.name == "year" else COUNTED[field.name]) + Clause(", ''")
     rows += Clause(NEWER, label, after) if keys is None else Clause(THESE, label, to_json(list(keys)))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import apsw
 
 from app.storage.sql import fetch_all, fetch_one
-from app.storage.tables import collections, heads, images, job_control, jobs, work_queue
+from app.storage.tables import collections, heads, images, job_control, jobs, label_sets, saved_searches, work_queue
 
 
 def begin(c: apsw.Connection, name: str) -> tuple[str, list[tuple[str, int]]]:
@@ -61,7 +61,8 @@ def delete_batch(c: apsw.Connection, label: str, limit: int, unused: Callable[[s
 
 def finish(c: apsw.Connection, label: str) -> None:
     """Delete the row of a collection whose rows are all deleted; it stays while there are jobs with its label."""
-    heads.delete_of_collection(c, label)
+    for table in (heads, label_sets, saved_searches):
+        table.delete_of_collection(c, label)
     c.execute(
         "DELETE FROM collections WHERE label = ?1 AND name IS NULL"
         " AND NOT EXISTS (SELECT 1 FROM jobs WHERE collection = ?1)",

@@ -22,12 +22,13 @@ from app.storage.tables.collections import IN_COLLECTION, LABEL_OF_NAME, PAGE, n
 COLUMNS = (
     "SELECT key, collection, id, sha256, status, error_code, error_detail, width, height, format, bytes,"
     " animated, caption, tags, metadata, source, created_at, job_id, embedded_seq, taken_at, taken_offset,"
-    " camera, lens, latitude, longitude, ocr_text, generated_caption, video_id, t_ms FROM images "
+    " camera, lens, latitude, longitude, ocr_text, generated_caption, video_id, t_ms,"
+    " auto_tags, auto_probabilities, rejected_tags FROM images "
 )
 
 ANEW = (
     "status = 'queued', error_code = NULL, error_detail = NULL, attempts = 0, deaths = 0, lease_owner = NULL,"
-    " lease_until = NULL, embedded_seq = NULL"
+    " lease_until = NULL, embedded_seq = NULL, auto_tags = '[]', auto_probabilities = '[]'"
 )
 """SQL that queues a picture as if it had just come."""
 CARRIED = ("taken_at", "taken_offset", "camera", "lens", "latitude", "longitude", "ocr_text", "generated_caption")
@@ -62,7 +63,8 @@ def image_from_row(row: Sequence[Any]) -> Image:
     error = ItemError(code, detail or "") if code else None
     header = (width, height, format, bytes, bool(animated))
     attributes = (caption, parse_tags(tags), {} if metadata == "{}" else json.loads(metadata), source)
-    return Image(*named, error, *header, *attributes, created_at, job_id, embedded_seq, *row[19:])
+    carried = (*row[19:29], *read_auto_tags(*row[29:32]))
+    return Image(*named, error, *header, *attributes, created_at, job_id, embedded_seq, *carried)
 
 
 def get(c: apsw.Connection, collection: str, id: str) -> Image | None:
@@ -107,6 +109,12 @@ def get_rows(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Row]:
     return {row[0]: row for row in rows}
 
 
+def get_digests(c: apsw.Connection, keys: Iterable[int]) -> dict[int, str]:
+    """The SHA-256 of the pictures of these keys."""
+    sql = "SELECT key, sha256 FROM images WHERE key IN (SELECT value FROM json_each(?))"
+    return dict(fetch_all(c, sql, (json.dumps(list(keys)),)))
+
+
 def get_descriptions(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Description]:
     """The texts of the pictures of these keys."""
     sql = "SELECT key, caption, tags, source, ocr_text, generated_caption FROM images"
@@ -117,6 +125,12 @@ def get_descriptions(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Descr
 @lru_cache(maxsize=8_192)
 def parse_tags(tags: str) -> tuple[str, ...]:
     return tuple(json.loads(tags))
+
+
+def read_auto_tags(tags: str, probabilities: str, rejected: str) -> tuple[dict[str, float], tuple[str, ...]]:
+    """The auto-tags with their probabilities, and the tags that were rejected."""
+    found = {} if tags == "[]" else dict(zip(parse_tags(tags), json.loads(probabilities), strict=True))
+    return found, parse_tags(rejected)
 
 
 def list_ready_keys(c: apsw.Connection, collection: str) -> list[int]:
@@ -193,7 +207,9 @@ def add(c: apsw.Connection, collection: str, new: NewImage, job_id: str | None, 
     attributes = (new.caption, _json(list(new.tags)), _json(new.metadata), new.source)
     values = (*received, *attributes, job_id)
     if taken is not None:
-        replaced = CARRY_NOTHING + ", animated = 0, (" + RECEIVED + ") = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        replaced = (
+            CARRY_NOTHING + ", animated = 0, rejected_tags = '[]', (" + RECEIVED + ") = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        )
         c.execute("UPDATE images SET " + ANEW + ", " + replaced + " WHERE key = ?", (*values, taken.key))
         fill_camera_data(c, taken.key, CameraData(), new.camera_data)
         return AddResult(_require(get(c, collection, taken.id)), replaced_sha256=taken.sha256)

@@ -116,6 +116,12 @@ export async function updateTags(id, edit, collection) {
   return tags.join("\n") === image.tags.join("\n") ? image : updateImage(id, { tags }, collection);
 }
 
+/** Take off an auto-tag for good; gives the record. */
+export async function rejectTag(id, tag, collection) {
+  const { rejected_tags } = await getImage(id, collection);
+  return updateImage(id, { rejected_tags: [...new Set([...rejected_tags, tag])] }, collection);
+}
+
 /** The original as a Blob. */
 export function getFile(id, collection) {
   return request(fileUrl(id, collection), {}, (response) => response.blob());
@@ -221,6 +227,28 @@ function encodeBase64(file) {
     reader.onerror = () => reject(reader.error);
     reader.readAsDataURL(file);
   });
+}
+
+// Saved searches
+
+export async function listSavedSearches() {
+  const { saved_searches } = await request(withCollection("v1/saved-searches"));
+  return saved_searches;
+}
+
+/** Keep a search: without `least`, what fits well counts. */
+export function saveSearch({ q, like, filter, weight, liked, unliked }, name, least) {
+  const query = { query: buildParts({ q, like, weight }, null), filter, like: liked, unlike: unliked, score_threshold: least };
+  return send("POST", withCollection("v1/saved-searches"), { name, query, match: least === null ? "good" : null });
+}
+
+/** Everything that it has found is seen. The request goes on while the user leaves the page. */
+export function seeSavedSearch(id) {
+  return send("PATCH", `v1/saved-searches/${id}`, { seen: true }, { keepalive: true });
+}
+
+export function deleteSavedSearch(id) {
+  return requestDeletion(`v1/saved-searches/${id}`);
 }
 
 // Duplicates

@@ -42,7 +42,7 @@ export function watchDialogs() {
     if (id) byId(id).showModal();
     if (target.closest("[data-close]")) target.closest("dialog").close();
   });
-  for (const id of ["add-dialog", "collections", "detail", "help", "move-dialog"]) closeOnOutsideClick(byId(id));
+  for (const id of ["add-dialog", "collections", "detail", "help", "move-dialog", "saved-dialog"]) closeOnOutsideClick(byId(id));
 }
 
 /** Close a dialog on a click beside it, but not when a drag (a text selection) only ends there. */

@@ -1,7 +1,7 @@
-// The tags of a picture: each searches for the pictures that have it, and can be removed.
+// The tags of a picture: each searches for the pictures that have it, and can be removed. The auto-tags follow, marked.
 // A field adds more, in place.
 
-import { updateTags } from "../api/client.js";
+import { rejectTag, updateTags } from "../api/client.js";
 import { describeError, translate } from "../i18n/i18n.js";
 import { makeHref } from "../state/url_state.js";
 import { make, makeButton } from "./dom.js";
@@ -16,7 +16,14 @@ export function makeTagField(image, { canEdit, onChange }) {
   const element = make("div", { className: "tag-field" }, list, alert);
   let changing = Promise.resolve(true); // one change after the other
 
-  const show = (tags) => {
+  const makeAutoTag = ({ tag, probability }) => {
+    const title = translate("auto_tag", { tag, percent: Math.round(100 * probability) });
+    const link = make("a", { className: "to-results", href: makeHref({ conditions: [["auto", tag]] }), dir: "auto", title, ariaLabel: title }, tag);
+    const remove = makeButton("", "×", { ariaLabel: translate("reject_tag", { tag }), title: translate("reject_tag", { tag }) });
+    remove.addEventListener("click", () => run(() => rejectTag(image.id, tag, image.collection), true));
+    return make("li", { className: "auto" }, link, canEdit ? remove : null);
+  };
+  const show = ({ tags, auto_tags: autoTags = [] }) => {
     const items = tags.map((tag) => {
       const link = make("a", { className: "to-results", href: makeHref({ conditions: [["tag", tag]] }), dir: "auto", title: translate("show_tag", { tag }) }, tag);
       const remove = makeButton("", "×", { ariaLabel: translate("remove_tag", { tag }), title: translate("remove_tag", { tag }) });
@@ -24,16 +31,18 @@ export function makeTagField(image, { canEdit, onChange }) {
       return make("li", {}, link, canEdit ? remove : null);
     });
     const hadFocus = input === document.activeElement;
-    list.replaceChildren(...items, ...(canEdit ? [make("li", { className: "add" }, input)] : []));
+    const automatic = autoTags.filter(({ tag }) => !tags.includes(tag)).map(makeAutoTag);
+    list.replaceChildren(...items, ...automatic, ...(canEdit ? [make("li", { className: "add" }, input)] : []));
     if (hadFocus) input.focus();
     element.hidden = !list.childElementCount;
   };
-  const change = (edit, isRemoval = false) => {
+  const change = (edit, isRemoval = false) => run(() => updateTags(image.id, edit, image.collection), isRemoval);
+  const run = (request, isRemoval) => {
     changing = changing.then(async () => {
       try {
-        const changed = await updateTags(image.id, edit, image.collection);
+        const changed = await request();
         alert.hidden = true;
-        show(changed.tags);
+        show(changed);
         if (isRemoval) input.focus();
         onChange(changed);
         return true;
@@ -63,6 +72,6 @@ export function makeTagField(image, { canEdit, onChange }) {
     else if (!["Enter", ","].includes(event.key)) return;
     event.preventDefault();
   });
-  show(image.tags);
+  show(image);
   return { element, add, save, isChanged: () => Boolean(input.value.trim()) };
 }

@@ -1,8 +1,8 @@
 // The filter as a list of conditions: ["tag", "red"], ["format", "png"], ["from", "2026-01-31"], ["to", …],
-// ["meta", "camera=X100"], ["job", "ID,ID"]. Reads them from an address, and turns them into the JSON that the server takes.
+// ["meta", "camera=X100"], ["job", "ID,ID"], ["auto", "car"] (an auto-tag). Reads them from an address, and turns them into the JSON that the server takes.
 
-const KINDS = ["tag", "format", "from", "to", "meta", "job"];
-const PICTURE_KINDS = ["tag", "format", "job"];
+const KINDS = ["tag", "auto", "format", "from", "to", "meta", "job"];
+const PICTURE_KINDS = ["tag", "auto", "format", "job"];
 export const SINGLE_KINDS = ["format", "from", "to"];
 const FORMATS = ["avif", "bmp", "gif", "heic", "jpeg", "jpeg2000", "jxl", "png", "raw", "tiff", "webp"];
 const MAX_CONDITIONS = 20;
@@ -39,6 +39,7 @@ export function buildFilter(conditions, target) {
 
 function buildCondition(kind, value) {
   if (kind === "tag") return { key: "tags", match: { value } };
+  if (kind === "auto") return { key: "auto_tags", match: { value } };
   if (kind === "format") return { key: "format", match: { value } };
   if (kind === "from") return { key: "created_at", range: { gte: midnight(value).toISOString() } };
   if (kind === "to") return { key: "created_at", range: { lt: midnight(value, 1).toISOString() } };
@@ -46,6 +47,26 @@ function buildCondition(kind, value) {
   const equals = value.indexOf("=");
   const any = listReadings(value.slice(equals + 1).trim());
   return { key: `metadata.${quotePath(value.slice(0, equals).trim())}`, match: { any } };
+}
+
+/** The conditions of a filter as `buildFilter` makes it; others have no chip, and are left out. */
+export function readConditions(filter) {
+  return (filter?.must ?? []).map(readCondition).filter(Boolean);
+}
+
+function readCondition({ key, match, range }) {
+  const kind = { tags: "tag", auto_tags: "auto", format: "format" }[key];
+  if (kind && match?.value) return [kind, match.value];
+  if (key === "job_id" && match?.any) return ["job", match.any.join(",")];
+  if (key === "created_at" && range?.gte) return ["from", formatDay(new Date(range.gte))];
+  if (key === "created_at" && range?.lt) return ["to", formatDay(new Date(new Date(range.lt).getTime() - 1))];
+  if (key?.startsWith("metadata.") && match?.any) return ["meta", `${key.slice(9).replaceAll('"', "")}=${match.any[0]}`];
+  return null;
+}
+
+function formatDay(date) {
+  const pad = (number) => String(number).padStart(2, "0");
+  return `${date.getFullYear()}-${pad(date.getMonth() + 1)}-${pad(date.getDate())}`;
 }
 
 function midnight(day, daysLater = 0) {

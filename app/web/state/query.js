@@ -35,6 +35,12 @@ export function buildParts(query, image) {
   ];
 }
 
+/** The words (`q`) and pictures of parts as `buildParts` makes them. */
+export function joinQuery(parts) {
+  const texts = parts.filter(({ text }) => text).map(({ text, weight = 1 }) => (weight < 0 ? `-"${text}"` : text));
+  return { q: texts.join(" "), like: parts.map(({ image_id }) => image_id).filter(Boolean) };
+}
+
 function buildPart(part, weight) {
   return weight === 1 ? part : { ...part, weight: Math.round(weight * 1000) / 1000 }; // the server's default is 1
 }

@@ -15,7 +15,14 @@ import { describeOutcome } from "./upload.js";
 const MAX_STREAMS = 2; // a browser opens six connections to a server
 const REFRESH_MS = 3000; // to find the jobs that others start
 // Kinds of jobs that are no imports, with their names.
-const TASKS = { camera_data: "task_camera_data", duplicates: "task_duplicates", evaluate: "task_evaluate", reembed: "task_reembed", teach: "task_teach" };
+const TASKS = {
+  auto_tags: "task_auto_tags",
+  camera_data: "task_camera_data",
+  duplicates: "task_duplicates",
+  evaluate: "task_evaluate",
+  reembed: "task_reembed",
+  teach: "task_teach",
+};
 const ACTIONS = ["retry", "cancel", "pause", "resume"];
 const rows = new Map(); // job id -> row
 const streams = new Map(); // job id -> function that stops it

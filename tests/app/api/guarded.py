@@ -14,7 +14,7 @@ import httpx2 as httpx
 from app.core.types import KeyScope
 from app.service.auth import ApiKeyService
 from app.storage.database import Database
-from app.storage.tables import heads
+from app.storage.tables import heads, saved_searches
 from tests.app.api.asking import make_picture
 from tests.support.servers import RunningServer
 
@@ -23,7 +23,7 @@ _addresses = itertools.count(1)
 
 @dataclass
 class Guarded:
-    """A server with a picture, a job, a text and a head in `default`, and keys of every kind."""
+    """A server with a picture, a job, a text, a head and a saved search in `default`, and keys of every kind."""
 
     server: RunningServer
     access: ApiKeyService
@@ -32,6 +32,7 @@ class Guarded:
     image: str
     job: str
     head: str
+    saved: str
 
     def address(self) -> str:
         """An address that nobody has asked from."""
@@ -70,6 +71,8 @@ def guarded_server(data: Path) -> Iterator[Guarded]:
         database = Database(data / "sightline.db")
         space = server.http.get("/v1/stats").json()["model"]["space"]
         head = database.write(lambda c: heads.save(c, "default", space, b"", {}, maps_pictures=True))
+        query = {"query": [{"text": "red"}], "score_threshold": 0.5}
+        saved = database.write(lambda c: saved_searches.add(c, "default", "red", query, None))
         access = ApiKeyService(database)
         keys: dict[str, str] = {}
         ids: dict[str, str] = {}
@@ -86,5 +89,5 @@ def guarded_server(data: Path) -> Iterator[Guarded]:
             ids[kind] = made.id
         access.revoke(ids["revoked"])
         keys["unknown"] = "sl_000000000000_" + "A" * 43
-        yield Guarded(server, access, keys, ids, image, job, head)
+        yield Guarded(server, access, keys, ids, image, job, head, saved)
         database.close()

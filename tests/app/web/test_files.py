@@ -62,7 +62,7 @@ def modules() -> list[Path]:
 
 
 def test_our_script_and_style_stay_small() -> None:
-    assert sum(len(gzip.compress(path.read_bytes())) for path in sources()) < 118_000
+    assert sum(len(gzip.compress(path.read_bytes())) for path in sources()) < 135_000
 
 
 def test_files_travel_compressed_and_are_asked_for_anew_only_when_they_changed(page_server: RunningServer) -> None:
@@ -128,5 +128,5 @@ def test_both_languages_have_the_same_words_with_the_same_places(page_on_server:
     used |= set(re.findall(r'\btranslate(?:Count)?\("(\w+)"', code))
     assert used <= english.keys()
     rest = index + "".join(path.read_text() for path in modules() if path.stem not in ("english", "chinese"))
-    built = ("state_", "filtered_", "found_", "_one", "_touch", "_short")  # keys put together in the code
+    built = ("state_", "filtered_", "webhook_", "found_", "_one", "_touch", "_short")  # keys put together in the code
     assert [key for key in english if f'"{key}"' not in rest and not any(part in key for part in built)] == []

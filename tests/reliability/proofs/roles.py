@@ -46,8 +46,8 @@ def list_faults(call: str, guarded: Guarded) -> list[str]:
     """The callers that were admitted and should not have been, or the other way round."""
     method, path = call.split(" ")
     where = fill_path(guarded, path, "NONE!")
-    if call == "GET /v1/jobs/{id}/events":
-        where = where.replace(guarded.job, "nothing")
+    if call.endswith("/{id}/events"):
+        where = where.replace(guarded.job, "nothing").replace(guarded.saved, "0" * 16)
     found = []
     for kind in STRANGERS:
         answer = guarded.ask(kind, method, where)
@@ -70,5 +70,6 @@ def fill_path(guarded: Guarded, path: str, collection: str) -> str:
     """A path with existing ids. An impossible collection makes sure that no call has an effect."""
     filled = path.replace("{path:path}", "main.js")
     filled = filled.replace("/jobs/{id}", f"/jobs/{guarded.job}").replace("/heads/{id}", f"/heads/{guarded.head}")
+    filled = filled.replace("/saved-searches/{id}", f"/saved-searches/{guarded.saved}")
     filled = filled.replace("{id}", "inside").replace("{name}", "default")
     return f"{filled}?collection={collection}"

@@ -33,6 +33,22 @@ class ArchiveLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class VideoLimits:
+    """The largest video that is accepted, and which of its frames become pictures: at most `max_frames`, and
+    `max_rate` a second. `seconds` is the time for reading it. With a `refusal`, which says why, none is accepted.
+
+    `keep`: the file of the video stays, so that a person can watch it.
+    """
+
+    max_bytes: int = 4096 * MIB
+    max_frames: int = 300
+    max_rate: float = 1.0
+    seconds: float = 300.0
+    keep: bool = True
+    refusal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ChildLimits:
     """What one task may use: wall seconds, bytes of address space of the child, processor seconds, bytes of each file
     that it writes (a thumbnail, where a task sets no other)."""

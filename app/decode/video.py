@@ -76,7 +76,7 @@ BT709 = 1
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What is known of a video that was read. `taken_at` is wall time, `taken_offset` its minutes east of UTC."""
+    """What is known of a video that was read. `taken_at` and `taken_offset` are as in `Image`, for its first frame."""
 
     format: str
     codec: str
@@ -116,7 +116,9 @@ def expand_video(path: Path, folder: Path, name: str, digest: str, limits: Video
     except ImportError as error:
         raise UnsupportedMediaType(EXTRA) from error
     except MemoryError as error:
-        raise ImageTooLarge("the video needs more memory than a decode child may have (SIGHTLINE_DECODE_MEMORY)") from error
+        raise ImageTooLarge(
+            "the video needs more memory than a decode child may have (SIGHTLINE_DECODE_MEMORY)"
+        ) from error
     except Exception as error:
         if type(error) is OSError and error.errno is not None:  # those of FFmpeg are of its own types
             raise from_os_error(error) from error
@@ -151,13 +153,11 @@ def _expand(
     return MANIFEST
 
 
-def _write_lists(
-    folder: Path, name: str, digest: str, writer: _Frames, info: VideoInfo, left_out: LeftOut
-) -> None:
+def _write_lists(folder: Path, name: str, digest: str, writer: _Frames, info: VideoInfo, left_out: LeftOut) -> None:
     base = datetime.fromisoformat(info.taken_at) if info.taken_at else None
     lines = []
     for n, one in enumerate(writer.chosen, start=1):
-        moment = base + timedelta(seconds=int(one.seconds)) if base else None
+        moment = base + timedelta(seconds=one.seconds) if base else None
         line = {
             "n": n,
             "name": f"{name} {format_time(one.seconds)}",
@@ -166,7 +166,7 @@ def _write_lists(
             "source": name,
             "video_id": digest,
             "t_ms": round(one.seconds * 1000),
-            "taken_at": moment.isoformat() if moment else None,
+            "taken_at": moment.isoformat(timespec="milliseconds") if moment else None,
             "taken_offset": info.taken_offset if moment else None,
         }
         lines.append(json.dumps(line) + "\n")
@@ -380,7 +380,10 @@ class _Reader:
         base = self._stream.time_base
         length = float(stated * base) if stated and base else 0.0
         if self._ended_by == "time":
-            yield "video_cut", f"{name} was read until {until} only: it takes longer than SIGHTLINE_VIDEO_SECONDS allows"
+            yield (
+                "video_cut",
+                f"{name} was read until {until} only: it takes longer than SIGHTLINE_VIDEO_SECONDS allows",
+            )
         elif self._ended_by == "damage":
             yield "video_cut", f"{name} is damaged or cut off; it was read until {until}"
         elif length - self._last > ENDS_EARLY:
@@ -404,7 +407,7 @@ def read_taken_at(metadata: dict[str, str]) -> tuple[str | None, int | None]:
             continue
         offset = moment.utcoffset()
         minutes = None if offset is None else round(offset.total_seconds() / 60)
-        return moment.replace(tzinfo=None, microsecond=0).isoformat(), minutes
+        return moment.replace(tzinfo=None).isoformat(timespec="milliseconds"), minutes
     return None, None
 
 
@@ -478,7 +481,8 @@ class _Frames:
         """Drop the picture that is missed least: it differs little from the one before, and has others close to it."""
         times = [one.seconds for one in self.chosen]
         worth = [
-            self.chosen[n].change * ((times[n + 1] if n + 1 < len(times) else 2 * times[n] - times[n - 1]) - times[n - 1])
+            self.chosen[n].change
+            * ((times[n + 1] if n + 1 < len(times) else 2 * times[n] - times[n - 1]) - times[n - 1])
             for n in range(1, len(times))
         ]
         if not worth:

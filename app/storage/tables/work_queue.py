@@ -96,6 +96,11 @@ class Upload:
     options: dict[str, Any] = field(default_factory=dict)
     position: int = 0
 
+    @property
+    def video(self) -> dict[str, Any] | None:
+        """Of a video, which is imported as an archive of its frames: its `sha256` and `bytes`, and what was said of it."""
+        return self.options.get("video") if self.kind == "archive" else None
+
 
 # Of both kinds of work
 

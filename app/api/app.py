@@ -37,6 +37,7 @@ from app.api.routes import (
     session,
     system,
     texts,
+    videos,
 )
 from app.service.service import Service
 
@@ -45,6 +46,7 @@ TAGS = {  # in the order of /docs
     "search": "By words, by pictures, and what fits a picture.",
     "upload": "Pictures one by one, in bulk, and from places on the server.",
     "images": "The pictures that are stored.",
+    "videos": "The videos whose frames are pictures.",
     "duplicates": "Pictures that are the same, or nearly.",
     "collections": "Pictures and texts that stay apart.",
     "texts": "Texts that a search finds.",
@@ -100,11 +102,19 @@ def create_app(service: Service, *, loopback_only: bool = True) -> FastAPI:
 
 def add_routes(app: FastAPI) -> None:
     """FastAPI tries them in this order at every request, so the most frequent come first."""
-    for router in (system.router, system.probes, search.router, jobs.bulk, ingest.router, images.uploads):
+    for router in (
+        system.router,
+        system.probes,
+        search.router,
+        jobs.bulk,
+        ingest.router,
+        images.uploads,
+        videos.uploads,
+    ):
         app.include_router(router)
     for router in (search.pictures, search.queries, ingest.sources):
         app.include_router(router)
-    for module in (images, jobs, evaluations, demo, duplicates, texts, collections, heads, reembed, session):
+    for module in (images, jobs, videos, evaluations, demo, duplicates, texts, collections, heads, reembed, session):
         app.include_router(module.router)
 
 

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
+Small = npt.NDArray[np.float32]
+
 MANIFEST = "manifest.jsonl"
 VIDEO_INFO = "video.json"  # beside the manifest: the fields of `VideoInfo`
 EXTRA = "videos need the extra `video`: pip install 'sightline-search[video]'"
@@ -71,7 +73,9 @@ ENDS_EARLY = 5.0  # seconds before the end that the file states
 MAX_SECONDS = 1e7  # a later time is a lie
 YEARS = range(1971, 2200)  # of a date that is believed: 1904 and 1970 are what clocks and programs write for none
 PQ, HLG = 16, 18  # transfers of HDR: SMPTE ST 2084, ARIB STD-B67
-BT709 = 1
+BT709, UNSPECIFIED = 1, 2
+HD = 720  # lines from which colours that a video does not name are those of BT.709, and not of BT.601
+MICROSECONDS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +139,7 @@ def _expand(
     pictures: PictureLimits,
 ) -> str:
     reader = _Reader(file, header, limits, pictures)
-    writer = _Frames(folder, digest, limits.max_frames, limits.max_rate, reader.pixel_ratio)
+    writer = _Frames(folder, digest, limits.max_frames, limits.max_rate, Renderer(reader.pixel_ratio))
     left_out = LeftOut()
     try:
         with reader:
@@ -376,9 +380,8 @@ class _Reader:
     def list_warnings(self, name: str) -> Iterator[tuple[str, str]]:
         """Code and sentence of each warning."""
         until = format_time(self._last)
-        stated = self._stream.duration
-        base = self._stream.time_base
-        length = float(stated * base) if stated and base else 0.0
+        stated, base = self._stream.duration, self._stream.time_base
+        length = float(stated * base) if stated and base else (self._container.duration or 0) / MICROSECONDS
         if self._ended_by == "time":
             yield (
                 "video_cut",
@@ -428,21 +431,21 @@ class _Frames:
     digest: str
     max_frames: int
     max_rate: float
-    ratio: float  # of a pixel's width to its height
+    renderer: Renderer
     chosen: list[_Chosen] = field(default_factory=list)
     size: tuple[int, int] = (0, 0)
     _count: int = 0
     _looked: float = -math.inf
     _usual: float = 0.0  # change between two looks
-    _last_look: npt.NDArray[np.float32] | None = None
-    _last_chosen: npt.NDArray[np.float32] | None = None
+    _last_look: Small | None = None
+    _last_chosen: Small | None = None
 
     def offer(self, frame: VideoFrame, seconds: float) -> None:
         """Make a picture of a frame if it shows something else than the last picture."""
         if seconds - self._looked < LOOK_SECONDS and self.chosen:
             return
         self._looked = seconds
-        small = _shrink(frame)
+        small = self.renderer.shrink(frame)
         if self._last_chosen is None or self._last_look is None:
             self._last_look = small
             self._choose(frame, seconds, small, math.inf)
@@ -463,11 +466,11 @@ class _Frames:
         gap = 1.0 / self.max_rate
         return gap if len(self.chosen) < self.max_frames else max(gap, seconds / (2 * self.max_frames))
 
-    def _choose(self, frame: VideoFrame, seconds: float, small: npt.NDArray[np.float32], change: float) -> None:
+    def _choose(self, frame: VideoFrame, seconds: float, small: Small, change: float) -> None:
         self._count += 1
         one = _Chosen(f"{self._count:06d}", seconds, change)
-        image = render(frame, self.ratio)
-        self.size = self.size if self.chosen else image_size(frame, image)
+        self.size = self.size if self.chosen else self.renderer.upright_size(frame)
+        image = self.renderer.render(frame)
         # The comment makes the bytes of each frame of each video its own: deleting one video must not take another's.
         comment = f"Sightline: video {self.digest}, {round(seconds * 1000)} ms".encode()
         with open(self.folder / one.file, "xb") as file:
@@ -496,12 +499,7 @@ class _Frames:
             (self.folder / one.file).unlink(missing_ok=True)
 
 
-def _shrink(frame: VideoFrame) -> npt.NDArray[np.float32]:
-    small = frame.reformat(*SMALL, format="rgb24", interpolation="BILINEAR").to_ndarray()
-    return small.astype(np.float32)
-
-
-def measure_change(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> float:
+def measure_change(one: Small, other: Small) -> float:
     """How much two small pictures differ, of 255: in all, or where they differ most, as an object does that appears."""
     differences = np.abs(one - other).mean(axis=2).ravel()
     count = max(1, round(STRONGEST * differences.size))
@@ -509,29 +507,47 @@ def measure_change(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32])
     return float(max(differences.mean(), STRONGEST_SHARE * strongest))
 
 
-def image_size(frame: VideoFrame, image: Image.Image) -> tuple[int, int]:
-    """The size of the whole frame, upright and with square pixels; `image` is made of it, smaller perhaps."""
-    factor = max(frame.width, frame.height) / max(image.size)
-    return (image.width, image.height) if factor <= 1 else (round(image.width * factor), round(image.height * factor))
+class Renderer:
+    """Makes pictures of the frames of one video. `ratio` is that of a pixel's width to its height.
 
-
-def render(frame: VideoFrame, ratio: float = 1.0) -> Image.Image:
-    """A frame as a picture: upright, with square pixels, in sRGB, at most FRAME_SIDE pixels a side.
-
-    `ratio` is that of a pixel's width to its height.
+    Each reformatter keeps what it has prepared for the colours of the video; for HDR that takes it seconds.
     """
-    width, height = frame.width, frame.height
-    wide, high = (width * ratio, float(height)) if ratio >= 1 else (float(width), height / ratio)
-    scale = min(1.0, FRAME_SIDE / max(wide, high))
-    size = max(1, round(wide * scale)), max(1, round(high * scale))
-    pixels = _convert_colours(frame, *size)
-    turns = round(frame.rotation / 90) % 4
-    return Image.fromarray(np.ascontiguousarray(np.rot90(pixels, turns)))
+
+    def __init__(self, ratio: float = 1.0) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self._ratio = ratio
+        self._small, self._large = VideoReformatter(), VideoReformatter()
+
+    def shrink(self, frame: VideoFrame) -> Small:
+        """What is compared: float32 [height, width, 3] of `SMALL`."""
+        width, height = SMALL
+        small = self._small.reformat(frame, width, height, format="rgb24", interpolation="BILINEAR")
+        return small.to_ndarray().astype(np.float32)
+
+    def render(self, frame: VideoFrame) -> Image.Image:
+        """A frame as a picture: upright, with square pixels, in sRGB, at most FRAME_SIDE pixels a side."""
+        width, height = self._measure(frame)
+        scale = min(1.0, FRAME_SIDE / max(width, height))
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        options: dict[str, Any] = {"interpolation": "BICUBIC"}
+        if frame.color_trc in (PQ, HLG):
+            options |= {"dst_color_trc": BT709, "dst_color_primaries": BT709}
+        elif frame.colorspace == UNSPECIFIED and frame.height >= HD:
+            options |= {"src_colorspace": BT709}
+        pixels = self._large.reformat(frame, *size, format="rgb24", **options).to_ndarray()
+        return Image.fromarray(np.ascontiguousarray(np.rot90(pixels, count_turns(frame))))
+
+    def upright_size(self, frame: VideoFrame) -> tuple[int, int]:
+        """The size of the whole frame, upright and with square pixels."""
+        width, height = (round(one) for one in self._measure(frame))
+        return (height, width) if count_turns(frame) % 2 else (width, height)
+
+    def _measure(self, frame: VideoFrame) -> tuple[float, float]:
+        ratio = self._ratio
+        return (frame.width * ratio, frame.height) if ratio >= 1 else (frame.width, frame.height / ratio)
 
 
-def _convert_colours(frame: VideoFrame, width: int, height: int) -> npt.NDArray[np.uint8]:
-    options: dict[str, Any] = {"interpolation": "BICUBIC"}
-    if frame.color_trc in (PQ, HLG):
-        options |= {"dst_color_trc": BT709, "dst_color_primaries": BT709}
-    pixels: npt.NDArray[np.uint8] = frame.reformat(width, height, format="rgb24", **options).to_ndarray()
-    return pixels
+def count_turns(frame: VideoFrame) -> int:
+    """How often a frame is turned to the left by 90 degrees to stand upright."""
+    return round(frame.rotation / 90) % 4

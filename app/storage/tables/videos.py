@@ -13,12 +13,11 @@ from app.core.types import NewVideo, Video
 from app.storage.sql import fetch_all, fetch_one
 from app.storage.tables.collections import IN_COLLECTION, LABEL_OF_NAME, PAGE, name_from_label
 
+FRAMES = "FROM images WHERE images.collection = videos.collection AND video_id = videos.sha256"
 COLUMNS = (
     "SELECT key, collection, sha256, source, format, codec, bytes, width, height, duration_ms, created_at, job_id,"
-    " kept, complete, (SELECT count(*) FROM images WHERE images.collection = videos.collection AND video_id = videos.sha256),"
-    " taken_at, taken_offset FROM videos "
+    " kept, complete, (SELECT count(*) " + FRAMES + "), taken_at, taken_offset FROM videos "
 )
-FILES = "SELECT sha256 FROM videos WHERE kept = 1"
 
 
 def video_from_row(row: Sequence[Any]) -> Video:
@@ -67,7 +66,7 @@ def filter_complete(c: apsw.Connection, collection: str, digests: Iterable[str])
     """Those of the digests that belong to videos whose frames are there: adding their bytes again changes nothing."""
     sql = (
         "SELECT sha256 FROM videos WHERE complete = 1 AND sha256 IN (SELECT value FROM json_each(?))"
-        " AND EXISTS (SELECT 1 FROM images WHERE images.collection = videos.collection AND video_id = videos.sha256) AND "
+        " AND EXISTS (SELECT 1 " + FRAMES + ") AND "
     )
     rows = fetch_all(c, sql + IN_COLLECTION, (json.dumps(list(digests)), collection))
     return {sha256 for (sha256,) in rows}

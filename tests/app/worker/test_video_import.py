@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import json
-import zipfile
-
 import pytest
 
-from app.core.types import Image, ItemStatus, Job, JobItem, Video
+from app.core.types import Image, Job, JobItem, Video
 from app.decode.limits import ArchiveLimits, VideoLimits
 from app.decode.pool import DecodePool
 from app.storage.jobs import JobService
@@ -16,8 +12,7 @@ from app.storage.library import Library
 from app.storage.tables import videos, work_queue
 from app.worker.importer import Importer
 from tests.support.imports import importing
-from tests.support.makers import add_bulk, job_of
-from tests.support.pictures import picture
+from tests.support.makers import add_bulk
 from tests.support.servers import wait_until
 from tests.support.videos import make_video
 

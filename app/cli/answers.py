@@ -230,6 +230,7 @@ class Limits(Answer):
     max_archive_bytes: int = 2 << 30
     max_archive_members: int = 10_000
     max_image_bytes: int = 32 << 20
+    formats: list[str] = ["jpeg", "png", "webp", "gif", "avif"]
 
 
 class Problem(Answer):

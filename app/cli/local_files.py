@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from app.cli.client import to_valid_unicode
 from app.core.errors import ImageTooLarge
+from app.core.picture_formats import FORMATS, SETTING
 from app.decode.headers import ARCHIVE_HEAD, detect_archive, has_picture_suffix
 from app.decode.left_out import LeftOut
 from app.decode.sidecars import match_sidecars, sidecar_extension
 from app.sources.picture_folder import FoundFile, walk_pictures
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+NOT_TAKEN = f"this server takes no {{}} files; its setting {SETTING} and its extras decide that"
 UNREADABLE = "unreadable"  # the code of a file or folder that cannot be read
 
 Failure = dict[str, Any]  # as the server has failed items: `name`, and `error` with `code` and `detail`
@@ -55,17 +58,24 @@ class LocalFiles:
         self.files.append(LocalFile(name, path, status.st_size, is_archive, found))
 
 
-def find_files(paths: Iterable[Path], exclude: Sequence[str] = ()) -> LocalFiles:
-    """The files among the paths, whatever their names, and the pictures and archives below the folders."""
+def find_files(
+    paths: Iterable[Path], exclude: Sequence[str] = (), formats: Collection[str] | None = None
+) -> LocalFiles:
+    """The files among the paths, whatever their names, and the pictures and archives below the folders.
+
+    Of pictures only those of the `formats` that the server accepts; without `formats`, of all.
+    """
     local = LocalFiles()
     named: dict[Path, list[str]] = {}
     for path in paths:
         if is_folder(path):
-            _add_folder(local, path, exclude)
+            _add_folder(local, path, exclude, formats)
         else:
             named.setdefault(path.parent, []).append(path.name)
     for folder, names in named.items():
         _add_named(local, folder, names)
+    if formats is not None:
+        local.left_out.explain(formats, lambda name: NOT_TAKEN.format(FORMATS[name].label))
     return local
 
 
@@ -90,9 +100,10 @@ def is_missing(path: str | Path) -> bool:
     return False
 
 
-def _add_folder(local: LocalFiles, root: Path, exclude: Sequence[str]) -> None:
+def _add_folder(local: LocalFiles, root: Path, exclude: Sequence[str], formats: Collection[str] | None) -> None:
     top = root.name if root.name != ".." else root.resolve().name
-    for found in walk_pictures(root.resolve(), local.left_out, exclude, is_ingestible, follow_links=True):
+    is_wanted = partial(is_ingestible, formats=formats)
+    for found in walk_pictures(root.resolve(), local.left_out, exclude, is_wanted, follow_links=True):
         name = to_valid_unicode("/".join(step for step in (top, found.name) if step not in ("", "."))) or str(root)
         if found.error is not None:
             local.failures.append(failure(name, UNREADABLE, found.error.detail))
@@ -116,9 +127,9 @@ def _begins_like_archive(path: Path) -> bool:
         return detect_archive(file.read(ARCHIVE_HEAD)) is not None
 
 
-def is_ingestible(name: str) -> bool:
-    """Whether a file has the suffix of a picture or an archive."""
-    return has_picture_suffix(name) or name.lower().endswith(ARCHIVES)
+def is_ingestible(name: str, formats: Collection[str] | None = None) -> bool:
+    """Whether a file has the suffix of a picture (of one of the `formats`) or an archive."""
+    return has_picture_suffix(name, formats) or name.lower().endswith(ARCHIVES)
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:

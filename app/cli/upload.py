@@ -129,13 +129,15 @@ def upload_paths(
     if wrong := [name for name in options if not sources and (name != "columns" or not tables)]:
         raise ServerError(f"{wrong[0]} belongs to a source that the server reads, like clip-retrieval:/data")
     client.be_patient(lambda text: click.echo(text, err=True))
-    found = find_files(expand_stdin(path for path in local if path not in tables), exclude)
+    limits = client.limits()
+    found = find_files(expand_stdin(path for path in local if path not in tables), exclude, limits.formats)
     if not (found.files or found.failures or sources or tables):
-        left_out = found.left_out.describe()
-        raise ServerError("no pictures or archives were found there" + (f"; {left_out}" if left_out else ""))
+        left_out = [text for text in (found.left_out.describe(),) if text]
+        left_out += [one.detail for one in found.left_out.warnings]
+        raise ServerError("; ".join(["no pictures or archives were found there", *left_out]))
     with tempfile.TemporaryDirectory(prefix="sightline-") as folder:
         first = next((Path(path).resolve().name for path in local if path != "-"), "")
-        sender = Sender(client, client.limits(), Path(folder), first or "pictures")
+        sender = Sender(client, limits, Path(folder), first or "pictures")
         sender.report.left_out = found.left_out
         sender.report.fail(found.failures)
         uploads = list(sender.open_tables(tables, options.get("columns", {})))

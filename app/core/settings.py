@@ -17,6 +17,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.core.errors import StartupError
+from app.core.picture_formats import parse_formats
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -132,6 +133,12 @@ class Settings(BaseSettings):
         description="Format of the log: json, text, or auto, which is text on a terminal and JSON elsewhere.",
     )
 
+    formats: str = Field(
+        "default",
+        max_length=500,
+        description="Formats of pictures that are accepted: default, or a list such as -heic (the default without it),"
+        " +jpeg2000 (with one more) or jpeg,png (these alone).",
+    )
     max_image_bytes: int = Field(96 * MIB, ge=1, description="Largest picture file, in bytes.")
     max_image_pixels: int = Field(
         50_000_000,
@@ -265,6 +272,17 @@ class Settings(BaseSettings):
     @classmethod
     def _lower(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
+
+    @field_validator("formats")
+    @classmethod
+    def _check_formats(cls, value: str) -> str:
+        parse_formats(value)
+        return value
+
+    @property
+    def accepted_formats(self) -> frozenset[str]:
+        """The formats that `formats` names."""
+        return parse_formats(self.formats)
 
     @property
     def models(self) -> Path:

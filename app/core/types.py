@@ -173,6 +173,7 @@ class NewImage:
     tags: tuple[str, ...] = ()
     metadata: Metadata = field(default_factory=dict)
     source: str | None = None
+    warnings: tuple[AnswerWarning, ...] = ()  # of what the file holds beside the picture
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from app.core.types import ItemError
 from app.decode import sidecars
 from app.decode.headers import (
     ARCHIVE_HEAD,
+    HEAD_BYTES,
     detect_archive,
     detect_format,
     has_no_suffix,
@@ -164,7 +165,11 @@ class _Expansion:
             return
         if (extension := sidecars.sidecar_extension(name)) is not None:
             self._sidecars[name] = self._read_sidecar(extension, name, member)
-        elif has_picture_suffix(name) or has_no_suffix(name) or name.lower().endswith(_ARCHIVE_SUFFIXES):
+        elif (
+            has_picture_suffix(name, self.pictures.formats)
+            or has_no_suffix(name)
+            or name.lower().endswith(_ARCHIVE_SUFFIXES)
+        ):
             self._add_picture(name, member)
         else:
             self._left_out.add(name)
@@ -194,11 +199,16 @@ class _Expansion:
     def finish(self) -> Path:
         """Add captions and metadata to the items, and write the manifest."""
         matched = self._match_sidecars()
+        self._left_out.explain(self.pictures.formats)
         for item, name in zip(self._items, self._names, strict=True):
             beside = [(one.rpartition(".")[2].lower(), self._sidecars[one]) for one in matched.get(name, ())]
             item.update(self._metadata.fields_of(name) or sidecars.merge_sidecars(beside))
         if not any(item["file"] for item in self._items):
-            reason = self._items[0]["error"]["detail"] if self._items else self._left_out.describe()
+            reason = (
+                self._items[0]["error"]["detail"]
+                if self._items
+                else "; ".join([self._left_out.describe(), *(one.detail for one in self._left_out.warnings)])
+            )
             raise ArchiveCorrupt("the archive holds no pictures" + (f": {reason}" if reason else ""))
         for error in self._metadata.find_problems():
             self._note(METADATA_FILE, None, 0, error)
@@ -243,7 +253,7 @@ class _Expansion:
         with target.open("xb") as out:
             for count, chunk in enumerate(_read(member, limit)):
                 if count == 0:
-                    _require_picture(chunk)
+                    _require_picture(chunk, self.pictures)
                 out.write(chunk)
             size = out.tell()
         with target.open("rb") as file:
@@ -287,10 +297,10 @@ def display_name(name: str) -> str:
     return "".join(char if char.isprintable() or char == "\u200d" else "\ufffd" for char in text[:255])
 
 
-def _require_picture(head: bytes) -> None:
+def _require_picture(head: bytes, pictures: PictureLimits) -> None:
     if detect_archive(head):
         raise UnsupportedMediaType("archives inside archives are not opened")
-    detect_format(head[:64])
+    detect_format(head[:HEAD_BYTES], pictures.formats)
 
 
 def _read(member: _Member, limit: int) -> Iterator[bytes]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Self
 
+from app.core.picture_formats import FORMAT_OF_SUFFIX, explain_refusal
 from app.core.types import AnswerWarning
 
 LEFT_OUT_FILE = "left_out.json"  # beside a manifest
@@ -40,6 +41,12 @@ class LeftOut:
         """Name a place; the first MAX_WARNINGS are kept."""
         if len(self.warnings) < MAX_WARNINGS:
             self.warnings.append(AnswerWarning(code, detail, field))
+
+    def explain(self, formats: Collection[str], why: Callable[[str], str] = explain_refusal) -> None:
+        """Warn of each kind that is a picture, but not of the accepted `formats`."""
+        known = {FORMAT_OF_SUFFIX[kind] for kind in self.kinds if kind in FORMAT_OF_SUFFIX}
+        for name in sorted(known.difference(formats)):
+            self.warn("left_out", why(name))
 
     def merge(self, other: LeftOut) -> None:
         self.kinds.update(other.kinds)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from app.core.picture_formats import default_formats
 
 MIB = 1 << 20
 # libjpeg decodes a JPEG at a fraction of its size. A decode child needed at most 56 MiB for 248 megapixels, and 622 MiB
@@ -12,15 +14,17 @@ JPEG_FACTOR = 5
 
 @dataclass(frozen=True, slots=True)
 class PictureLimits:
-    """The largest picture that is accepted: bytes of the file, pixels in all (see `pixels_of`), pixels a side."""
+    """The largest picture that is accepted: bytes of the file, pixels in all (see `pixels_of`), pixels a side; and the
+    formats that are accepted."""
 
     max_bytes: int = 96 * MIB
     max_pixels: int = 50_000_000
     max_side: int = 16_384
+    formats: frozenset[str] = field(default_factory=default_formats)
 
     def pixels_of(self, format: str) -> int:
         """The most pixels of a picture of this format."""
-        return self.max_pixels * (JPEG_FACTOR if format == "jpeg" else 1)
+        return self.max_pixels * (JPEG_FACTOR if format in ("jpeg", "raw") else 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,12 @@ from typing import IO, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 from PIL import AvifImagePlugin, Image, ImageChops, ImageCms, ImageFile
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 
 from app.core.errors import ImageCorrupt, ImageTooLarge, SightlineError, from_os_error
 from app.core.types import Preprocessing
+from app.decode.colours import find_nclx_profile
+from app.decode.decoders import extract_preview, open_image
 from app.decode.headers import Format, PictureHeader, check_size, read_header
 from app.decode.limits import PictureLimits
 from app.decode.perceptual_hash import compute_perceptual_hash
@@ -47,7 +50,9 @@ THUMBNAIL_GAP = 1.0  # averaging for whole factors, bicubic for the rest: a seve
 _MAX_WHOLE_SQUARES = 16  # a strip of more squares than this is cropped before the resize
 TOO_LITTLE_MEMORY = "the picture needs more memory than a decode child may have (SIGHTLINE_DECODE_MEMORY)"
 WHITE = (255, 255, 255)
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF")
+# Whose decoders must find the size that our header check found. In the others it may be turned already, or cropped.
+_EXACT = frozenset({"jpeg", "png", "webp", "gif", "bmp"})
+_UPRIGHT = frozenset({"heic", "jxl"})  # whose decoders turn the picture; EXIF repeats what the file says elsewhere
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _ROTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -154,27 +159,68 @@ def _decode(
 ) -> tuple[Image.Image, bool, Size]:
     """The upright RGB picture (perhaps scaled down), whether it is animated, and its full upright size."""
     harden_pillow(limits.pixels_of(header.format))
+    if header.format == "raw":
+        return _decode_preview(file, preprocessing, limits, thumbnail_size)
     file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with Image.open(file, formats=_FORMATS) as image:
-            width, height = image.size
-            check_size(width, height, header.format, limits)
-            if header.format != "avif" and (width, height) != (header.width, header.height):
+        with open_image(file, header.format) as image:
+            check_size(*image.size, header.format, limits)
+            if header.format in _EXACT and image.size != (header.width, header.height):
                 raise ImageCorrupt("the picture is not of the size that its header says")
             animated = header.animated
             if animated is None:
                 animated = bool(getattr(image, "is_animated", False))  # not n_frames, which reads all frames
             turn = _read_orientation(image) if header.format == "jpeg" else 1
+            size = image.size
             if header.format == "jpeg":
-                image.draft(None, _draft_size((width, height), turn, preprocessing, thumbnail_size))
+                image.draft(None, _draft_size(size, turn, preprocessing, thumbnail_size))
             image.load()
-            if header.format != "jpeg":  # PNG may store EXIF after the pixels
-                turn = _read_orientation(image)
+            if header.format != "jpeg":  # PNG may store EXIF after the pixels; TIFF and HEIC may be turned by now
+                size, turn = image.size, _find_turn(image, header)
+                check_size(*size, header.format, limits)
             upright = flatten_to_srgb(image)
-    if turn in _ROTATIONS:
-        upright = upright.transpose(_ROTATIONS[turn])
-    return upright, animated, (height, width) if turn >= 5 else (width, height)
+    return _turn_upright(upright, turn), animated, size[::-1] if turn >= 5 else size
+
+
+def _decode_preview(
+    file: IO[bytes], preprocessing: Preprocessing, limits: PictureLimits, thumbnail_size: int | None
+) -> tuple[Image.Image, bool, Size]:
+    """The preview in a RAW file, with the size of the whole picture."""
+    preview = extract_preview(file)
+    check_size(*preview.size, "raw", limits)
+    if isinstance(preview.content, Image.Image):
+        return _turn_upright(flatten_to_srgb(preview.content), preview.turn), False, preview.size
+    content = io.BytesIO(preview.content)
+    header = read_header(content, limits)
+    if header.format != "jpeg":
+        raise ImageCorrupt("the preview in the RAW file is no JPEG")
+    upright, _, (width, height) = _decode(content, header, preprocessing, limits, thumbnail_size)
+    if preview.turn > 1 and not _says_orientation(content):
+        upright = _turn_upright(upright, preview.turn)
+        width, height = (height, width) if preview.turn >= 5 else (width, height)
+    return (
+        upright,
+        False,
+        preview.size if (width >= height) == (preview.size[0] >= preview.size[1]) else (width, height),
+    )
+
+
+def _turn_upright(image: Image.Image, turn: int) -> Image.Image:
+    return image.transpose(_ROTATIONS[turn]) if turn in _ROTATIONS else image
+
+
+def _find_turn(image: Image.Image, header: PictureHeader) -> int:
+    """How EXIF turns a loaded picture that its decoder has not turned; a JPEG inside JPEG XL comes as it is."""
+    if header.format in _UPRIGHT and not getattr(image, "jpeg", False):
+        return 1
+    return _read_orientation(image)
+
+
+def _says_orientation(file: IO[bytes]) -> bool:
+    file.seek(0)
+    with open_image(file, "jpeg") as image:
+        return 0x0112 in image.getexif()
 
 
 def _read_orientation(image: Image.Image) -> int:
@@ -199,8 +245,12 @@ def _draft_size(size: Size, turn: int, preprocessing: Preprocessing, thumbnail_s
 def flatten_to_srgb(image: Image.Image) -> Image.Image:
     """Convert any loaded picture to RGB in sRGB, with white behind transparent pixels."""
     profile = _read_profile(image)
+    if image.mode == "F":
+        image = _convert_floats(image)
     if image.mode.startswith("I"):
         return _convert_16_bit(image)
+    if image.mode == "La":
+        image = image.convert("LA")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         rgb = _to_srgb(rgba.convert("RGB"), profile)
@@ -209,13 +259,19 @@ def flatten_to_srgb(image: Image.Image) -> Image.Image:
         return white
     if image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
         image = ImageChops.invert(image)  # Pillow inverts every CMYK JPEG, as if all were Adobe's
-    if image.mode not in ("L", "RGB", "CMYK"):
+    if image.mode == "LAB" and profile is None:
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+    if image.mode not in ("L", "RGB", "CMYK", "LAB"):
         image = image.convert("RGB")
     return _to_srgb(image, profile)
 
 
 def _convert_16_bit(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
+    if (
+        getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == 0
+    ):  # white is 0, which Pillow heeds for 8 bits only
+        values = 65535 - values
     grey = Image.fromarray((np.clip(values, 0, 65535).astype(np.uint16) >> 8).astype(np.uint8))
     clear = image.info.get("transparency")
     if isinstance(clear, int):
@@ -223,9 +279,16 @@ def _convert_16_bit(image: Image.Image) -> Image.Image:
     return grey.convert("RGB")
 
 
+def _convert_floats(image: Image.Image) -> Image.Image:
+    """Grey from floating-point numbers: of 0 to 1, or of 0 to 255 if any is above 1."""
+    values = np.nan_to_num(np.asarray(image), nan=0.0, posinf=0.0, neginf=0.0)
+    scale = 255.0 if values.max(initial=0.0) <= 1.0 else 1.0
+    return Image.fromarray(np.clip(values * scale, 0, 255).astype(np.uint8))
+
+
 def _read_profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
     """The colour profile; None if it is missing, broken, or sRGB."""
-    data = image.info.get("icc_profile")
+    data = image.info.get("icc_profile") or find_nclx_profile(image.info.get("nclx_profile"))
     if not isinstance(data, bytes) or len(data) < 128:
         return None
     try:

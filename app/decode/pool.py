@@ -22,6 +22,7 @@ from typing import Any, Self, TypeVar
 
 from app.core.errors import Overloaded, SightlineError
 from app.core.metrics import ProcessMetrics
+from app.core.picture_formats import find_modules
 from app.decode.child_process import clean_environment
 from app.decode.limits import ChildLimits, PictureLimits
 from app.decode.sandbox import find_protections
@@ -92,7 +93,7 @@ class DecodePool:
         self.child_limits = child_limits or ChildLimits()
         self.picture_limits = picture_limits or PictureLimits()
         self._metrics = metrics or ProcessMetrics()
-        self._modules = tuple(modules)
+        self._modules = (*find_modules(self.picture_limits.formats), *modules)
         self._lock = threading.Lock()
         self._closed = False
         self._broker: _Broker | None = None

@@ -1,7 +1,7 @@
 """Headers of videos: the container, the first picture stream and its size, read before any decoder sees the file.
 
-Two families of containers: ISO BMFF (MP4, QuickTime) and EBML (WebM, Matroska). What is walked is bounded by
-`MAX_STEPS`; sizes and types are read, and nothing is decoded.
+Two families of containers: ISO BMFF (MP4, QuickTime) and EBML (WebM, Matroska). Sizes and types are
+read in a bounded number of steps, and nothing is decoded.
 Sources: ISO 14496-12, Apple's QuickTime File Format, RFC 8794 (EBML), RFC 9559 (Matroska).
 """
 
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import IO, Literal
 
-from app.core.errors import ImageTooLarge, UnsupportedMediaType, VideoCorrupt
+from app.core.errors import ImageCorrupt, ImageTooLarge, UnsupportedMediaType, VideoCorrupt
+from app.decode.header_reader import Box, count_steps, iter_boxes, read_at
 from app.decode.limits import PictureLimits, VideoLimits
 
 VideoFormat = Literal["mp4", "mov", "webm", "mkv"]
@@ -26,7 +27,6 @@ MEDIA_TYPES: dict[str, str] = {
     "webm": "video/webm",
     "mkv": "video/matroska",
 }
-MAX_STEPS = 20_000
 VIDEO_HEAD = 64  # bytes of a file that tell whether it is a video
 _EBML = b"\x1a\x45\xdf\xa3"
 _QUICKTIME_BRANDS = frozenset({b"qt  "})
@@ -114,6 +114,8 @@ def read_video_header(file: IO[bytes], limits: VideoLimits, pictures: PictureLim
             raise UnsupportedMediaType("this is not a video of a known format; MP4, MOV, WebM and MKV are accepted")
     except (struct.error, IndexError) as error:
         raise VideoCorrupt("the video ends inside its header") from error
+    except (ImageCorrupt, VideoCorrupt) as error:
+        raise VideoCorrupt(f"the video is cut off or damaged: {error.detail}") from None
     check_frame_size(width, height, pictures)
     return VideoHeader(format_, width, height)
 
@@ -129,53 +131,30 @@ def check_frame_size(width: int, height: int, limits: PictureLimits) -> None:
         raise ImageTooLarge(f"{size}; the limit is {limits.max_pixels:,} in all (SIGHTLINE_MAX_IMAGE_PIXELS)")
 
 
-def _count_steps() -> Iterator[None]:
-    for _ in range(MAX_STEPS):
-        yield None
-    raise VideoCorrupt("the video has too many parts before its pictures")
-
-
 def _find_track_of_mp4(file: IO[bytes], length: int) -> tuple[int, int]:
-    steps = _count_steps()
-    for name, start, end in _iter_boxes(file, 0, length, steps):
-        if name == b"moov":
-            if end > length:
-                raise VideoCorrupt("the video is cut off inside its index")
-            for track, *inside in _iter_boxes(file, start, end, steps):
-                if track == b"trak" and (size := _read_track(file, *inside, steps)) is not None:
+    steps = count_steps("parts")
+    for box in iter_boxes(file, 0, length, steps, "video"):
+        if box.name == b"moov":
+            for inside in iter_boxes(file, box.start, box.end, steps, "video"):
+                if inside.name == b"trak" and (size := _read_track(file, inside, steps)) is not None:
                     return size
             raise UnsupportedMediaType(NO_PICTURES)
-    raise VideoCorrupt("the video is cut off or damaged: it has no index (moov)")
+    raise VideoCorrupt("it has no index (moov)")
 
 
-def _iter_boxes(file: IO[bytes], start: int, end: int, steps: Iterator[None]) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start of the content and end of each box; the last one may end past `end` where a file is cut off."""
-    while start + 8 <= end:
-        next(steps)
-        size, name = struct.unpack(">I4s", _read_at(file, start, 8))
-        body = start + 8
-        if size == 1:
-            (size,) = struct.unpack(">Q", _read_at(file, body, 8))
-            body += 8
-        size = size or end - start
-        if size < body - start:
-            raise VideoCorrupt("a box of the video has an impossible length")
-        yield name, body, start + size
-        start += size
-
-
-def _read_track(file: IO[bytes], start: int, end: int, steps: Iterator[None]) -> tuple[int, int] | None:
+def _read_track(file: IO[bytes], track: Box, steps: Iterator[None]) -> tuple[int, int] | None:
     """The size of a track's pictures; None for a track of another kind."""
     is_video, size = False, None
-    todo = [(start, end)]
+    todo = [track]
     while todo:
-        for name, body, stop in _iter_boxes(file, *todo.pop(), steps):
-            if name in _CONTAINERS:
-                todo.append((body, stop))
-            elif name == b"hdlr" and _read_at(file, body + 8, 4) == b"vide":
+        parent = todo.pop()
+        for box in iter_boxes(file, parent.start, parent.end, steps, "video"):
+            if box.name in _CONTAINERS:
+                todo.append(box)
+            elif box.name == b"hdlr" and read_at(file, box.start + 8, 4) == b"vide":
                 is_video = True
-            elif name == b"stsd":
-                size = _read_sample_entry(_read_at(file, body, min(stop - body, _MAX_BOX)))
+            elif box.name == b"stsd":
+                size = _read_sample_entry(read_at(file, box.start, min(box.end - box.start, _MAX_BOX)))
     if not is_video or size is None:
         return None
     codec, width, height = size
@@ -193,7 +172,7 @@ def _read_sample_entry(data: bytes) -> tuple[bytes, int, int] | None:
 
 
 def _find_track_of_matroska(file: IO[bytes], length: int) -> tuple[int, int]:
-    steps = _count_steps()
+    steps = count_steps("parts")
     for element, start, end in _iter_elements(file, 0, length, steps):
         if element != _SEGMENT:
             continue
@@ -206,18 +185,18 @@ def _find_track_of_matroska(file: IO[bytes], length: int) -> tuple[int, int]:
             if part == _CLUSTER:
                 break
         break
-    raise VideoCorrupt("the video is cut off or damaged: it does not describe its pictures")
+    raise VideoCorrupt("it does not describe its pictures")
 
 
 def _read_track_entry(file: IO[bytes], start: int, end: int, steps: Iterator[None]) -> tuple[int, int] | None:
     kind, size, is_encrypted = 0, {_WIDTH: 0, _HEIGHT: 0}, False
     for element, body, stop in _iter_elements(file, start, end, steps):
         if element == _TRACK_TYPE:
-            kind = int.from_bytes(_read_at(file, body, min(stop - body, 8)), "big")
+            kind = int.from_bytes(read_at(file, body, min(stop - body, 8)), "big")
         elif element == _VIDEO:
             for one, at, until in _iter_elements(file, body, stop, steps):
                 if one in size:
-                    size[one] = int.from_bytes(_read_at(file, at, min(until - at, 8)), "big")
+                    size[one] = int.from_bytes(read_at(file, at, min(until - at, 8)), "big")
         elif element == _ENCODINGS:
             for one, at, until in _iter_elements(file, body, stop, steps):
                 inside = _iter_elements(file, at, until, steps) if one == _ENCODING else ()
@@ -233,7 +212,7 @@ def _iter_elements(file: IO[bytes], start: int, end: int, steps: Iterator[None])
     """Id, start of the content and end of each element; one of unknown size ends where its parent does."""
     while start < end:
         next(steps)
-        data = _read_at(file, start, 12)
+        data = read_at(file, start, 12)
         id_size = _size_of_number(data[0], 4)
         element = int.from_bytes(data[:id_size], "big")
         count = _size_of_number(data[id_size], 8)
@@ -248,10 +227,5 @@ def _size_of_number(first: int, most: int) -> int:
     """The bytes of a number of EBML that begins with this byte."""
     size = 9 - first.bit_length()
     if size > most:
-        raise VideoCorrupt("an element of the video has an impossible length")
+        raise VideoCorrupt("an element of it has an impossible length")
     return size
-
-
-def _read_at(file: IO[bytes], position: int, length: int) -> bytes:
-    file.seek(position)
-    return file.read(length)

@@ -79,4 +79,6 @@ def open_blobs(settings: Settings, metrics: ProcessMetrics | None = None) -> Blo
 
 
 def picture_limits(settings: Settings) -> PictureLimits:
-    return PictureLimits(settings.max_image_bytes, settings.max_image_pixels, settings.max_image_side)
+    return PictureLimits(
+        settings.max_image_bytes, settings.max_image_pixels, settings.max_image_side, settings.accepted_formats
+    )

@@ -47,7 +47,9 @@ def open_source_policy(settings: Settings) -> SourcePolicy:
     buckets = parse_allowed_buckets(settings)
     for one in bound.values():
         folders += one
-    return SourcePolicy(folders, settings.fetch, settings.max_urls, settings.max_image_bytes, buckets, bound)
+    return SourcePolicy(
+        folders, settings.fetch, settings.max_urls, settings.max_image_bytes, buckets, bound, settings.accepted_formats
+    )
 
 
 def open_address_policy(settings: Settings) -> AddressPolicy:

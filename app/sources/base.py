@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from app.core.errors import ArchiveCorrupt, ArchiveLimit, SightlineError, map_os_errors
 from app.core.files import link_or_copy
+from app.core.picture_formats import default_formats
 from app.core.types import ItemError, SourceSpec
 from app.decode.left_out import LeftOut
 from app.decode.limits import PictureLimits
@@ -46,6 +47,7 @@ class SourcePolicy:
     max_bytes: int = PictureLimits().max_bytes
     buckets: AllowedBuckets = field(default_factory=AllowedBuckets)
     bound_folders: Mapping[str, AllowedFolders] = field(default_factory=dict)  # by collection
+    formats: frozenset[str] = field(default_factory=default_formats)  # of pictures that are accepted
 
     def restrict(self, collections: Collection[str]) -> SourcePolicy:
         """The policy for a key that is bound to collections: what belongs to none of them is not for it."""
@@ -117,6 +119,7 @@ class Source:
     def report_nothing(self, name: str) -> Iterator[SourceItem]:
         """For a place without pictures: an item that failed if it holds files of other kinds, else a warning."""
         if reason := self.left_out.describe():
+            reason = "; ".join([reason, *(one.detail for one in self.left_out.warnings)])
             error = ItemError("unsupported_media_type", f"there are no pictures of an accepted format: {reason}")
             yield with_error({"name": name}, error)
         else:

@@ -6,10 +6,12 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from app.core.errors import Rejected, UrlUnreachable, Validation
 from app.core.types import SourceSpec
+from app.decode.headers import has_picture_suffix
 from app.sources.base import Source, SourceItem, SourcePolicy, path_in_job, with_error
 from app.sources.changed import skip_unchanged
 from app.sources.local_files import copy_file, file_tag, path_to_text
@@ -39,7 +41,9 @@ class FolderSource(Source):
 
     def _list(self, root: Path) -> Iterator[SourceItem]:
         count = 0
-        for file in walk_pictures(root, self.left_out, self.spec.options.get("exclude", ())):
+        formats = self.context.policy.formats
+        is_wanted = partial(has_picture_suffix, formats=formats)
+        for file in walk_pictures(root, self.left_out, self.spec.options.get("exclude", ()), is_wanted):
             count += 1
             name = path_to_text(Path(root.name)) + ("" if file.name == "." else f"/{file.name}")
             if file.error is not None:
@@ -47,6 +51,7 @@ class FolderSource(Source):
                 continue
             tag, path = tag_with_fields(file), path_to_text(file.path)
             yield {"name": name, "origin": f"file:{path}", "tag": tag, "path": str(file.path), "found": file}
+        self.left_out.explain(formats)
         if not count:
             yield from self.report_nothing(path_to_text(Path(root.name)))
 

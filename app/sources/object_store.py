@@ -63,12 +63,14 @@ class BucketSource(Source):
             for item in self._list_folder(together):
                 count += 1
                 yield item
+        self.left_out.explain(self.context.policy.formats)
         if not count:
             yield from self.report_nothing(str(prefix))
 
     def _list_folder(self, objects: Sequence[ObjectInfo]) -> Iterator[SourceItem]:
-        pictures = [one for one in objects if has_picture_suffix(one.url)]
-        others = {one.url: one for one in objects if not has_picture_suffix(one.url)}
+        formats = self.context.policy.formats
+        pictures = [one for one in objects if has_picture_suffix(one.url, formats)]
+        others = {one.url: one for one in objects if not has_picture_suffix(one.url, formats)}
         matched = match_sidecar_paths([one.url for one in pictures], filter(sidecar_extension, others))
         for one in pictures:
             beside = [others[url] for url in matched.get(one.url, ())]

@@ -7,6 +7,7 @@ arrives at the same moment.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +18,7 @@ import apsw
 
 from app.core.errors import BlobMissing, NotFound, QueueFull, map_os_errors
 from app.core.types import AnswerWarning, CollectionInfo, EmbeddingSpace, Image, ItemError, Metadata, NewImage, Text
-from app.decode.headers import read_header
+from app.decode.headers import PictureHeader, read_header
 from app.decode.limits import PictureLimits
 from app.storage import gc
 from app.storage.attributes import (
@@ -134,6 +135,7 @@ class Library:
             tags=attributes.tags,
             metadata=attributes.metadata,
             source=attributes.source,
+            warnings=warn_of_pages(header),
         )
 
     def insert(
@@ -141,7 +143,7 @@ class Library:
     ) -> AddResult:
         """Insert the row and place the file. A duplicate whose file was lost or altered gets it back."""
         collections.require(c, collection)
-        added = images.add(c, collection, new, job_id, replace)
+        added = dataclasses.replace(images.add(c, collection, new, job_id, replace), warnings=new.warnings)
         if added.replaced_sha256:
             embeddings.remove(c, "images", added.image.key)
         if not added.duplicate or not self.blobs.is_intact(staged.sha256):
@@ -495,6 +497,14 @@ def load_contents(c: apsw.Connection, collection: Collection) -> CollectionInfo:
     name = collection.name
     counts = (pictures, texts.count(c, name))
     return CollectionInfo(name, collection.description, *counts, space, collection.created_at, collection.head)
+
+
+def warn_of_pages(header: PictureHeader) -> tuple[AnswerWarning, ...]:
+    """A warning about the pages of a file that are left out."""
+    if header.pages == 1:
+        return ()
+    detail = f"the file has {header.pages:,} pages; the first is the picture, the others are left out"
+    return (AnswerWarning("more_pages", detail),)
 
 
 def default_text_id(text: str) -> str:

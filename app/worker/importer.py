@@ -362,7 +362,7 @@ class Importer:
         if member.precomputed is not None and not added.duplicate:
             precomputed_vectors.store(c, added.image.key, *member.precomputed)
         status = ItemStatus.DUPLICATE if added.duplicate else ItemStatus.QUEUED
-        warnings = [*member.warnings, *describe_duplicate(added)]
+        warnings = [*member.warnings, *added.warnings, *describe_duplicate(added)]
         jobs.add_item(c, job, name, status, image=(added.image.key, added.image.id), warnings=warnings)
 
     def _finish(self, upload: Upload, error: SightlineError | None, *, is_duplicate: bool = False) -> None:

@@ -76,6 +76,7 @@ from app.core.errors import (
     Validation,
     map_os_errors,
 )
+from app.core.picture_formats import find_download
 from app.core.types import AnswerWarning, Image, Preprocessing, Status
 from app.decode.picture import decode_picture
 from app.decode.pool import DecodePool, OutputFile
@@ -92,9 +93,8 @@ from app.storage.library import AddResult, Library
 router = new_router("/v1/images", "images")
 uploads = new_router("/v1/images", "upload", PICTURE)
 
-MEDIA_TYPES = {f: f"image/{f}" for f in ("jpeg", "png", "webp", "gif", "avif")}
 FORM = describe_form(UploadForm)
-THUMBNAIL_SIZES = (64, 128, 256, 320, 512, 1024)  # others are rounded up
+THUMBNAIL_SIZES = (64, 128, 256, 320, 512, 1024, 2048)  # others are rounded up
 LOOKS = 10  # for the file of a picture that is replaced at the same time
 MAX_VECTORS = 100  # of a list: a megabyte of JSON
 VECTORS = "Also give the vector of each picture; limit is 100 at most."
@@ -334,10 +334,11 @@ async def get_image_vector(library: LibraryDep, threads: ThreadsDep, collection:
 
 @router.get("/{id}/file", response_class=FileResponse)
 async def get_image_file(library: LibraryDep, threads: ThreadsDep, collection: CollectionDep, id: str) -> FileResponse:
-    """Get the bytes of a picture as they were sent."""
+    """Get the bytes of a picture as they were sent. Browsers do not show HEIC, TIFF, JPEG XL, JPEG 2000 and RAW files;
+    a thumbnail of 2048 pixels is for them."""
     image, file = await threads.reads.run(library.open_file, collection, id)
-    name = f"{image.id}.{image.format}"
-    return file_response(file, MEDIA_TYPES[image.format], name, f'"{image.sha256}"', attachment=True)
+    media_type, suffix = find_download(image.format, image.source)
+    return file_response(file, media_type, f"{image.id}{suffix}", f'"{image.sha256}"', attachment=True)
 
 
 @router.get("/{id}/thumbnail", response_class=FileResponse)
@@ -348,7 +349,7 @@ async def get_image_thumbnail(
     threads: ThreadsDep,
     collection: CollectionDep,
     id: str,
-    size: Annotated[int | None, Query(ge=16, le=1024, description="Longest side, in pixels.")] = None,
+    size: Annotated[int | None, Query(ge=16, le=2048, description="Longest side, in pixels.")] = None,
 ) -> FileResponse:
     """Get a thumbnail. It is a JPEG of a JPEG, a WebP of all others, without their metadata."""
     usual = settings.thumbnail_size
@@ -357,7 +358,7 @@ async def get_image_thumbnail(
     kind = "jpeg" if path.suffix == ".jpg" else "webp"
     made_at = int(os.fstat(file.fileno()).st_mtime)  # a thumbnail that is made again may look otherwise
     etag = f'W/"{path.stem}-{made_at}"'
-    return file_response(file, MEDIA_TYPES[kind], f"{id}{path.suffix}", etag, attachment=False)
+    return file_response(file, f"image/{kind}", f"{id}{path.suffix}", etag, attachment=False)
 
 
 def upload_response(added: AddResult) -> tuple[int, ImageOut]:
@@ -368,7 +369,8 @@ def upload_response(added: AddResult) -> tuple[int, ImageOut]:
 def upload_out(image: Image, added: AddResult, warnings: Sequence[AnswerWarning] = ()) -> UploadOut:
     record = ImageOut.of(image, duplicate=added.duplicate)
     filled, kept = list(added.filled), list(added.kept)
-    return UploadOut(**dict(record), filled=filled, kept=kept, warnings=[WarningOut.of(one) for one in warnings])
+    told = [WarningOut.of(one) for one in (*added.warnings, *warnings)]
+    return UploadOut(**dict(record), filled=filled, kept=kept, warnings=told)
 
 
 def warn_of_tags(tags: Sequence[str]) -> list[AnswerWarning]:

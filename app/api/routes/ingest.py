@@ -214,7 +214,7 @@ sources = new_router("/v1/sources", "upload")
 
 
 class SourcesOut(BaseModel):
-    """What the operator allows `POST /v1/images/ingest` to read, and the limits of uploads."""
+    """What the operator allows `POST /v1/images/ingest` to read, the limits of uploads, and the accepted formats."""
 
     urls: bool
     folders: list[str]
@@ -223,6 +223,7 @@ class SourcesOut(BaseModel):
     max_archive_bytes: int
     max_archive_members: int
     max_image_bytes: int
+    formats: list[str]
 
 
 @sources.get("")
@@ -230,4 +231,4 @@ async def get_sources(settings: SettingsDep, policy: SourcePolicyDep) -> Sources
     """Say what may be imported: URLs, the folders of this machine, and the limits of uploads."""
     folders = [str(path) for path in restrict_policy(policy).folders.paths]
     limits = {name: getattr(settings, name) for name in SourcesOut.model_fields if name.startswith("max_")}
-    return SourcesOut(urls=settings.fetch, folders=folders, **limits)
+    return SourcesOut(urls=settings.fetch, folders=folders, formats=sorted(settings.accepted_formats), **limits)

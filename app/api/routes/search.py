@@ -71,12 +71,12 @@ from app.core.base64_text import decode_base64, decode_base64_file
 from app.core.errors import PayloadTooLarge, SightlineError, Validation, map_os_errors
 from app.core.settings import Settings
 from app.decode.headers import read_header
-from app.decode.limits import JPEG_FACTOR, PictureLimits
 from app.search.fusion import Weights
 from app.search.query import SearchQuery, SearchResult
 from app.search.query_encoder import QueryPart, result_or_error
 from app.search.query_syntax import parse_weighted_query
 from app.search.templates import PLAIN, fill
+from app.service.data_dir import picture_limits
 from app.service.search_service import SearchService
 from app.storage.filters.parser import parse_filter
 
@@ -411,13 +411,13 @@ def write_picture(text: str, path: Path) -> None:
 
 def check_pixels(batch: Sequence[SearchQuery | SightlineError], settings: Settings) -> None:
     """Raise PayloadTooLarge where the pictures of a request have too many pixels in all, by their headers."""
-    limits = PictureLimits(settings.max_image_bytes, settings.max_image_pixels, settings.max_image_side)
+    limits = picture_limits(settings)
     pixels = 0
     for path in (part.picture for one in batch if isinstance(one, SearchQuery) for part in one.parts):
         if path is not None:
             with suppress(SightlineError), open(path, "rb") as file:  # what is no picture is refused by the decoder
                 header = read_header(file, limits)
-                pixels += header.width * header.height // (JPEG_FACTOR if header.format == "jpeg" else 1)
+                pixels += header.width * header.height * limits.max_pixels // limits.pixels_of(header.format)
     if pixels > (most := settings.max_query_pixels):
         raise PayloadTooLarge(f"the pictures of one request may have {most} pixels in all, these have {pixels}")
 

@@ -43,6 +43,7 @@ from typing_extensions import TypeAliasType
 
 from app.core.clock import format_rfc3339
 from app.core.errors import Validation
+from app.core.picture_formats import Format
 from app.core.text import split_words
 from app.core.types import Target
 from app.storage.filters import sql
@@ -139,7 +140,6 @@ TimeBound = Annotated[
     StringConstraints(max_length=64),
     ModelField(json_schema_extra={"anyOf": [{"format": "date"}, {"format": "date-time"}]}),
 ]
-Format = Literal["avif", "gif", "jpeg", "png", "webp"]
 Values = Annotated[
     list[T], FailFast(), BeforeValidator(_count_values), ModelField(json_schema_extra={"maxItems": MAX_VALUES})
 ]

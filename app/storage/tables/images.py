@@ -13,7 +13,7 @@ import apsw
 
 from app.core.clock import now_rfc3339
 from app.core.errors import IdConflict
-from app.core.types import Description, Image, ItemError, NewImage, Status
+from app.core.types import AnswerWarning, Description, Image, ItemError, NewImage, Status
 from app.storage.sql import Row, fetch_all, fetch_number, fetch_one
 from app.storage.tables.collections import IN_COLLECTION, LABEL_OF_NAME, PAGE, name_from_label
 
@@ -49,6 +49,7 @@ class AddResult:
     replaced_sha256: str | None = None
     filled: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    warnings: tuple[AnswerWarning, ...] = ()
 
 
 def image_from_row(row: Sequence[Any]) -> Image:

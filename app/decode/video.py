@@ -243,6 +243,8 @@ class _Reader:
         except self._errors as error:
             raise VideoCorrupt("the video is cut off or damaged") from error
         self._stream = self._choose_stream()
+        stated, base = self._stream.duration, self._stream.time_base
+        self._stated = float(stated * base) if stated and base else (self._container.duration or 0) / MICROSECONDS
         self._faults = 0
         self._last = 0.0  # seconds of the last packet
         self._size = (0, 0)
@@ -380,8 +382,6 @@ class _Reader:
     def list_warnings(self, name: str) -> Iterator[tuple[str, str]]:
         """Code and sentence of each warning."""
         until = format_time(self._last)
-        stated, base = self._stream.duration, self._stream.time_base
-        length = float(stated * base) if stated and base else (self._container.duration or 0) / MICROSECONDS
         if self._ended_by == "time":
             yield (
                 "video_cut",
@@ -389,8 +389,8 @@ class _Reader:
             )
         elif self._ended_by == "damage":
             yield "video_cut", f"{name} is damaged or cut off; it was read until {until}"
-        elif length - self._last > ENDS_EARLY:
-            yield "video_cut", f"{name} ends at {until}, although it states {format_time(length)}"
+        elif self._stated - self._last > ENDS_EARLY:
+            yield "video_cut", f"{name} ends at {until}, although it states {format_time(self._stated)}"
         elif self._faults:
             yield "video_damaged", f"{name} is damaged: {self._faults:,} parts of it could not be decoded"
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import IO, Literal
 
 from app.core.errors import ImageCorrupt, ImageTooLarge, UnsupportedMediaType, VideoCorrupt
 from app.decode.header_reader import Box, count_steps, iter_boxes, read_at
+from app.decode.headers import has_picture_suffix
+from app.decode.left_out import LeftOut
 from app.decode.limits import PictureLimits, VideoLimits
 
 VideoFormat = Literal["mp4", "mov", "webm", "mkv"]
@@ -64,6 +66,17 @@ class VideoHeader:
 def has_video_suffix(name: str) -> bool:
     """Whether the name of a file ends like that of an accepted video."""
     return PurePath(name).suffix.lower() in VIDEO_SUFFIXES
+
+
+def is_accepted(name: str, formats: Collection[str] | None, *, videos: bool) -> bool:
+    """Whether the name of a file ends like that of a picture of one of the `formats`, or of a video where these are."""
+    return has_picture_suffix(name, formats) or (videos and has_video_suffix(name))
+
+
+def warn_of_videos(left_out: LeftOut, limits: VideoLimits) -> None:
+    """Say why videos were left out, if any were because this server takes none."""
+    if limits.refusal and not VIDEO_SUFFIXES.isdisjoint(left_out.kinds):
+        left_out.warn("left_out", limits.refusal)
 
 
 def detect_video(head: bytes) -> VideoFormat | None:

@@ -26,7 +26,8 @@ def open_pool(settings: Settings, device: str = "cpu", metrics: ProcessMetrics |
 
 
 def archive_limits(settings: Settings) -> ArchiveLimits:
-    return ArchiveLimits(settings.max_archive_bytes, settings.max_archive_members, settings.max_image_bytes)
+    given = (settings.max_archive_bytes, settings.max_archive_members, settings.max_image_bytes)
+    return ArchiveLimits(*given, video_limits(settings))
 
 
 def video_limits(settings: Settings) -> VideoLimits:
@@ -47,9 +48,9 @@ def open_source_policy(settings: Settings) -> SourcePolicy:
     buckets = parse_allowed_buckets(settings)
     for one in bound.values():
         folders += one
-    return SourcePolicy(
-        folders, settings.fetch, settings.max_urls, settings.max_image_bytes, buckets, bound, settings.accepted_formats
-    )
+    limits = (settings.max_urls, settings.max_image_bytes)
+    formats, videos = settings.accepted_formats, video_limits(settings)
+    return SourcePolicy(folders, settings.fetch, *limits, buckets, bound, formats, videos)
 
 
 def open_address_policy(settings: Settings) -> AddressPolicy:

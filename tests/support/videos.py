@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -46,35 +46,14 @@ def make_video(
     *,
     size: tuple[int, int] = (96, 64),
     rate: int = 10,
-    codec: str | None = None,
-    options: dict[str, str] | None = None,
-    metadata: dict[str, str] | None = None,
-    pix_fmt: str = "yuv420p",
-    extra_streams: int = 0,
-    sound: bool = False,
-    times: Callable[[int], int] = lambda n: n,
-    prepare: Callable[[Any], object] = lambda stream: None,
+    **options: Any,
 ) -> bytes:
-    """The bytes of a video. `times` gives the time of frame n, in frames; `prepare` changes the stream."""
-    frames = iter_scenes(scenes, rate, size)
-    return encode(
-        frames,
-        container,
-        size=size,
-        rate=rate,
-        codec=codec,
-        options=options,
-        metadata=metadata,
-        pix_fmt=pix_fmt,
-        extra_streams=extra_streams,
-        sound=sound,
-        times=times,
-        prepare=prepare,
-    )
+    """The bytes of a video of these scenes; `options` as in `encode`."""
+    return encode(iter_scenes(scenes, rate, size), container, size=size, rate=rate, **options)
 
 
 def encode(
-    frames: Iterator[Frame],
+    frames: Iterable[Frame],
     container: str = "mp4",
     *,
     size: tuple[int, int],
@@ -86,9 +65,8 @@ def encode(
     extra_streams: int = 0,
     sound: bool = False,
     times: Callable[[int], int] = lambda n: n,
-    prepare: Callable[[Any], object] = lambda stream: None,
 ) -> bytes:
-    """The bytes of a video of these frames."""
+    """The bytes of a video of these frames. `times` gives the time of frame n, in frames."""
     out = io.BytesIO()
     codec = codec or CODECS[container]
     with av.open(out, "w", format=CONTAINERS[container]) as video:
@@ -99,7 +77,6 @@ def encode(
             stream.width, stream.height = size
             stream.pix_fmt = pix_fmt
             stream.time_base = Fraction(1, rate)
-            prepare(stream)
             streams.append(stream)
         audio: Any = (
             video.add_stream("aac" if container in ("mp4", "mov") else "libopus", rate=48_000) if sound else None
@@ -110,12 +87,25 @@ def encode(
                 frame.pts, frame.time_base = times(n), Fraction(1, rate)
                 video.mux(stream.encode(frame))
         if audio is not None:
-            noise = av.AudioFrame.from_ndarray(np.zeros((1, 960 * 2), np.int16), format="s16", layout="stereo")
-            noise.sample_rate, noise.pts = 48_000, 0
-            video.mux(audio.encode(noise))
-            video.mux(audio.encode(None))
+            add_noise(video, audio)
         for stream in streams:
             video.mux(stream.encode(None))
+    return out.getvalue()
+
+
+def add_noise(video: Any, audio: Any) -> None:
+    """A little silence."""
+    silence = av.AudioFrame.from_ndarray(np.zeros((1, 2 * 1024), np.int16), format="s16", layout="stereo")
+    silence.sample_rate, silence.pts = 48_000, 0
+    video.mux(audio.encode(silence))
+    video.mux(audio.encode(None))
+
+
+def make_sound() -> bytes:
+    """The bytes of an MP4 file that holds sound alone."""
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4") as video:
+        add_noise(video, video.add_stream("aac", rate=48_000))
     return out.getvalue()
 
 

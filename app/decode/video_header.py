@@ -189,10 +189,10 @@ def _find_track_of_matroska(file: IO[bytes], length: int) -> tuple[int, int]:
     for element, start, end in _iter_elements(file, 0, length, steps):
         if element != _SEGMENT:
             continue
-        for part, *inside in _iter_elements(file, start, end, steps):
+        for part, begin, stop in _iter_elements(file, start, end, steps):
             if part == _TRACKS:
-                for track, *content in _iter_elements(file, *inside, steps):
-                    if track == _TRACK and (size := _read_track_entry(file, *content, steps)) is not None:
+                for track, at, until in _iter_elements(file, begin, stop, steps):
+                    if track == _TRACK and (size := _read_track_entry(file, at, until, steps)) is not None:
                         return size
                 raise UnsupportedMediaType(NO_PICTURES)
             if part == _CLUSTER:

@@ -322,7 +322,8 @@ function stepDetail(by) {
 
 // Actions of the user
 
-function deletePictures(ids) {
+/** `prepare` as in `deleteWithUndo`. */
+function deletePictures(ids, prepare = null) {
   const { hits } = store.results;
   const isShown = ids.includes(store.state.show);
   const index = findHit(store.state.show);
@@ -331,7 +332,7 @@ function deletePictures(ids) {
   if (neighbour) replaceDetail(neighbour.id);
   else if (isShown) byId("detail").close();
   deselect(ids);
-  deleteWithUndo(ids);
+  deleteWithUndo(ids, prepare);
   if (!store.state.show && focused >= 0) currentGrid()?.focus(Math.min(focused, store.results.hits.length - 1));
 }
 
@@ -496,6 +497,7 @@ watchDetail({
   onStep: stepDetail,
   onShow: openPicture,
   onRemove: (id) => deletePictures([id]),
+  onRemoveVideo: deletePictures,
   onUndo: pressToastButton,
   onChange: handleImageChange,
 });

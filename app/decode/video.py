@@ -347,13 +347,14 @@ class _Reader:
         """
         waiting: list[Packet] = []
         begins = 0.0
-        is_whole = False
+        is_whole, is_first = False, True
         for packet in self._demux():
             if packet.is_keyframe:
                 yield from waiting[:1]
                 waiting, begins, is_whole = [], self._last, False
-                if not self._schedule.is_far_behind:
+                if is_first or not self._schedule.is_far_behind:
                     waiting.append(packet)
+                is_first = False
             elif is_whole:
                 yield packet
             elif waiting:

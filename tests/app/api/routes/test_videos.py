@@ -110,7 +110,7 @@ def test_a_video_is_refused_where_one_picture_is_expected_and_the_reverse(
     check_refusal(send(cinema, playlist), 415, "unsupported_media_type")
     check_refusal(send(cinema, clip, caption="x" * 2_001), 422, "validation")
     check_refusal(send(cinema, clip, id="mine"), 422, "validation")
-    check_refusal(cinema.http.post("/v1/videos", data={"caption": "x"}), 422, "validation")
+    check_refusal(cinema.http.post("/v1/videos", data={"caption": "x"}), 415, "unsupported_media_type")
 
 
 def test_deleting_a_video_takes_its_frames_out_of_searches(cinema: RunningServer) -> None:
@@ -142,4 +142,6 @@ def test_a_server_that_takes_no_videos_says_so(tmp_path: Any, clip: bytes) -> No
 
 
 def test_a_key_of_another_collection_learns_nothing(guarded: Guarded) -> None:
-    check_refusal(guarded.ask("GET", "/v1/videos?collection=default", key="bound"), 404, "not_found")
+    for path in ("/v1/videos?collection=elsewhere", f"/v1/videos/{'0' * 64}/file?collection=elsewhere"):
+        check_refusal(guarded.ask("bound", "GET", path), 404, "not_found")
+    check_refusal(guarded.ask("search", "DELETE", f"/v1/videos/{'0' * 64}"), 403, "forbidden")

@@ -95,7 +95,7 @@ def plan_video(
     rng: np.random.Generator, drawings: list[Drawing], seconds: float, size: tuple[int, int]
 ) -> list[Showing]:
     """Drawings one after the other, with pauses; the first appears after two seconds or more."""
-    showings = []
+    showings: list[Showing] = []
     now = float(rng.uniform(2, 4))
     while now < seconds - 2:
         side = int(size[1] * rng.uniform(0.4, 0.7))

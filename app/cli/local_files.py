@@ -36,8 +36,8 @@ class LocalFile:
     path: Path
     size: int
     is_archive: bool
-    is_video: bool
     found: FoundFile | None = None
+    is_video: bool = False
 
 
 @dataclass(slots=True)
@@ -59,7 +59,7 @@ class LocalFiles:
         except OSError as error:
             self.failures.append(failure(name, UNREADABLE, str(error.strerror)))
             return
-        self.files.append(LocalFile(name, path, status.st_size, is_archive, is_video, found))
+        self.files.append(LocalFile(name, path, status.st_size, is_archive, found, is_video))
 
 
 def find_files(

@@ -306,7 +306,7 @@ class _Reader:
             self._origin = seconds if start is None else float(start * base)
         return max(0.0, seconds - self._origin)
 
-    def _decode(self, packet: Packet | None) -> list[VideoFrame]:
+    def _decode(self, packet: Packet[Any] | None) -> list[VideoFrame]:
         try:
             return self._stream.codec_context.decode(packet)
         except MemoryError:
@@ -315,7 +315,7 @@ class _Reader:
             self._faults += 1
             return []
 
-    def _demux(self) -> Iterator[Packet]:
+    def _demux(self) -> Iterator[Packet[Any]]:
         packets = self._container.demux(self._stream)
         while True:
             try:
@@ -339,13 +339,13 @@ class _Reader:
                 return
             yield packet
 
-    def _choose_packets(self) -> Iterator[Packet | None]:
+    def _choose_packets(self) -> Iterator[Packet[Any] | None]:
         """What is given to the decoder: of each group of pictures all packets, the keyframe alone, or nothing.
 
         A group is decoded whole if it lasts long; that is known once it has lasted DENSE_SECONDS, and until then its
         packets wait.
         """
-        waiting: list[Packet] = []
+        waiting: list[Packet[Any]] = []
         begins = 0.0
         is_whole, is_first = False, True
         for packet in self._demux():

@@ -132,13 +132,14 @@ class VideoImporter:
         try:
             with open_beneath(members, VIDEO_INFO) as file:
                 said = json.load(file)
-            shape = tuple(int(said[name]) for name in ("width", "height", "duration_ms"))
-            offset = said["taken_offset"]
-            taken = (said["taken_at"], None if offset is None else int(offset))
+            width, height, duration_ms = (int(said[name]) for name in ("width", "height", "duration_ms"))
+            offset = None if said["taken_offset"] is None else int(said["taken_offset"])
+            taken_at = None if said["taken_at"] is None else str(said["taken_at"])
             named = (str(said["format"]), str(said["codec"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise VideoCorrupt("the video could not be read") from error
-        return NewVideo(sha256, upload.name, *named, size, *shape, *taken, self.limits.keep)
+        shape = (size, width, height, duration_ms)
+        return NewVideo(sha256, upload.name, *named, *shape, taken_at, offset, self.limits.keep)
 
 
 def said_of(upload: Upload) -> dict[str, Any]:

@@ -128,11 +128,11 @@ def draw_frames(
         yield frame
 
 
-def write_video(path: Path, frames: Iterator[Canvas], rate: int, size: tuple[int, int]) -> None:
+def write_video(path: Path, frames: Iterator[Canvas], rate: int, size: tuple[int, int], preset: str) -> None:
     """H.264 as x264 makes it by default, but fast."""
     draft = path.with_suffix(".draft")
     with av.open(str(draft), "w", format="mp4") as video:
-        stream: Any = video.add_stream("libx264", rate=rate, options={"preset": "veryfast"})
+        stream: Any = video.add_stream("libx264", rate=rate, options={"preset": preset})
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
         for n, pixels in enumerate(frames):
@@ -169,7 +169,9 @@ def make_long_video() -> Path:
             rng = np.random.default_rng(7)
             showings = plan_video(rng, read_drawings(), PART_SECONDS, HD)
             canvas = np.concatenate([make_canvas(rng), make_canvas(rng)], axis=1)
-            write_video(part, draw_frames(rng, canvas, showings, PART_SECONDS, LONG_RATE, HD), LONG_RATE, HD)
+            write_video(
+                part, draw_frames(rng, canvas, showings, PART_SECONDS, LONG_RATE, HD), LONG_RATE, HD, "veryfast"
+            )
         repeat_video(part, path, LONG_SECONDS // PART_SECONDS)
     return path
 
@@ -183,7 +185,7 @@ def make_short_videos() -> list[tuple[Path, Showing]]:
         showings = plan_video(rng, drawings, SECONDS, SMALL)
         if not path.exists():
             canvas = make_canvas(np.random.default_rng(3)) if canvas is None else canvas
-            write_video(path, draw_frames(rng, canvas, showings, SECONDS, RATE, SMALL), RATE, SMALL)
+            write_video(path, draw_frames(rng, canvas, showings, SECONDS, RATE, SMALL), RATE, SMALL, "ultrafast")
         made.append((path, showings[number % len(showings)]))
     return made
 

@@ -65,9 +65,9 @@ CALM = 2.0  # times the usual change between two looks
 PATIENT_SECONDS = 10.0  # after which a change counts that is usual in this video
 STRONGEST = 1 / 40  # of the small picture: where it changes most, so that an object of a tenth of the height counts
 STRONGEST_SHARE = 0.25
-SPEED = 15.0  # seconds of the video in one second, at least
+SPEED = 10.0  # seconds of the video in one second of processor time, at least
 BUDGET_SHARE = 0.6  # of the time limit, for what is planned
-SLACK_SECONDS = 3.0
+SLACK_SECONDS = 10.0
 HARD_SHARE = 0.85  # of the time limit, after which reading ends
 ENDS_EARLY = 5.0  # seconds before the end that the file states
 MAX_SECONDS = 1e7  # a later time is a lie
@@ -195,18 +195,18 @@ class _Schedule:
     """How much time may be spent by now. Behind it, less of the video is decoded."""
 
     def __init__(self, seconds: float, length: int) -> None:
-        self._began = time.monotonic()
+        self._began, self._worked = time.monotonic(), time.process_time()
         self._budget, self._hard = BUDGET_SHARE * seconds, HARD_SHARE * seconds
         self._length = max(1, length)
         self.is_behind = self.is_far_behind = self.is_over = False
 
     def update(self, position: int | None, seconds: float) -> None:
         """`position` is that in the file, which cannot lie about how much is left; `seconds` that in the video."""
-        spent = time.monotonic() - self._began
+        spent, worked = time.monotonic() - self._began, time.process_time() - self._worked
         share = min(1.0, (position or 0) / self._length)
-        planned = min(self._budget * share, max(0.0, seconds) / SPEED) + SLACK_SECONDS
-        self.is_behind = spent > planned
-        self.is_far_behind = spent > 1.3 * planned + SLACK_SECONDS
+        late = max(spent - self._budget * share, worked - max(0.0, seconds) / SPEED)
+        self.is_behind = late > SLACK_SECONDS
+        self.is_far_behind = late > 2 * SLACK_SECONDS
         self.is_over = spent > self._hard
 
 
@@ -421,7 +421,8 @@ class _Chosen:
 
     file: str
     seconds: float
-    change: float
+    change: float  # from the one before
+    is_sudden: bool  # it changed within a moment
 
 
 @dataclass(slots=True)
@@ -443,33 +444,38 @@ class _Frames:
 
     def offer(self, frame: VideoFrame, seconds: float) -> None:
         """Make a picture of a frame if it shows something else than the last picture."""
-        if seconds - self._looked < LOOK_SECONDS and self.chosen:
+        waited = seconds - self.chosen[-1].seconds if self.chosen else math.inf
+        is_due = waited >= self._least_gap(seconds)
+        if self._last_look is None or self._last_chosen is None:
+            self._last_look = small = self.renderer.shrink(frame)
+            self._looked = seconds
+            self._choose(frame, seconds, small, math.inf, is_sudden=True)
             return
-        self._looked = seconds
+        is_look = seconds - self._looked >= LOOK_SECONDS
+        if not (is_look or is_due):
+            return
         small = self.renderer.shrink(frame)
-        if self._last_chosen is None or self._last_look is None:
-            self._last_look = small
-            self._choose(frame, seconds, small, math.inf)
-            return
         threshold = min(max(LEAST_CHANGE, CALM * self._usual), MOST_CHANGE)
         step = measure_change(self._last_look, small)
-        self._usual += 0.1 * (min(step, MOST_CHANGE) - self._usual)
-        self._last_look = small
-        waited = seconds - self.chosen[-1].seconds
-        if waited < self._least_gap(seconds):
-            return
+        if is_look:
+            self._usual += 0.1 * (min(step, MOST_CHANGE) - self._usual)
+            self._last_look, self._looked = small, seconds
+        is_sudden = step >= threshold
         change = measure_change(self._last_chosen, small)
-        if change >= threshold or (change >= LEAST_CHANGE and waited >= PATIENT_SECONDS):
-            self._choose(frame, seconds, small, change)
+        if is_due and (change >= threshold or (change >= LEAST_CHANGE and waited >= PATIENT_SECONDS)):
+            self._choose(frame, seconds, small, change, is_sudden=is_sudden)
+        elif is_sudden and not is_due and not self.chosen[-1].is_sudden:
+            self._drop(len(self.chosen) - 1)  # it came of slow change, and stands in the way of this one
+            self._choose(frame, seconds, small, change, is_sudden=True)
 
     def _least_gap(self, seconds: float) -> float:
         """Seconds between two pictures; more once there are as many as allowed, each of which then ousts another."""
         gap = 1.0 / self.max_rate
         return gap if len(self.chosen) < self.max_frames else max(gap, seconds / (2 * self.max_frames))
 
-    def _choose(self, frame: VideoFrame, seconds: float, small: Small, change: float) -> None:
+    def _choose(self, frame: VideoFrame, seconds: float, small: Small, change: float, *, is_sudden: bool) -> None:
         self._count += 1
-        one = _Chosen(f"{self._count:06d}", seconds, change)
+        one = _Chosen(f"{self._count:06d}", seconds, change, is_sudden)
         self.size = self.size if self.chosen else self.renderer.upright_size(frame)
         image = self.renderer.render(frame)
         # The comment makes the bytes of each frame of each video its own: deleting one video must not take another's.
@@ -491,7 +497,10 @@ class _Frames:
         ]
         if not worth:
             return
-        dropped = self.chosen.pop(1 + int(np.argmin(worth)))
+        self._drop(1 + int(np.argmin(worth)))
+
+    def _drop(self, n: int) -> None:
+        dropped = self.chosen.pop(n)
         (self.folder / dropped.file).unlink()
 
     def discard(self) -> None:

@@ -7,6 +7,7 @@ right. RAW files are DNGs with a preview: nothing here can write those of camera
 from __future__ import annotations
 
 import io
+import random
 import struct
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 
 from app.decode.colours import build_profile
 
@@ -101,6 +102,8 @@ def convert_to_pq(image: Image.Image) -> Floats:
 
 
 def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+    if kind == "JXL":
+        import pillow_jxl  # noqa: F401  (it registers itself with Pillow)
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
@@ -125,7 +128,8 @@ def encode_deep_heic(codes: Floats, bits: int, profile: bytes | None = None, **o
     values = np.round(codes * 65535).astype("<u2")
     made = pillow_heif.from_bytes("RGB;16", (codes.shape[1], codes.shape[0]), values.tobytes())
     if profile is not None:
-        made[0].info.update(icc_profile=profile, icc_profile_type="prof")
+        info: dict[str, Any] = made[0].info  # type: ignore[assignment]
+        info["icc_profile"], info["icc_profile_type"] = profile, "prof"
     file = io.BytesIO()
     made.save(file, quality=95, chroma=444, **options)
     return file.getvalue()
@@ -195,7 +199,7 @@ def make_tiff(samples: npt.NDArray[Any], photometric: int, order: str = "<", mor
     """An uncompressed TIFF of unsigned or floating-point samples [height, width, channels]."""
     height, width, channels = samples.shape
     bits = samples.dtype.itemsize * 8
-    data = samples.astype(samples.dtype.newbyteorder(order)).tobytes()
+    data = (samples.astype(samples.dtype.newbyteorder(">")) if order == ">" else samples).tobytes()
 
     def build(start: int) -> bytes:
         entries: list[Entry] = [
@@ -245,6 +249,80 @@ def make_dng(preview: bytes, turn: int = 1, size: tuple[int, int] = SIZE, values
     return content.ljust(sensor_at, b"\0") + sensor
 
 
+# ---- hostile files
+
+NEW_FORMATS = ("heic", "tiff", "bmp", "jxl", "jpeg2000", "raw")
+
+
+def make_sample(kind: str, size: tuple[int, int] = (96, 64), seed: int = 0) -> bytes:
+    """A small file of one of NEW_FORMATS, with noise that each seed makes differently."""
+    noise = np.random.default_rng(seed).integers(-20, 20, (size[1], size[0], 3))
+    image = Image.fromarray(np.clip(np.asarray(draw_chart(size)) + noise, 0, 255).astype(np.uint8))
+    if kind == "heic":
+        return encode_heic(image)
+    if kind == "raw":
+        return make_dng(encode(image, "JPEG"), 1, size)
+    options: dict[str, Any] = {"tiff": {"compression": "tiff_lzw"}, "jxl": {"effort": 1}}.get(kind, {})
+    return encode(image, kind.upper(), **options)
+
+
+def claim_size(kind: str, width: int, height: int) -> bytes:
+    """A small file of one of NEW_FORMATS whose header is patched to claim another size."""
+    data = bytearray(make_sample(kind))
+    if kind == "heic":
+        at = data.index(b"ispe") + 8
+        data[at : at + 8] = struct.pack(">II", width, height)
+    elif kind == "bmp":
+        data[18:26] = struct.pack("<II", width, height)
+    elif kind == "jxl":
+        bits, at, most = 0, 0, 1 << 30
+        for value, count in ((0, 1), (3, 2), ((height - 1) % most, 30), (0, 3), (3, 2), ((width - 1) % most, 30)):
+            bits |= value << at
+            at += count
+        data[2:4] = bits.to_bytes(9, "little")
+    elif kind == "jpeg2000":
+        at = data.index(b"ihdr") + 4
+        data[at : at + 8] = struct.pack(">II", height, width)
+        at = data.index(b"\xff\x4f\xff\x51") + 8
+        data[at : at + 8] = struct.pack(">II", width, height)
+    else:
+        for tag, value in ((256, width), (257, height)):
+            for head in (struct.pack("<HHI", tag, 3, 1), struct.pack("<HHI", tag, 4, 1)):
+                at = data.find(head)
+                while at >= 0:
+                    data[at : at + 12] = struct.pack("<HHII", tag, 4, 1, value)
+                    at = data.find(head, at + 12)
+    return bytes(data)
+
+
+LIES = (
+    *((1, 1), (0, 0), (65_535, 65_535), (16_383, 5), (5, 16_383)),
+    *((95, 64), (97, 65), (4_000, 4_000), (2**31 - 1, 1), (7_000, 7_000)),
+)
+
+
+def mutate(kind: str, count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
+    """`count` broken files of one of NEW_FORMATS: cut off, with bits flipped, with the head of another, with lies."""
+    dice = random.Random(f"{kind} {seed}")
+    whole = [make_sample(kind, seed=n) for n in range(3)]
+    heads = [make_sample(other)[:16] for other in NEW_FORMATS if other != kind]
+    for n in range(count):
+        content = bytearray(dice.choice(whole))
+        if n % 20 == 0:
+            width, height = LIES[n // 20 % len(LIES)]
+            yield f"claims-{width}x{height}-{n}", claim_size(kind, width, height)
+        elif n % 20 == 1:
+            content[:16] = dice.choice(heads)
+            yield f"head-{n}", bytes(content)
+        elif n % 3 == 0:
+            yield f"cut-{n}", bytes(content[: dice.randrange(len(content))])
+        else:
+            reach = len(content) if n % 2 else min(len(content), 600)  # every other one in its header
+            for _ in range(dice.choice((1, 1, 2, 8, 64))):
+                content[dice.randrange(reach)] ^= 1 << dice.randrange(8)
+            yield f"flip-{n}", bytes(content)
+
+
 # ---- the set
 
 
@@ -264,7 +342,11 @@ def make_heics() -> Iterator[PictureFile]:
     p3_chart = Image.fromarray(np.round(p3 * 255).astype(np.uint8))
     with_profile = p3_chart.copy()
     with_profile.info["icc_profile"] = profile
-    numbers = {"color_primaries": DISPLAY_P3, "transfer_characteristics": SRGB_CURVE, "matrix_coefficients": 6}
+    numbers: dict[str, Any] = {
+        "color_primaries": DISPLAY_P3,
+        "transfer_characteristics": SRGB_CURVE,
+        "matrix_coefficients": 6,
+    }
     clear = chart.convert("RGBA")
     clear.putalpha(255)
     files = {
@@ -375,11 +457,12 @@ def make_others() -> Iterator[PictureFile]:
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
     yield PictureFile("grey.jxl", encode(grey, "JXL", lossless=True), "jxl", grey_truth)
     yield PictureFile("16-bit-grey.jxl", encode(deep, "JXL", lossless=True), "jxl", grey_truth)
-    for name, options in {
+    kinds: dict[str, dict[str, Any]] = {
         "lossless": {},
         "lossy": {"quality_mode": "rates", "quality_layers": [20]},
         "codestream": {"no_jp2": True},
-    }.items():
+    }
+    for name, options in kinds.items():
         yield PictureFile(f"{name}.jp2", encode(chart, "JPEG2000", **options), "jpeg2000", truth)
     yield PictureFile("alpha.jp2", encode(clear, "JPEG2000"), "jpeg2000", truth)
     yield PictureFile("grey.jp2", encode(grey, "JPEG2000"), "jpeg2000", grey_truth)
@@ -417,8 +500,3 @@ def make_large_jpegs(*, progressive: bool = False) -> Iterator[PictureFile]:
     for name, size in LARGE.items():
         content = encode(draw_chart(size), "JPEG", quality=85, progressive=progressive)
         yield PictureFile(f"{name}.jpg", content, "jpeg", np.asarray(draw_chart()))
-
-
-def upright_size(content: bytes) -> tuple[int, int]:
-    with Image.open(io.BytesIO(content)) as image:
-        return ImageOps.exif_transpose(image).size

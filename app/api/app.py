@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from app.api.routes import (
     texts,
     videos,
 )
+from app.core.picture_formats import list_accepted_types
 from app.service.service import Service
 
 WEB = Path(__file__).parent.parent / "web"
@@ -95,7 +96,7 @@ def create_app(service: Service, *, loopback_only: bool = True) -> FastAPI:
     app.state.metrics = ServerMetrics(service, app.state.threads)
     app.state.access = AccessControl(service.api_keys, settings, loopback_only=loopback_only)
     add_routes(app)
-    add_page(app)
+    add_page(app, settings.accepted_formats)
     errors.add_error_handlers(app)
     return app
 
@@ -118,9 +119,9 @@ def add_routes(app: FastAPI) -> None:
         app.include_router(module.router)
 
 
-def add_page(app: FastAPI) -> None:
+def add_page(app: FastAPI, formats: Collection[str]) -> None:
     """The page at `/` and the interactive docs at `/docs`; both load files of this server only."""
-    for path, html in (("/", render_page()), ("/docs", (WEB / "docs.html").read_text("utf-8"))):
+    for path, html in (("/", render_page(formats)), ("/docs", (WEB / "docs.html").read_text("utf-8"))):
         app.get(path, include_in_schema=False)(make_html_route(html.encode()))
 
     app.mount("/web", PageFiles(directory=WEB), name="web")
@@ -142,8 +143,10 @@ def make_html_route(html: bytes) -> Callable[[Request], Awaitable[Response]]:
     return send_html
 
 
-def render_page() -> str:
-    """Return index.html with a preload line for every module, so that a browser fetches all modules at once."""
+def render_page(formats: Collection[str]) -> str:
+    """Return index.html with a preload line for every module, so that a browser fetches all modules at once, and with
+    the formats of pictures that file buttons offer."""
     modules = [path.relative_to(WEB).as_posix() for path in sorted(WEB.glob("*/*.js")) if path.parent.name != "docs"]
     lines = "\n".join(f'<link rel="modulepreload" href="web/{module}">' for module in modules)
-    return (WEB / "index.html").read_text("utf-8").replace("<!-- modulepreload -->", lines)
+    html = (WEB / "index.html").read_text("utf-8").replace("<!-- modulepreload -->", lines)
+    return html.replace("<!-- formats -->", list_accepted_types(formats))

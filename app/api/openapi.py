@@ -12,13 +12,14 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from app.api.permissions import ROUTE_SCOPES
+from app.core.picture_formats import FORMATS
 from app.core.settings import Settings
 from app.core.types import KeyScope
 
 LIMITS = "x-limits"  # keywords whose value is a setting, by its name
 NULL = {"type": "null"}
 COLLECTION_PATTERN = "^[a-z0-9_-]{1,64}$"
-PICTURE = "image/jpeg, image/png, image/webp, image/gif, image/avif"
+PICTURE = ", ".join(one.media_type for one in FORMATS.values())
 
 
 def describe_field(*, limits: dict[str, str] | None = None, **keywords: Any) -> Any:

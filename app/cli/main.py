@@ -70,7 +70,9 @@ def main() -> None:
 
 
 @main.command(short_help="Serve a data directory over HTTP.")
-@setting_options("host", "port", "insecure", "allowed_hosts", *DATA_OPTIONS, "index", "workers", *LOG_OPTIONS)
+@setting_options(
+    "host", "port", "insecure", "allowed_hosts", *DATA_OPTIONS, "index", "workers", "formats", *LOG_OPTIONS
+)
 def serve(**given: Any) -> None:
     """Serve a data directory over HTTP, with workers that import and embed pictures."""
     settings = start_logging(given)  # before the large imports: a wrong setting fails at once
@@ -82,7 +84,7 @@ def serve(**given: Any) -> None:
 
 
 @main.command(short_help="Run one more worker on a data directory.")
-@setting_options(*DATA_OPTIONS, *LOG_OPTIONS)
+@setting_options(*DATA_OPTIONS, "formats", *LOG_OPTIONS)
 @click.option("--parent", type=int, default=None, hidden=True, help="End when this process ends.")
 def worker(parent: int | None, **given: Any) -> None:
     """Import and embed pictures, beside a server or without one."""

@@ -28,7 +28,6 @@ class PictureFormat:
     module: str | None = None
     is_extra: bool = False
     is_default: bool = True
-    is_shown: bool = False  # browsers show the original
 
 
 _ALL = (
@@ -37,15 +36,14 @@ _ALL = (
         "JPEG",
         "image/jpeg",
         (".jpeg", ".jpg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjpg", ".pjp", ".mpo"),
-        is_shown=True,
     ),
-    PictureFormat("png", "PNG", "image/png", (".png", ".apng"), is_shown=True),
-    PictureFormat("webp", "WebP", "image/webp", (".webp",), is_shown=True),
-    PictureFormat("gif", "GIF", "image/gif", (".gif",), is_shown=True),
-    PictureFormat("avif", "AVIF", "image/avif", (".avif", ".avifs"), is_shown=True),
+    PictureFormat("png", "PNG", "image/png", (".png", ".apng")),
+    PictureFormat("webp", "WebP", "image/webp", (".webp",)),
+    PictureFormat("gif", "GIF", "image/gif", (".gif",)),
+    PictureFormat("avif", "AVIF", "image/avif", (".avif", ".avifs")),
     PictureFormat("heic", "HEIC", "image/heic", (".heic", ".heif", ".hif", ".heics", ".heifs"), "pi_heif"),
     PictureFormat("tiff", "TIFF", "image/tiff", (".tiff", ".tif")),
-    PictureFormat("bmp", "BMP", "image/bmp", (".bmp", ".dib"), "PIL.BmpImagePlugin", is_shown=True),
+    PictureFormat("bmp", "BMP", "image/bmp", (".bmp", ".dib"), "PIL.BmpImagePlugin"),
     PictureFormat("jxl", "JPEG XL", "image/jxl", (".jxl",), "pillow_jxl", is_extra=True),
     PictureFormat(
         "raw",
@@ -130,6 +128,12 @@ def list_labels(formats: Iterable[str]) -> str:
     """`JPEG, PNG and WebP`, in the order of the table."""
     labels = [one.label for one in _ALL if one.name in set(formats)]
     return " and ".join([", ".join(labels[:-1]), labels[-1]] if len(labels) > 1 else labels)
+
+
+def list_accepted_types(formats: Iterable[str]) -> str:
+    """Media types and suffixes, as the `accept` of a file button."""
+    chosen = [one for one in _ALL if one.name in set(formats)]
+    return ",".join([*(one.media_type for one in chosen), *(suffix for one in chosen for suffix in one.suffixes)])
 
 
 def find_modules(formats: Iterable[str]) -> list[str]:

@@ -143,13 +143,14 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(
         50_000_000,
         ge=1,
-        description="Most pixels of a picture; a JPEG, which is decoded at a fraction of its size, may have five times"
-        " as many.",
+        description="Most pixels of a picture; a JPEG or RAW file, which is decoded at a fraction of its size, may have"
+        " five times as many, a HEIC, TIFF or JPEG XL file twice as many.",
     )
     max_query_pixels: int = Field(
         200_000_000,
         ge=1,
-        description="Most pixels of all pictures of one search request; of the pixels of a JPEG a fifth counts.",
+        description="Most pixels of all pictures of one search request; of the pixels of a JPEG or RAW file a fifth"
+        " counts, of those of a HEIC, TIFF or JPEG XL file a half.",
     )
     max_image_side: int = Field(16_384, ge=1, description="Most pixels a side of a picture.")
     max_archive_bytes: int = Field(2 * GIB, ge=1, description="Most bytes that an archive may expand to.")

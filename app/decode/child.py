@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import resource
 import socket
 from contextlib import suppress
@@ -21,6 +22,7 @@ def serve_tasks(connection: socket.socket) -> None:
     with suppress(ChannelClosed, ConnectionError):
         confinement, _ = channel.receive()
         confine_child(confinement)
+        os.dup2(0, 2)  # libtiff writes there, to the log of the service, what is wrong with a file
         channel.send_answer(pack_answer({"ready": True}))
         while True:
             task, descriptors = channel.receive()

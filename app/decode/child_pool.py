@@ -21,8 +21,8 @@ import numpy as np
 
 from app.core import errors
 from app.core.errors import ArchiveCorrupt, ImageCorrupt, Overloaded, Rejected, SightlineError
+from app.core.picture_formats import Format
 from app.decode.child_process import ChildProcess, ForkFailed, ForkServerProcess
-from app.decode.headers import Format
 from app.decode.limits import ChildLimits
 from app.decode.perceptual_hash import HASH_BYTES
 from app.decode.picture import DecodedPicture, decode_picture

@@ -7,8 +7,9 @@ open no file. Here they are imported where they are used, so that a format that 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, BinaryIO, cast
 
+import numpy as np
 from PIL import Image
 
 from app.core.errors import ImageCorrupt
@@ -51,7 +52,8 @@ def _open_heic(file: IO[bytes]) -> Image.Image:
     options.DECODE_THREADS = 1
     # Thumbnails, depth and gain maps are no pictures of their own.
     options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False
-    return pi_heif.HeifImageFile(file)
+    image: Image.Image = pi_heif.HeifImageFile(file)
+    return image
 
 
 def extract_preview(file: IO[bytes]) -> Preview:
@@ -60,7 +62,8 @@ def extract_preview(file: IO[bytes]) -> Preview:
 
     file.seek(0)
     try:
-        with rawpy.imread(file) as raw:
+        with rawpy.RawPy() as raw:  # `imread` loads modules to look for forks, which a child cannot
+            raw.open_buffer(cast(BinaryIO, file))
             sizes = raw.sizes
             thumbnail = raw.extract_thumb()
     except rawpy.LibRawNoThumbnailError as error:
@@ -73,4 +76,4 @@ def extract_preview(file: IO[bytes]) -> Preview:
     size = (sizes.height, sizes.width) if turn >= 5 else (sizes.width, sizes.height)
     if thumbnail.format == rawpy.ThumbFormat.JPEG:
         return Preview(bytes(thumbnail.data), turn, size)
-    return Preview(Image.fromarray(thumbnail.data), turn, size)
+    return Preview(Image.fromarray(np.asarray(thumbnail.data)), turn, size)

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from app.core.picture_formats import default_formats
 
 MIB = 1 << 20
-# libjpeg decodes a JPEG at a fraction of its size. A decode child needed at most 56 MiB for 248 megapixels, and 622 MiB
-# for 200 megapixels of a progressive one, which is held whole as coefficients.
-JPEG_FACTOR = 5
+# How many times `max_pixels` a picture of a format may have, by what a decode child needed in all (of its 1536 MiB).
+# libjpeg decodes a JPEG at a fraction of its size: 56 MiB for 248 megapixels, and 622 MiB for 200 megapixels of a
+# progressive one, which is held whole as coefficients; the preview in a RAW file is such a JPEG. For 50 megapixels, of
+# which 178 MiB are there before: HEIC 628 (1,180 with 10 bits), TIFF 410, JPEG XL 539, JPEG 2000 1,107.
+PIXEL_FACTORS = {"jpeg": 5, "raw": 5, "heic": 2, "tiff": 2, "jxl": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class PictureLimits:
 
     def pixels_of(self, format: str) -> int:
         """The most pixels of a picture of this format."""
-        return self.max_pixels * (JPEG_FACTOR if format in ("jpeg", "raw") else 1)
+        return self.max_pixels * PIXEL_FACTORS.get(format, 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,11 @@ from PIL import AvifImagePlugin, Image, ImageChops, ImageCms, ImageFile
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 
 from app.core.errors import ImageCorrupt, ImageTooLarge, SightlineError, from_os_error
+from app.core.picture_formats import Format
 from app.core.types import Preprocessing
 from app.decode.colours import find_nclx_profile
 from app.decode.decoders import extract_preview, open_image
-from app.decode.headers import Format, PictureHeader, check_size, read_header
+from app.decode.headers import PictureHeader, check_size, read_header
 from app.decode.limits import PictureLimits
 from app.decode.perceptual_hash import compute_perceptual_hash
 

@@ -21,6 +21,7 @@ from app.core.errors import BlobMissing, map_os_errors
 from app.core.files import fsync_dir, link_or_copy, make_dirs, sha256_file
 from app.core.metrics import ProcessMetrics
 
+PHOTOGRAPHS = frozenset({"jpeg", "heic", "raw"})  # formats for which a JPEG as thumbnail costs the least (decision 26)
 MAX_VERIFIED = 1 << 16  # files whose digest is remembered as right
 
 
@@ -52,8 +53,8 @@ class BlobStore:
         return self.root / sha256[:2] / sha256[2:4] / sha256
 
     def thumbnail_path(self, sha256: str, format: str) -> Path:
-        """Where its thumbnail lies, or would lie: a JPEG for a JPEG, a WebP for every other format."""
-        return self.thumbnails / sha256[:2] / sha256[2:4] / f"{sha256}.{'jpg' if format == 'jpeg' else 'webp'}"
+        """Where its thumbnail lies, or would lie: a JPEG for a photograph (`PHOTOGRAPHS`), else a WebP."""
+        return self.thumbnails / sha256[:2] / sha256[2:4] / f"{sha256}.{'jpg' if format in PHOTOGRAPHS else 'webp'}"
 
     def create_upload_dir(self) -> Path:
         """A new, empty folder for the files of one request."""

@@ -351,7 +351,7 @@ async def get_image_thumbnail(
     id: str,
     size: Annotated[int | None, Query(ge=16, le=2048, description="Longest side, in pixels.")] = None,
 ) -> FileResponse:
-    """Get a thumbnail. It is a JPEG of a JPEG, a WebP of all others, without their metadata."""
+    """Get a thumbnail. It is a JPEG of a JPEG, HEIC or RAW file, a WebP of all others, without their metadata."""
     usual = settings.thumbnail_size
     _, file = await threads.queries.run(open_thumbnail, library, pool, collection, id, size or usual, usual)
     path = Path(file.name)

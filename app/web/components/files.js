@@ -2,7 +2,10 @@
 // no hidden files. Gives {items, skipped}; an item is {file, name, isArchive, isSidecar}, whose name contains the path inside
 // the folder; `skipped` counts the others by their suffix.
 
-const PICTURE = /\.(jpe?g|png|webp|gif|avif)$/i;
+import { byId } from "./dom.js";
+
+const SUFFIXES = byId("picture-file").accept.split(",").filter((one) => one.startsWith(".")); // of the formats that the server accepts
+const PICTURE = new RegExp(`(${SUFFIXES.map((one) => `\\${one}`).join("|")})$`, "i");
 const VIDEO = /\.(mp4|m4v|mov|qt|webm|mkv)$/i;
 const ARCHIVE = /\.(zip|tar|tgz|tar\.gz)$/i;
 const SIDECAR = /\.(txt|json)$/i; // its caption, or its metadata

@@ -7,6 +7,8 @@ import { make, makeButton } from "./dom.js";
 import { formatMoment, getName } from "./tile.js";
 
 const PREVIEW = 1024; // px of the longer side
+const RENDERED = 2048; // px of the longer side, in the place of an original that browsers do not show
+const SHOWN = ["jpeg", "png", "webp", "gif", "avif", "bmp"];
 const MAX_ZOOM = 12;
 const STEP = 1.6;
 const CLICK_ZOOM = 2.5;
@@ -139,7 +141,7 @@ export class Stage {
 
   async #loadOriginal() {
     const image = this.#image;
-    const url = fileUrl(image.id);
+    const url = SHOWN.includes(image.format) ? fileUrl(image.id) : thumbnailUrl(image.id, RENDERED);
     if (this.#picture.getAttribute("src") === url) return;
     const original = make("img", { src: url });
     await original.decode().catch(() => {}); // the preview stays until the original is there

@@ -4,7 +4,7 @@
 const KINDS = ["tag", "format", "from", "to", "meta", "job"];
 const PICTURE_KINDS = ["tag", "format", "job"];
 export const SINGLE_KINDS = ["format", "from", "to"];
-const FORMATS = ["avif", "gif", "jpeg", "png", "webp"];
+const FORMATS = ["avif", "bmp", "gif", "heic", "jpeg", "jpeg2000", "jxl", "png", "raw", "tiff", "webp"];
 const MAX_CONDITIONS = 20;
 const DAY = /^[1-9]\d{3}-\d\d-\d\d$/;
 

@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
         path.write_bytes(PNG)
     (folder / "e.zip").write_bytes(b"PK\3\4")
     (folder / "all.tar.gz").write_bytes(b"\x1f\x8b\x08")
-    (folder / "IMG.HEIC").touch()
+    (folder / "IMG.PSD").touch()
     return folder
 
 
@@ -37,7 +37,7 @@ def test_pictures_and_archives_below_a_folder_are_found_and_the_others_counted(f
     pictures = dict.fromkeys(("photos/a.jpg", "photos/b.PNG", "photos/deep/er/c.webp"), False)
     assert names == {**pictures, "photos/all.tar.gz": True, "photos/e.zip": True}
     assert local.failures == []
-    assert local.left_out.describe() == "2 files of other kinds left out (1 .heic, 1 .txt)"
+    assert local.left_out.describe() == "2 files of other kinds left out (1 .psd, 1 .txt)"
 
 
 def test_what_is_excluded_is_left_out_by_name_or_by_path(folder: Path) -> None:

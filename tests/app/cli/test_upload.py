@@ -189,11 +189,11 @@ def test_captions_beside_pictures_are_sent_and_fill_what_was_empty(server: Runni
     (tmp_path / "1.json").write_text('{"tags": ["x"], "n": 1}')
     (tmp_path / "3.png").write_bytes(picture("green", 91_003))
     (tmp_path / "3.txt").write_text("\n".join("many lines"))
-    (tmp_path / "film.mp4").touch()
+    (tmp_path / "film.avi").touch()
     status, out = run(server, tmp_path)
     assert status == 0
     assert "1 loaded, 3 already there, 0 failed" in out
-    assert "1 file of another kind left out (1 .mp4)" in out
+    assert "1 file of another kind left out (1 .avi)" in out
     assert "note: 3.txt is no caption" in out
     last, _, tagged, told = newest(server, 4)
     assert (told["caption"], tagged["tags"], tagged["metadata"]) == ("a green square", ["x"], {"n": 1})

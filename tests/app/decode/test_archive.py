@@ -18,9 +18,10 @@ import pytest
 
 from app.core.errors import ArchiveCorrupt, ArchiveLimit, BlobMissing, Rejected, UnsupportedMediaType
 from app.decode.archive import MAX_EXTENDED_HEADER, expand_archive
-from app.decode.limits import ArchiveLimits, PictureLimits
+from app.decode.limits import ArchiveLimits, PictureLimits, VideoLimits
 from tests.support.archives import LIMITS, PNG, ExpandedArchive, expand_refused, make_tar, make_zip
 from tests.support.sample_pictures import claim_size, sample
+from tests.support.videos import make_video
 
 MEMBERS = {"a.png": PNG, "sub/b.jpg": sample("jpeg"), "c.webp": sample("webp"), "d.gif": sample("gif")}
 
@@ -341,7 +342,7 @@ def takeout(count: int) -> dict[str, bytes]:
         members[f"{root}IMG_{n}.JPG{end}"] = json.dumps({**said, "description": f"note {n}"}).encode()
     members[root + "IMG_0(1).JPG"] = sample("jpeg")
     members[root + "IMG_0.JPG.supplemental-metadata(1).json"] = json.dumps({**said, "description": "copy"}).encode()
-    members[root + "MOV_1.MP4"] = b"\0\0\0\x18ftypmp42" + bytes(200)
+    members[root + "MOV_1.AVI"] = b"RIFF" + bytes(200)
     return members
 
 
@@ -351,14 +352,14 @@ def test_a_google_takeout_gives_photographs_with_notes_and_times(pack: Any, tmp_
     assert [item["error"] for item in found.items] == [None] * 13
     assert [item["caption"] for item in found.items] == [*(f"note {n}" for n in range(12)), "copy"]
     assert all(item["metadata"] == {"taken": "2009-11-16T12:51:58.000Z"} for item in found.items)
-    assert found.left_out.kinds == {".html": 1, ".json": 1, ".mp4": 1}
+    assert found.left_out.kinds == {".html": 1, ".json": 1, ".avi": 1}
 
 
 def test_a_part_of_a_takeout_says_that_it_tells_about_pictures_of_other_parts(tmp_path: Path) -> None:
     def tell(title: str) -> bytes:
         return json.dumps({"photoTakenTime": {"timestamp": "1258375918"}, "title": title}).encode()
 
-    members = {"a.jpg": sample("jpeg"), "a.jpg.json": tell("a.jpg"), "c.heic": b"x", "c.heic.json": tell("c.heic")}
+    members = {"a.jpg": sample("jpeg"), "a.jpg.json": tell("a.jpg"), "c.psd": b"x", "c.psd.json": tell("c.psd")}
     assert ExpandedArchive(make_zip(members), tmp_path).left_out.warnings == []
     (tmp_path / "part").mkdir()
     found = ExpandedArchive(make_zip(members | {"b.jpg.json": tell("b.jpg")}), tmp_path / "part")
@@ -378,15 +379,41 @@ def test_sidecars_and_other_kinds_do_not_count_as_members(tmp_path: Path) -> Non
 
 def test_names_say_what_a_member_is_or_its_bytes_do(tmp_path: Path) -> None:
     pictures = ["a.jfif", "b.jpe", "c.pjpeg", "d", "e.JPG"]
-    others = {"f.heic": b"x", "README": b"words", "g.docx": b"PK\3\4"}
+    others = {"f.psd": b"x", "README": b"words", "g.docx": b"PK\3\4"}
     litter = ["@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg", "#recycle/gone.jpg", "$RECYCLE.BIN/$R1.jpg", "node_modules/x.png"]
     found = ExpandedArchive(
         make_zip({**dict.fromkeys(pictures, PNG), **others, **dict.fromkeys(litter, PNG)}), tmp_path
     )
     assert found.codes() == dict.fromkeys(pictures)
-    assert found.left_out.describe() == "3 files of other kinds left out (1 .heic, 1 no extension, 1 .docx)"
+    assert found.left_out.describe() == "3 files of other kinds left out (1 .psd, 1 no extension, 1 .docx)"
 
 
 def test_an_archive_of_other_kinds_alone_says_which(tmp_path: Path) -> None:
-    error = expand_refused(make_zip({"a.heic": b"x", "b.heic": b"x"}), tmp_path)
-    assert "2 files of other kinds left out (2 .heic)" in error.detail
+    error = expand_refused(make_zip({"a.psd": b"x", "b.psd": b"x"}), tmp_path)
+    assert "2 files of other kinds left out (2 .psd)" in error.detail
+
+
+def test_videos_are_members_within_limits_of_their_own(tmp_path: Path) -> None:
+    clip = make_video()
+    members = {
+        "a.png": PNG,
+        "in/clip.MOV": clip,
+        "false.mp4": PNG,
+        "cut.mkv": b"\x1a\x45\xdf\xa3",
+        "text.mp4": b"words",
+    }
+    found = ExpandedArchive(make_zip(members), tmp_path / "all", ArchiveLimits(max_member_bytes=len(clip) - 1))
+    assert found.codes() == {
+        "a.png": None,
+        "in/clip.MOV": None,
+        "false.mp4": None,
+        "cut.mkv": "video_corrupt",
+        "text.mp4": "unsupported_media_type",
+    }
+    small = ArchiveLimits(videos=VideoLimits(max_bytes=100))
+    assert ExpandedArchive(make_zip(members), tmp_path / "small", small).codes()["in/clip.MOV"] == "image_too_large"
+    none = ArchiveLimits(videos=VideoLimits(refusal="no videos here"))
+    without = ExpandedArchive(make_zip(members), tmp_path / "none", none)
+    assert list(without.codes()) == ["a.png"]
+    assert without.left_out.kinds == {".mov": 1, ".mp4": 2, ".mkv": 1}
+    assert [one.detail for one in without.left_out.warnings] == ["no videos here"]

@@ -82,10 +82,10 @@ def test_a_folder_of_other_kinds_alone_is_one_failed_item_and_an_empty_one_a_war
     source = folder(library, album, allowed)
     assert list(source.scan(tmp_path, "default", never_stop)) == []
     assert [warning.code for warning in source.left_out.warnings] == ["nothing_found"]
-    (album / "a.heic").write_bytes(b"x")
+    (album / "a.psd").write_bytes(b"x")
     (item,) = folder(library, album, allowed).scan(tmp_path, "default", never_stop)
     assert item["name"] == "album"
-    assert "1 file of another kind left out (1 .heic)" in item["error"]["detail"]
+    assert "1 file of another kind left out (1 .psd)" in item["error"]["detail"]
 
 
 def test_a_picture_comes_again_when_the_files_beside_it_change(library: Library, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_pictures_of_every_name_come_and_other_kinds_are_counted(tmp_path: Path)
     write(
         tmp_path, "p1.jfif", "p2.jpe", "p3.pjpeg", "p4.JPG", "p5.jpg", "IMG_0001", "Photo 2019.07.04", "cat.jpg_large"
     )
-    write(tmp_path, "a.heic", "b/c.heic", "d.CR2", "archive.zip", "words.txt", "x.json", content=b"x")
+    write(tmp_path, "a.psd", "b/c.psd", "d.XCF", "archive.zip", "words.txt", "x.json", content=b"x")
     write(tmp_path, "README", "text.jpg_large", content=b"words")
     write(tmp_path, "@eaDir/p5.jpg", ".hidden.jpg", "Thumbs.db")
     found, left_out = walk(tmp_path)
@@ -42,8 +42,8 @@ def test_pictures_of_every_name_come_and_other_kinds_are_counted(tmp_path: Path)
         *("p1.jfif", "p2.jpe", "p3.pjpeg", "p4.JPG", "p5.jpg", "IMG_0001", "Photo 2019.07.04", "cat.jpg_large")
     }
     assert left_out.kinds == {
-        ".heic": 2,
-        ".cr2": 1,
+        ".psd": 2,
+        ".xcf": 1,
         ".zip": 1,
         ".txt": 1,
         ".json": 1,

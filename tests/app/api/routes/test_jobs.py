@@ -186,16 +186,16 @@ def test_files_of_other_kinds_in_an_archive_are_counted_and_no_failures(server: 
     content = make_zip(
         {
             "a.png": make_picture(),
-            "b.heic": b"x",
-            "c/d.HEIC": b"x",
-            "e.mp4": b"x",
+            "b.psd": b"x",
+            "c/d.PSD": b"x",
+            "e.avi": b"x",
             "readme.txt": b"x",
             "@eaDir/f.png": make_picture(),
         }
     )
     job = server.wait_job(server.bulk([("x.zip", content)])["id"])
     assert (job["total"], job["done"], job["failed"]) == (1, 1, 0)
-    assert job["left_out"] == {".heic": 2, ".mp4": 1, ".txt": 1}
+    assert job["left_out"] == {".psd": 2, ".avi": 1, ".txt": 1}
 
 
 def test_a_job_is_named_by_its_archive(server: RunningServer) -> None:
@@ -486,10 +486,10 @@ def test_files_and_sources_are_added_to_a_job(server: RunningServer) -> None:
 
 def test_a_job_counts_what_its_sender_left_out(server: RunningServer) -> None:
     files = [("files", ("a.png", make_picture("blue")))]
-    bulk, sent = "/v1/images/bulk", {"left_out": '{".heic": 3}'}
+    bulk, sent = "/v1/images/bulk", {"left_out": '{".psd": 3}'}
     job = server.http.post(bulk, files=files, data=sent).json()
-    assert job["left_out"] == {".heic": 3}
-    more = server.http.post(bulk, params={"job": job["id"]}, files=files, data={"left_out": '{".heic": 1, ".mov": 2}'})
-    assert more.json()["left_out"] == {".heic": 4, ".mov": 2}
-    for wrong in ("[]", '{".heic": "3"}', '{".heic": 0}', '{".heic": 1, ".heic": 2}', f'{{"{"x" * 21}": 1}}'):
+    assert job["left_out"] == {".psd": 3}
+    more = server.http.post(bulk, params={"job": job["id"]}, files=files, data={"left_out": '{".psd": 1, ".mov": 2}'})
+    assert more.json()["left_out"] == {".psd": 4, ".mov": 2}
+    for wrong in ("[]", '{".psd": "3"}', '{".psd": 0}', '{".psd": 1, ".psd": 2}', f'{{"{"x" * 21}": 1}}'):
         check_refusal(server.http.post(bulk, files=files, data={"left_out": wrong}), 422, "validation")

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from app.core.clock import format_time
 from app.core.errors import ImageTooLarge, SightlineError, UnsupportedMediaType, VideoCorrupt, from_os_error
 from app.core.files import atomic_write
 from app.decode.left_out import LEFT_OUT_FILE, LeftOut
@@ -181,14 +182,6 @@ def _write_lists(folder: Path, name: str, digest: str, writer: _Frames, info: Vi
             json.dump(left_out.to_json(), out)
     with atomic_write(folder / MANIFEST, durable=False) as out:  # last: with it the folder counts as complete
         out.writelines(lines)
-
-
-def format_time(seconds: float) -> str:
-    """A time in a video for people: 0:07, 12:34, 1:02:03."""
-    whole = int(seconds)
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class _Schedule:

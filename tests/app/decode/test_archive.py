@@ -394,6 +394,8 @@ def test_an_archive_of_other_kinds_alone_says_which(tmp_path: Path) -> None:
 
 
 def test_videos_are_members_within_limits_of_their_own(tmp_path: Path) -> None:
+    for name in ("all", "small", "none"):
+        (tmp_path / name).mkdir()
     clip = make_video()
     members = {
         "a.png": PNG,

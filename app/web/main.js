@@ -322,8 +322,8 @@ function stepDetail(by) {
 
 // Actions of the user
 
-/** `prepare` as in `deleteWithUndo`. */
-function deletePictures(ids, prepare = null) {
+/** `removeAll`, if given, deletes all of them on the server. */
+function deletePictures(ids, removeAll = null) {
   const { hits } = store.results;
   const isShown = ids.includes(store.state.show);
   const index = findHit(store.state.show);
@@ -332,7 +332,7 @@ function deletePictures(ids, prepare = null) {
   if (neighbour) replaceDetail(neighbour.id);
   else if (isShown) byId("detail").close();
   deselect(ids);
-  deleteWithUndo(ids, prepare);
+  deleteWithUndo(ids, removeAll, removeAll !== null);
   if (!store.state.show && focused >= 0) currentGrid()?.focus(Math.min(focused, store.results.hits.length - 1));
 }
 

@@ -1,4 +1,5 @@
-// Frames of one video among the hits: the first stands for all of them, and says how many there are.
+// Frames of one video among the hits: the first of them, which is the best of a search, stands for all.
+// It says how many there are.
 
 /** The hits with one for each video; it has `moments`, the number of frames of this video among the hits. */
 export function collapseVideos(hits) {

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms
+from PIL import Image, ImageChops, ImageCms
 
 from app.decode.colours import build_profile
 
@@ -497,6 +497,13 @@ LARGE = {
 
 def make_large_jpegs(*, progressive: bool = False) -> Iterator[PictureFile]:
     """JPEGs of the sizes that phones make; each needs three bytes a pixel while it is made."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 25, (512, 512, 3)).astype(np.uint8))
     for name, size in LARGE.items():
-        content = encode(draw_chart(size), "JPEG", quality=85, progressive=progressive)
+        image = draw_chart(size)
+        for left in range(0, size[0], noise.width):  # so that there is something to code
+            for top in range(0, size[1], noise.height):
+                box = (left, top, min(left + noise.width, size[0]), min(top + noise.height, size[1]))
+                part = noise.crop((0, 0, box[2] - left, box[3] - top))
+                image.paste(ImageChops.add(image.crop(box), part, offset=-12), box)
+        content = encode(image, "JPEG", quality=85, progressive=progressive)
         yield PictureFile(f"{name}.jpg", content, "jpeg", np.asarray(draw_chart()))

@@ -88,7 +88,7 @@ class ImageCorrupt(Rejected):
 
 
 class UnsupportedMediaType(Rejected):
-    """The file is not JPEG, PNG, WebP, GIF or AVIF (or not an archive, where one is expected)."""
+    """The file is of no format that the server accepts (or no archive, where one is expected)."""
 
     code, status, title = "unsupported_media_type", 415, "Unsupported media type"
 

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 
 from PIL import Image
 
+from app.core.picture_formats import default_formats
+from bench.picture_files import NEW_FORMATS, make_sample, mutate
 from tests.support.sample_pictures import (
     FORMATS,
     chunk,
@@ -34,8 +36,7 @@ FOREIGN = {
     "mvg": b"push graphic-context\nviewbox 0 0 9 9\nfill 'url(https://127.0.0.1/x)'\npop graphic-context\n",
     "m3u8": b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n",
     "html": b"<html><script>alert(1)</script></html>",
-    "heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40),
-    "bmp": b"BM" + bytes(60),
+    "mp4": b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + bytes(40),
     "psd": b"8BPS\0\1" + bytes(60),
     "ico": b"\0\0\1\0\1\0" + bytes(60),
     "elf": b"\x7fELF" + bytes(60),
@@ -55,6 +56,7 @@ def corpus(seed: int, share: int = 1) -> Iterator[tuple[str, bytes]]:
     yield from polyglots()
     yield from truncated_files(share)
     yield from flips(random.Random(seed), 40 // share)
+    yield from mutations(seed, 200 // share)
 
 
 def bombs() -> Iterator[tuple[str, bytes]]:
@@ -92,12 +94,7 @@ def wrong_sizes() -> Iterator[tuple[str, bytes]]:
 
 def foreign() -> Iterator[tuple[str, bytes]]:
     """What is no picture of ours, under names that are."""
-    tiffs = {
-        "tiff": encode_image(scene(), "tiff"),
-        "bigtiff": b"II+\0\x08\0\0\0" + bytes(60),
-        "tiff-be": b"MM\0*" + bytes(60),
-    }
-    for name, content in {**FOREIGN, **tiffs}.items():
+    for name, content in FOREIGN.items():
         for disguise in ("jpg", "png"):
             yield f"foreign-{name}.{disguise}", content
     for kind in FORMATS:
@@ -121,6 +118,15 @@ def rare_pictures() -> Iterator[tuple[str, bytes]]:
         yield f"good-turned-{turn}.jpeg", encode_image(scene(seed=turn), "jpeg", exif=exif.tobytes())
     for width, height in ((1, 1), (1, 16_384), (16_384, 1), (2, 3)):
         yield f"good-{width}x{height}.png", encode_image(Image.new("RGB", (width, height), (9, width % 255, 7)), "png")
+
+
+def mutations(seed: int, count: int) -> Iterator[tuple[str, bytes]]:
+    """Broken files of the formats that libheif, libtiff, libjxl and libraw read, and one good file of each."""
+    for kind in NEW_FORMATS:
+        if kind in default_formats():
+            yield f"good-sample.{kind}", make_sample(kind)
+        for name, content in mutate(kind, count, seed):
+            yield f"{kind}-{name}.jpg", content
 
 
 def polyglots() -> Iterator[tuple[str, bytes]]:

@@ -369,8 +369,8 @@ def upload_response(added: AddResult) -> tuple[int, ImageOut]:
 def upload_out(image: Image, added: AddResult, warnings: Sequence[AnswerWarning] = ()) -> UploadOut:
     record = ImageOut.of(image, duplicate=added.duplicate)
     filled, kept = list(added.filled), list(added.kept)
-    told = [WarningOut.of(one) for one in (*added.warnings, *warnings)]
-    return UploadOut(**dict(record), filled=filled, kept=kept, warnings=told)
+    found = [WarningOut.of(one) for one in (*added.warnings, *warnings)]
+    return UploadOut(**dict(record), filled=filled, kept=kept, warnings=found)
 
 
 def warn_of_tags(tags: Sequence[str]) -> list[AnswerWarning]:

@@ -1,7 +1,8 @@
 """No picture takes the service down.
 
 The proof uploads some hundreds of hostile files, made from a seed (`tests/reliability/hostile.py`): JPEG, PNG, WebP,
-GIF, AVIF, and files that only pretend to be pictures. It waits for each before it sends the next.
+GIF, AVIF, 200 mutations of each newer format, and files that only pretend to be pictures. It waits for each before it
+sends the next.
 
 Failing: an answer of 500 or above; the server ends; a file takes longer than 15 s beyond its waiting; a failure has an
 undocumented code; a rare but valid picture is refused; a file makes the server start another process; the server needs

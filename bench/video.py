@@ -3,7 +3,7 @@
 python -m bench.video [long|found]...   (without arguments both; the first run draws the videos, a quarter of an hour)
 
 `long` adds one video of ten minutes in 1080p, as H.264 with keyframes every ten seconds, and says how long it took
-until a search finds all its frames, and the memory meanwhile. `found` adds 100 videos of 12 seconds, in each of which
+until a search finds all its frames, and the memory meanwhile. `found` adds 100 videos of 10 seconds, in each of which
 drawings of the gallery appear one after the other on a ground that moves, and asks for one of them: by its name and by
 the drawing itself, among the frames of its video. The best frame is right if it shows the drawing; and a frame must
 have been taken within a second of when the drawing appeared.
@@ -41,9 +41,9 @@ from bench.weights import WORK
 
 HOST = "127.0.0.1"
 FOLDER = WORK / "videos"
-HD, SMALL = (1920, 1080), (640, 360)
+HD, SMALL = (1920, 1080), (360, 360)
 LONG_SECONDS, PART_SECONDS, LONG_RATE = 600, 150, 30  # the part is drawn once and repeated
-COUNT, SECONDS, RATE = 100, 12, 25
+COUNT, SECONDS, RATE = 100, 10, 20
 SPEED = 25  # pixels that the ground moves in a second
 TOLERANCE_MS = 1_000
 SAMPLE_SECONDS = 0.2
@@ -98,9 +98,9 @@ def plan_video(
     showings: list[Showing] = []
     now = float(rng.uniform(2, 4))
     while now < seconds - 2:
-        side = int(size[1] * rng.uniform(0.5, 0.9))
-        edge = (size[0] - size[1]) // 2  # the model looks at the square in the middle
-        place = edge + int(rng.integers(size[1] - side)), int(rng.integers(size[1] - side))
+        side = int(size[1] * rng.uniform(0.7, 1.0))
+        edge = (size[0] - size[1]) // 2  # in the middle, whatever the shape of the frames
+        place = edge + int(rng.integers(size[1] - side + 1)), int(rng.integers(size[1] - side + 1))
         drawing = drawings[int(rng.integers(len(drawings)))]
         if all(drawing.name != one.drawing.name for one in showings):
             lasts = float(rng.uniform(1.5, 2.5))
@@ -190,7 +190,7 @@ def make_short_videos() -> list[tuple[Path, Showing]]:
     drawings, made = read_drawings(), []
     for number in range(COUNT):
         rng = np.random.default_rng((11, number))
-        path = FOLDER / f"short-{number:03}.mp4"
+        path = FOLDER / f"square-{number:03}.mp4"
         showings = plan_video(rng, drawings, SECONDS, SMALL)
         if not path.exists():
             write_video(

@@ -42,6 +42,7 @@ from app.api.routes import (
     session,
     system,
     texts,
+    videos,
 )
 from app.core.picture_formats import list_accepted_types
 from app.service.service import Service
@@ -51,6 +52,7 @@ TAGS = {  # in the order of /docs
     "search": "By words, by pictures, and what fits a picture.",
     "upload": "Pictures one by one, in bulk, and from places on the server.",
     "images": "The pictures that are stored.",
+    "videos": "The videos whose frames are pictures.",
     "duplicates": "Pictures that are the same, or nearly.",
     "camera-data": "When, where and with what stored pictures were taken.",
     "collections": "Pictures and texts that stay apart.",
@@ -107,11 +109,19 @@ def create_app(service: Service, *, loopback_only: bool = True) -> FastAPI:
 
 def add_routes(app: FastAPI) -> None:
     """FastAPI tries them in this order at every request, so the most frequent come first."""
-    for router in (system.router, system.probes, search.router, jobs.bulk, ingest.router, images.uploads):
+    for router in (
+        system.router,
+        system.probes,
+        search.router,
+        jobs.bulk,
+        ingest.router,
+        images.uploads,
+        videos.uploads,
+    ):
         app.include_router(router)
     for router in (search.pictures, search.queries, ingest.sources, camera_data.router):
         app.include_router(router)
-    for module in (images, jobs, questions, saved_searches, evaluations, demo, duplicates, enrichments, texts):
+    for module in (images, jobs, videos, questions, saved_searches, evaluations, demo, duplicates, enrichments, texts):
         app.include_router(module.router)
     for module in (collections, labels, heads, reembed, session):
         app.include_router(module.router)

@@ -42,6 +42,7 @@ from app.storage.filters.model import Filter
 from app.storage.filters.parser import parse_filter
 from app.storage.jobs import JobService
 from app.storage.library import Library
+from app.storage.videos import VideoLibrary
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -99,6 +100,7 @@ SourcePolicyDep = Annotated[SourcePolicy, get_part(lambda service: service.sourc
 DeleterDep = Annotated[CollectionDeleter, get_part(lambda service: service.deleter)]
 ImageWaiterDep = Annotated[ImageWaiter, get_part(lambda service: service.image_waiter)]
 DecodePoolDep = Annotated[DecodePool, get_part(lambda service: service.pool)]
+VideosDep = Annotated[VideoLibrary, get_part(lambda service: VideoLibrary(service.library))]
 ThreadsDep = Annotated[ThreadPools, Depends(get_threads)]
 CollectionDep = Annotated[str, Depends(get_collection)]
 # Where the body may name the collection, too: it is `default` only if neither does, and is checked then.

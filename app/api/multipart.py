@@ -70,8 +70,8 @@ def form_fields(model: type[FormModel]) -> Mapping[str, dict[str, Any]]:
     return fields
 
 
-def describe_form(model: type[FormModel]) -> dict[str, Any]:
-    """The form as the body of a call, for the OpenAPI document."""
+def describe_form(model: type[FormModel], file_type: str = PICTURE) -> dict[str, Any]:
+    """The form as the body of a call, for the OpenAPI document; `file_type` are the media types of its file."""
     fields = {name: one for name, one in form_fields(model).items() if not one.get("deprecated")}
     required = [
         name for name, field in model.model_fields.items() if field.is_required() or "minItems" in fields.get(name, {})
@@ -80,7 +80,9 @@ def describe_form(model: type[FormModel]) -> dict[str, Any]:
     content["schema"]["additionalProperties"] = False
     repeated = [name for name, one in fields.items() if _is_list(one) and not _is_file(one)]
     encoding: dict[str, Any] = {name: {"style": "form", "explode": True} for name in repeated}  # /docs would join them
-    encoding |= {name: {"contentType": PICTURE} for name, one in fields.items() if _is_file(one) and not _is_list(one)}
+    encoding |= {
+        name: {"contentType": file_type} for name, one in fields.items() if _is_file(one) and not _is_list(one)
+    }
     if encoding:
         content["encoding"] = encoding
     return {"requestBody": {"required": True, "content": {"multipart/form-data": content}}}

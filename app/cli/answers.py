@@ -265,6 +265,8 @@ class Limits(Answer):
     max_archive_members: int = 10_000
     max_image_bytes: int = 32 << 20
     formats: list[str] = ["jpeg", "png", "webp", "gif", "avif"]
+    videos: bool = False
+    max_video_bytes: int = 4 << 30
 
 
 class Problem(Answer):

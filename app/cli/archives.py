@@ -20,6 +20,7 @@ from app.decode.headers import has_picture_suffix
 from app.decode.litter import is_litter
 from app.decode.metadata_files import is_metadata_file, normalise_name
 from app.decode.sidecars import match_sidecar_paths, sidecar_extension
+from app.decode.video_header import is_accepted
 
 MAX_GZIP_RATIO = 1_032
 TAKEOUT_MARK = b'"photoTakenTime"'
@@ -124,13 +125,13 @@ def add_parted_sidecars(path: Path, sidecars: Sequence[Member], folder: Path) ->
     return copy
 
 
-def hash_stored_pictures(client: Client, path: Path) -> list[str] | None:
+def hash_stored_pictures(client: Client, path: Path, *, videos: bool = False) -> list[str] | None:
     """The SHA-256 of the pictures of a zip if the server has all of them, and something said of each; else None.
 
-    A new zip costs the hashes of a few pictures.
+    A new zip costs the hashes of a few pictures. `videos`: the server takes them, and must have those of the zip, too.
     """
     members = _list_members(path)
-    pictures = [info for info in members if has_picture_suffix(info.filename)]
+    pictures = [info for info in members if is_accepted(info.filename, None, videos=videos)]
     says_more = any(
         is_metadata_file(normalise_name(one.filename)) or sidecar_extension(one.filename) for one in members
     )

@@ -17,10 +17,12 @@ from app.core.picture_formats import FORMATS, SETTING
 from app.decode.headers import ARCHIVE_HEAD, detect_archive, has_picture_suffix
 from app.decode.left_out import LeftOut
 from app.decode.sidecars import match_sidecars, sidecar_extension
+from app.decode.video_header import VIDEO_SUFFIXES, has_video_suffix, is_accepted
 from app.sources.picture_folder import FoundFile, walk_pictures
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 NOT_TAKEN = f"this server takes no {{}} files; its setting {SETTING} and its extras decide that"
+NO_VIDEOS = "this server takes no videos; its setting SIGHTLINE_VIDEO and the extra `video` decide that"
 UNREADABLE = "unreadable"  # the code of a file or folder that cannot be read
 
 Failure = dict[str, Any]  # as the server has failed items: `name`, and `error` with `code` and `detail`
@@ -28,13 +30,14 @@ Failure = dict[str, Any]  # as the server has failed items: `name`, and `error` 
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A file to send, by the name that the server stores. `found` knows what stands beside a picture."""
+    """A file to send, by the name that the server stores. `found` knows what stands beside a picture or a video."""
 
     name: str
     path: Path
     size: int
     is_archive: bool
     found: FoundFile | None = None
+    is_video: bool = False
 
 
 @dataclass(slots=True)
@@ -51,31 +54,38 @@ class LocalFiles:
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(0, "it is no plain file")
-            is_archive = not has_picture_suffix(name) and _begins_like_archive(path)
+            is_video = has_video_suffix(name)
+            is_archive = not (is_video or has_picture_suffix(name)) and _begins_like_archive(path)
         except OSError as error:
             self.failures.append(failure(name, UNREADABLE, str(error.strerror)))
             return
-        self.files.append(LocalFile(name, path, status.st_size, is_archive, found))
+        self.files.append(LocalFile(name, path, status.st_size, is_archive, found, is_video))
 
 
 def find_files(
-    paths: Iterable[Path], exclude: Sequence[str] = (), formats: Collection[str] | None = None
+    paths: Iterable[Path],
+    exclude: Sequence[str] = (),
+    formats: Collection[str] | None = None,
+    *,
+    videos: bool = True,
 ) -> LocalFiles:
-    """The files among the paths, whatever their names, and the pictures and archives below the folders.
+    """The files among the paths, whatever their names, and the pictures, videos and archives below the folders.
 
-    Of pictures only those of the `formats` that the server accepts; without `formats`, of all.
+    Of pictures only those of the `formats` that the server accepts; without `formats`, of all. `videos`: it takes them.
     """
     local = LocalFiles()
     named: dict[Path, list[str]] = {}
     for path in paths:
         if is_folder(path):
-            _add_folder(local, path, exclude, formats)
+            _add_folder(local, path, exclude, formats, videos=videos)
         else:
             named.setdefault(path.parent, []).append(path.name)
     for folder, names in named.items():
         _add_named(local, folder, names)
     if formats is not None:
         local.left_out.explain(formats, lambda name: NOT_TAKEN.format(FORMATS[name].label))
+    if not videos and not VIDEO_SUFFIXES.isdisjoint(local.left_out.kinds):
+        local.left_out.warn("left_out", NO_VIDEOS)
     return local
 
 
@@ -100,9 +110,11 @@ def is_missing(path: str | Path) -> bool:
     return False
 
 
-def _add_folder(local: LocalFiles, root: Path, exclude: Sequence[str], formats: Collection[str] | None) -> None:
+def _add_folder(
+    local: LocalFiles, root: Path, exclude: Sequence[str], formats: Collection[str] | None, *, videos: bool
+) -> None:
     top = root.name if root.name != ".." else root.resolve().name
-    is_wanted = partial(is_ingestible, formats=formats)
+    is_wanted = partial(is_ingestible, formats=formats, videos=videos)
     for found in walk_pictures(root.resolve(), local.left_out, exclude, is_wanted, follow_links=True):
         name = to_valid_unicode("/".join(step for step in (top, found.name) if step not in ("", "."))) or str(root)
         if found.error is not None:
@@ -113,7 +125,7 @@ def _add_folder(local: LocalFiles, root: Path, exclude: Sequence[str], formats: 
 
 def _add_named(local: LocalFiles, folder: Path, names: list[str]) -> None:
     """Add the files of one folder that were named one by one; the texts among them that belong to pictures do so."""
-    pictures = [name for name in names if has_picture_suffix(name)]
+    pictures = [name for name in names if has_picture_suffix(name) or has_video_suffix(name)]
     sidecars = match_sidecars(pictures, [name for name in names if sidecar_extension(name)])
     used = {sidecar for found in sidecars.values() for sidecar in found}
     for name in names:
@@ -127,9 +139,9 @@ def _begins_like_archive(path: Path) -> bool:
         return detect_archive(file.read(ARCHIVE_HEAD)) is not None
 
 
-def is_ingestible(name: str, formats: Collection[str] | None = None) -> bool:
-    """Whether a file has the suffix of a picture (of one of the `formats`) or an archive."""
-    return has_picture_suffix(name, formats) or name.lower().endswith(ARCHIVES)
+def is_ingestible(name: str, formats: Collection[str] | None = None, *, videos: bool = True) -> bool:
+    """Whether a file has the suffix of a picture (of one of the `formats`), of a video or of an archive."""
+    return is_accepted(name, formats, videos=videos) or name.lower().endswith(ARCHIVES)
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:

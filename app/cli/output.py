@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 
+from app.core.clock import format_time
 from app.core.types import DEFAULT_COLLECTION
 from app.encoder.catalogue import CATALOGUE, FIGURES, NAME_FORMS
 
@@ -74,6 +75,8 @@ def hit_row(hit: dict[str, Any]) -> dict[str, str]:
     image, text = hit["image"] or {}, hit["text"]
     path = image.get("source") or ""
     folder, _, name = path.rpartition("/")
+    if isinstance(moment := image.get("t_ms"), int):
+        name = f"{name} {format_time(moment / 1000)}"
     words = text["text"] if text is not None else image.get("caption") or ""
     return {
         "score": f"{hit['score']:.3f}",

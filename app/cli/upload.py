@@ -45,6 +45,7 @@ from app.cli.local_files import (
 from app.cli.output import MAX_SHOWN, escape, short_id, show_failures
 from app.cli.table_upload import ITEM_FIELDS, RowBatch, TableUpload, is_table
 from app.core.errors import ArchiveLimit, ImageTooLarge, SightlineError
+from app.core.files import sha256_file
 from app.decode.archive import PART_OF_TAKEOUT
 from app.decode.headers import has_picture_suffix, is_picture_head
 from app.decode.left_out import LeftOut
@@ -130,7 +131,9 @@ def upload_paths(
         raise ServerError(f"{wrong[0]} belongs to a source that the server reads, like clip-retrieval:/data")
     client.be_patient(lambda text: click.echo(text, err=True))
     limits = client.limits()
-    found = find_files(expand_stdin(path for path in local if path not in tables), exclude, limits.formats)
+    found = find_files(
+        expand_stdin(path for path in local if path not in tables), exclude, limits.formats, videos=limits.videos
+    )
     if not (found.files or found.failures or sources or tables):
         left_out = [text for text in (found.left_out.describe(),) if text]
         left_out += [one.detail for one in found.left_out.warnings]
@@ -220,8 +223,12 @@ class Sender:
 
     def _file_steps(self, files: Sequence[LocalFile]) -> Iterator[Step]:
         most = min(BULK_FILES, max(1, self._limits.max_archive_members - 1))  # less the file that tells about them
-        for batch in group_into_batches((file for file in files if not file.is_archive), most):
+        pictures = (file for file in files if not (file.is_archive or file.is_video))
+        for batch in group_into_batches(pictures, most):
             yield partial(self.send_pictures, batch), len(batch)
+        for file in files:
+            if file.is_video:
+                yield partial(self.send_video, file), 1
         archives = [file for file in files if file.is_archive]
         parted = find_parted_sidecars([file.path for file in archives]) if len(archives) > 1 else {}
         self._has_parted_sidecars = bool(parted)
@@ -276,8 +283,32 @@ class Sender:
             path = add_parted_sidecars(file.path, sidecars, Path(folder)) if sidecars else file.path
             self._send_archive(file.name, path)
 
+    def send_video(self, file: LocalFile) -> None:
+        """Send a video, and what is said of it as a sidecar, unless the server has it."""
+        most = min(self._limits.max_video_bytes, self._limits.max_upload_bytes)
+        try:
+            digest = sha256_file(file.path) if file.size <= most else ""
+        except OSError as error:
+            self.report.fail([failure(file.name, UNREADABLE, error.strerror or str(error))])
+            return
+        if not digest:
+            detail = f"the video has {file.size:,} bytes; the limit is {most:,} (SIGHTLINE_MAX_VIDEO_BYTES)"
+            self.report.fail([failure(file.name, ImageTooLarge.code, detail)])
+        elif digest in self._seen:
+            self.report.twins += 1
+        elif self._client.find_known([digest]):
+            self.report.duplicates += 1
+        else:
+            fields = dict(file.found.read_fields()) if file.found is not None else {}
+            self.report.warn(fields.pop("warnings", ()))
+            said = {name: fields[name] for name in ("caption", "tags") if name in fields}
+            sidecar = json.dumps({**fields.get("metadata", {}), **said}).encode()
+            self._send([(file.name, file.path), *([(f"{file.name}.json", sidecar)] if fields else [])])
+        self._seen.add(digest)
+
     def _send_archive(self, name: str, path: Path) -> None:
-        if (digests := hash_stored_pictures(self._client, path)) is not None:
+        digests = hash_stored_pictures(self._client, path, videos=self._limits.videos)
+        if digests is not None:
             new = set(digests) - self._seen
             self._seen |= new
             self.report.duplicates += len(new)

@@ -29,6 +29,14 @@ def format_wall_time(wall: str, offset: int | None) -> str:
     return f"{time}{'-' if offset < 0 else '+'}{hours:02}:{minutes:02}"
 
 
+def format_time(seconds: float) -> str:
+    """A time in a video for people: 0:07, 12:34, 1:02:03."""
+    whole = int(seconds)
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def seconds_since(moment: str) -> float:
     """Seconds from `moment` (RFC 3339) to now, never negative."""
     return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())

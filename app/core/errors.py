@@ -105,6 +105,12 @@ class ArchiveCorrupt(Rejected):
     code, status, title = "archive_corrupt", 422, "Archive cannot be read"
 
 
+class VideoCorrupt(Rejected):
+    """The bytes begin like a video, but no picture of it can be decoded."""
+
+    code, status, title = "video_corrupt", 422, "Video cannot be decoded"
+
+
 class UrlNotAllowed(Rejected):
     """The URL leads to an address from which this server does not fetch."""
 

@@ -195,6 +195,18 @@ class Settings(BaseSettings):
     max_image_side: int = Field(16_384, ge=1, description="Most pixels a side of a picture.")
     max_archive_bytes: int = Field(2 * GIB, ge=1, description="Most bytes that an archive may expand to.")
     max_archive_members: int = Field(10_000, ge=1, description="Most members of an archive.")
+    video: bool = Field(
+        True, description="Accept videos (MP4, MOV, WebM, MKV), whose frames become pictures; needs the extra `video`."
+    )
+    video_frames: int = Field(
+        300, ge=1, le=10_000, description="Most frames of a video that become pictures, those where it changes."
+    )
+    video_rate: float = Field(1.0, gt=0, le=4, description="Most frames of a second of video that become pictures.")
+    video_seconds: float = Field(300.0, ge=10, description="Time limit for reading one video, in seconds.")
+    keep_videos: bool = Field(
+        True, description="Keep the files of videos, so that they can be watched; without it the frames alone stay."
+    )
+    max_video_bytes: int = Field(4 * GIB, ge=1, description="Largest video file, in bytes.")
     max_upload_bytes: int = Field(4 * GIB, ge=1, description="Largest body of a bulk upload, in bytes.")
     max_json_bytes: int = Field(1 * MIB, ge=1, description="Largest JSON body, in bytes.")
     max_query_json_bytes: int = Field(

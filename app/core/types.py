@@ -199,6 +199,49 @@ class NewImage:
 
 
 @dataclass(frozen=True, slots=True)
+class NewVideo:
+    """A video that was read, whose frames become pictures. `kept`: its file stays."""
+
+    sha256: str
+    source: str | None
+    format: str
+    codec: str
+    bytes: int
+    width: int
+    height: int
+    duration_ms: int
+    taken_at: str | None
+    taken_offset: int | None
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """One video of a collection; its id is the SHA-256 of its file. `frames` of it are pictures.
+
+    `is_kept`: the file is there. `is_complete`: all frames that were chosen have been imported.
+    """
+
+    key: int
+    collection: str
+    id: str
+    source: str | None
+    format: str
+    codec: str
+    bytes: int
+    width: int
+    height: int
+    duration_ms: int
+    created_at: str
+    job_id: str | None
+    is_kept: bool
+    is_complete: bool
+    frames: int
+    taken_at: str | None = None
+    taken_offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Text:
     """One text of a collection. `key` is the id of its vector in the index.
 

@@ -52,6 +52,7 @@ from app.decode.metadata_files import (
     is_metadata_file,
     normalise_name,
 )
+from app.decode.video_header import detect_video, has_video_suffix, is_video_file, read_video_header, warn_of_videos
 
 MANIFEST = "manifest.jsonl"
 _CHUNK = 1 << 16
@@ -167,6 +168,7 @@ class _Expansion:
             self._sidecars[name] = self._read_sidecar(extension, name, member)
         elif (
             has_picture_suffix(name, self.pictures.formats)
+            or self._is_video(name)
             or has_no_suffix(name)
             or name.lower().endswith(_ARCHIVE_SUFFIXES)
         ):
@@ -200,6 +202,7 @@ class _Expansion:
         """Add captions and metadata to the items, and write the manifest."""
         matched = self._match_sidecars()
         self._left_out.explain(self.pictures.formats)
+        warn_of_videos(self._left_out, self.limits.videos)
         for item, name in zip(self._items, self._names, strict=True):
             beside = [(one.rpartition(".")[2].lower(), self._sidecars[one]) for one in matched.get(name, ())]
             item.update(self._metadata.fields_of(name) or sidecars.merge_sidecars(beside))
@@ -249,16 +252,24 @@ class _Expansion:
 
     def _write(self, member: _Member, target: Path) -> int:
         """Copy a member to `target` and check its header; returns its size in bytes."""
-        limit = min(self.limits.max_member_bytes, self.pictures.max_bytes)
+        is_video = self._is_video(normalise_name(member.name))
+        limit = self.limits.videos.max_bytes if is_video else min(self.limits.max_member_bytes, self.pictures.max_bytes)
         with target.open("xb") as out:
             for count, chunk in enumerate(_read(member, limit)):
-                if count == 0:
+                if count == 0 and not (is_video and detect_video(chunk)):
                     _require_picture(chunk, self.pictures)
                 out.write(chunk)
             size = out.tell()
         with target.open("rb") as file:
-            read_header(file, self.pictures)
+            if is_video and is_video_file(file):
+                read_video_header(file, self.limits.videos, self.pictures)
+            else:
+                read_header(file, self.pictures)
         return size
+
+    def _is_video(self, name: str) -> bool:
+        """Whether a member is an accepted video by its name."""
+        return self.limits.videos.refusal is None and has_video_suffix(name)
 
     def _read_sidecar(self, extension: str, name: str, member: _Member) -> sidecars.SidecarFields:
         name = display_name(name.rpartition("/")[2])

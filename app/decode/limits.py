@@ -30,12 +30,29 @@ class PictureLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class VideoLimits:
+    """The largest video that is accepted, and which of its frames become pictures: at most `max_frames`, and
+    `max_rate` a second. `seconds` is the time for reading it. With a `refusal`, which says why, none is accepted.
+
+    `keep`: the file of the video stays, so that a person can watch it.
+    """
+
+    max_bytes: int = 4096 * MIB
+    max_frames: int = 300
+    max_rate: float = 1.0
+    seconds: float = 300.0
+    keep: bool = True
+    refusal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ArchiveLimits:
-    """The largest archive that is accepted: bytes it expands to, members, bytes of one member."""
+    """The largest archive that is accepted: bytes it expands to, members, bytes of one member that is no video."""
 
     max_bytes: int = 2048 * MIB
     max_members: int = 10_000
     max_member_bytes: int = 96 * MIB
+    videos: VideoLimits = field(default_factory=VideoLimits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from app.core.errors import StartupError
 from app.core.metrics import ProcessMetrics
 from app.core.settings import Settings
-from app.decode.limits import ArchiveLimits, ChildLimits
+from app.decode.limits import ArchiveLimits, ChildLimits, VideoLimits
 from app.decode.pool import DecodePool
+from app.decode.video import why_refused
 from app.encoder.protocol import Encoder
 from app.service.data_dir import picture_limits
 from app.sources.base import SourceContext, SourcePolicy
@@ -26,7 +27,13 @@ def open_pool(settings: Settings, device: str = "cpu", metrics: ProcessMetrics |
 
 
 def archive_limits(settings: Settings) -> ArchiveLimits:
-    return ArchiveLimits(settings.max_archive_bytes, settings.max_archive_members, settings.max_image_bytes)
+    given = (settings.max_archive_bytes, settings.max_archive_members, settings.max_image_bytes)
+    return ArchiveLimits(*given, video_limits(settings))
+
+
+def video_limits(settings: Settings) -> VideoLimits:
+    given = (settings.max_video_bytes, settings.video_frames, settings.video_rate, settings.video_seconds)
+    return VideoLimits(*given, settings.keep_videos, why_refused(is_on=settings.video))
 
 
 def open_source_policy(settings: Settings) -> SourcePolicy:
@@ -42,9 +49,9 @@ def open_source_policy(settings: Settings) -> SourcePolicy:
     buckets = parse_allowed_buckets(settings)
     for one in bound.values():
         folders += one
-    return SourcePolicy(
-        folders, settings.fetch, settings.max_urls, settings.max_image_bytes, buckets, bound, settings.accepted_formats
-    )
+    limits = (settings.max_urls, settings.max_image_bytes)
+    formats, videos = settings.accepted_formats, video_limits(settings)
+    return SourcePolicy(folders, settings.fetch, *limits, buckets, bound, formats, videos)
 
 
 def open_address_policy(settings: Settings) -> AddressPolicy:

@@ -13,7 +13,7 @@ from app.core.files import link_or_copy
 from app.core.picture_formats import default_formats
 from app.core.types import ItemError, SourceSpec
 from app.decode.left_out import LeftOut
-from app.decode.limits import PictureLimits
+from app.decode.limits import PictureLimits, VideoLimits
 from app.sources.bucket_prefix import AllowedBuckets
 from app.sources.fetch.object_store import ObjectStoreClient
 from app.sources.local_files import AllowedFolders
@@ -48,6 +48,7 @@ class SourcePolicy:
     buckets: AllowedBuckets = field(default_factory=AllowedBuckets)
     bound_folders: Mapping[str, AllowedFolders] = field(default_factory=dict)  # by collection
     formats: frozenset[str] = field(default_factory=default_formats)  # of pictures that are accepted
+    videos: VideoLimits = field(default_factory=VideoLimits)
 
     def restrict(self, collections: Collection[str]) -> SourcePolicy:
         """The policy for a key that is bound to collections: what belongs to none of them is not for it."""

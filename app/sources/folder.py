@@ -11,7 +11,7 @@ from pathlib import Path
 
 from app.core.errors import Rejected, UrlUnreachable, Validation
 from app.core.types import SourceSpec
-from app.decode.headers import has_picture_suffix
+from app.decode.video_header import has_video_suffix, is_accepted, warn_of_videos
 from app.sources.base import Source, SourceItem, SourcePolicy, path_in_job, with_error
 from app.sources.changed import skip_unchanged
 from app.sources.local_files import copy_file, file_tag, path_to_text
@@ -41,8 +41,8 @@ class FolderSource(Source):
 
     def _list(self, root: Path) -> Iterator[SourceItem]:
         count = 0
-        formats = self.context.policy.formats
-        is_wanted = partial(has_picture_suffix, formats=formats)
+        formats, videos = self.context.policy.formats, self.context.policy.videos
+        is_wanted = partial(is_accepted, formats=formats, videos=videos.refusal is None)
         for file in walk_pictures(root, self.left_out, self.spec.options.get("exclude", ()), is_wanted):
             count += 1
             name = path_to_text(Path(root.name)) + ("" if file.name == "." else f"/{file.name}")
@@ -52,6 +52,7 @@ class FolderSource(Source):
             tag, path = tag_with_fields(file), path_to_text(file.path)
             yield {"name": name, "origin": f"file:{path}", "tag": tag, "path": str(file.path), "found": file}
         self.left_out.explain(formats)
+        warn_of_videos(self.left_out, videos)
         if not count:
             yield from self.report_nothing(path_to_text(Path(root.name)))
 
@@ -75,7 +76,8 @@ def copy_item(item: SourceItem, target: Path, policy: SourcePolicy) -> SourceIte
         if policy.folders.allows(path) and not os.path.lexists(path.parent):
             raise UrlUnreachable("its folder is not there any more")
         folder = policy.folders.resolve_folder(str(path.parent))  # again: a link may have replaced the folder
-        tag = copy_file(folder / path.name, target, policy.max_bytes)
+        most = policy.videos.max_bytes if has_video_suffix(path.name) else policy.max_bytes
+        tag = copy_file(folder / path.name, target, most)
     except (Rejected, Validation) as error:
         return with_error(item, error)
     _, mark, fields = (item.get("tag") or "").partition(FIELDS_MARK)

@@ -47,6 +47,7 @@ NOT_AS_IT_WAS = "missing, altered or no plain file"
 # Columns that name files and folders, with a statement that finds what Sightline never writes there.
 ODD_NAMES = (
     ("images", "sha256", "SELECT sha256 FROM images WHERE sha256 GLOB '*[^0-9a-f]*' OR length(sha256) <> 64 LIMIT 1"),
+    ("videos", "sha256", "SELECT sha256 FROM videos WHERE sha256 GLOB '*[^0-9a-f]*' OR length(sha256) <> 64 LIMIT 1"),
     ("origins", "sha256", "SELECT sha256 FROM origins WHERE sha256 GLOB '*[^0-9a-f]*' OR length(sha256) <> 64 LIMIT 1"),
     ("sources", "job_id", "SELECT job_id FROM sources WHERE job_id GLOB '*[^0-9a-zA-Z_-]*' LIMIT 1"),
     ("collections", "name", "SELECT name FROM collections WHERE name GLOB '*[^0-9a-z_~-]*' LIMIT 1"),
@@ -220,8 +221,11 @@ def copy_sqlite(database: Path, target: Path) -> None:
 
 
 def select_digests(c: apsw.Connection) -> list[str]:
-    """The digest of every picture's bytes, each once, in order."""
-    return [row[0] for row in fetch_all(c, "SELECT DISTINCT sha256 FROM images ORDER BY sha256")]
+    """The digest of the bytes of every picture, and of every video that is kept, each once, in order."""
+    sql = "SELECT sha256 FROM images"
+    if has_column(c, "videos", "sha256"):
+        sql += " UNION SELECT sha256 FROM videos WHERE kept = 1"
+    return sorted({row[0] for row in fetch_all(c, sql)})
 
 
 def list_pending_uploads(database: Database) -> list[tuple[str, int, bool]]:
@@ -260,13 +264,14 @@ def has_column(c: apsw.Connection, table: str, column: str) -> bool:
 
 
 def delete_missing(database: Database, missing: Iterable[str]) -> None:
-    """Delete the pictures with these digests, which their owner deleted during the copy."""
+    """Delete the pictures and videos with these digests, which their owner deleted during the copy."""
 
     def work(c: apsw.Connection) -> None:
         wanted = json.dumps(list(missing))
         keys = fetch_all(c, "SELECT key FROM images WHERE sha256 IN (SELECT value FROM json_each(?))", (wanted,))
         for (key,) in keys:
             delete_row(c, key)
+        c.execute("DELETE FROM videos WHERE kept = 1 AND sha256 IN (SELECT value FROM json_each(?))", (wanted,))
 
     database.write(work)
 

@@ -93,8 +93,9 @@ def _find_files(database: Database, files: Iterator[Path]) -> Iterator[Leftover]
 def _select_unused(c: apsw.Connection, batch: list[Leftover]) -> list[Leftover]:
     """Those of the batch that no row names."""
     digests = json.dumps([one.sha256 for one in batch])
-    sql = "SELECT sha256 FROM images WHERE sha256 IN (SELECT value FROM json_each(?))"
-    used = {row[0] for row in fetch_all(c, sql, (digests,))}
+    named = "SELECT sha256 FROM images WHERE sha256 IN (SELECT value FROM json_each(?1))"
+    named += " UNION SELECT sha256 FROM videos WHERE kept = 1 AND sha256 IN (SELECT value FROM json_each(?1))"
+    used = {row[0] for row in fetch_all(c, named, (digests,))}
     return [one for one in batch if one.sha256 not in used]
 
 

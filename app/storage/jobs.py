@@ -43,11 +43,12 @@ PAUSE_SECONDS = 0.002  # between two commits that delete, so that other processe
 
 @dataclass(frozen=True, slots=True)
 class ReceivedFile:
-    """A file of a request, in an incoming folder. `name` is the sender's name for it."""
+    """A file of a request, in an incoming folder. `name` is the sender's name for it, `fields` what was said of it."""
 
     name: str
     path: Path
     archive: bool
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +315,7 @@ def list_loose_items(files: Sequence[ReceivedFile]) -> list[dict[str, Any]]:
     items = []
     for n, file in enumerate(one for one in files if one.name not in used):
         read = [_read_sidecar(name, beside[name]) for name in matched.get(file.name, ())]
-        items.append({"n": n, "name": file.name, "file": file.path.name, **merge_sidecars(read)})
+        items.append({"n": n, "name": file.name, "file": file.path.name, **merge_sidecars(read), **file.fields})
     return items
 
 

@@ -56,6 +56,7 @@ from app.storage.tables import (
     next_space,
     queue_depth,
     texts,
+    videos,
 )
 from app.storage.tables.collections import Collection
 from app.storage.tables.images import AddResult as AddResult
@@ -165,17 +166,18 @@ class Library:
         return added
 
     def find_known(self, collection: str, digests: Sequence[str]) -> dict[str, list[str]]:
-        """Those of the SHA-256 whose pictures are stored, in their order: a client need not send them.
+        """Those of the SHA-256 whose pictures or videos are stored, in their order: a client need not send them.
 
         The value is what of `caption`, `tags` and `metadata` the picture lacks.
         """
 
-        def work(c: apsw.Connection) -> dict[str, list[str]]:
+        def work(c: apsw.Connection) -> tuple[dict[str, list[str]], set[str]]:
             collections.require(c, collection)
-            return images.filter_stored(c, collection, digests)
+            return images.filter_stored(c, collection, digests), videos.filter_complete(c, collection, digests)
 
-        held = self.database.read(work)
-        return {digest: held[digest] for digest in digests if digest in held and self.blobs.path(digest).exists()}
+        held, watched = self.database.read(work)
+        known = {digest for digest in held if self.blobs.path(digest).exists()} | watched
+        return {digest: held.get(digest, []) for digest in digests if digest in known}
 
     def get(self, collection: str, id: str) -> Image:
         return self.database.read(lambda c: require_image(c, collection, id))

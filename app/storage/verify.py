@@ -45,10 +45,11 @@ def find_faults(data_dir: Path, track: Track = track_nothing) -> list[Fault]:
 
 
 def find_file_faults(database: Database, blobs: BlobStore, track: Track) -> Iterator[Fault]:
-    """Pictures whose bytes are gone or altered."""
+    """Pictures and videos whose bytes are gone or altered."""
+    named = " JOIN collections o ON o.label = collection WHERE name IS NOT NULL"  # without: it is being deleted
     sql = (
-        "SELECT sha256, name || '/' || id FROM images JOIN collections o ON o.label = images.collection"
-        " WHERE name IS NOT NULL ORDER BY key"  # without a name: of a collection that is being deleted
+        "SELECT sha256, name || '/' || id FROM images" + named + " UNION ALL"
+        " SELECT sha256, name || '/video ' || sha256 FROM videos" + named + " AND kept = 1"
     )
     for sha256, name in track(database.read(lambda c: fetch_all(c, sql)), "checking files"):
         path = blobs.path(sha256)

@@ -324,7 +324,8 @@ function stepDetail(by) {
 
 // Actions of the user
 
-function deletePictures(ids) {
+/** `removeAll`, if given, deletes all of them on the server. */
+function deletePictures(ids, removeAll = null) {
   const { hits } = store.results;
   const isShown = ids.includes(store.state.show);
   const index = findHit(store.state.show);
@@ -333,7 +334,7 @@ function deletePictures(ids) {
   if (neighbour) replaceDetail(neighbour.id);
   else if (isShown) byId("detail").close();
   deselect(ids);
-  deleteWithUndo(ids);
+  deleteWithUndo(ids, removeAll, removeAll !== null);
   if (!store.state.show && focused >= 0) currentGrid()?.focus(Math.min(focused, store.results.hits.length - 1));
 }
 
@@ -505,6 +506,7 @@ watchDetail({
   onStep: stepDetail,
   onShow: openPicture,
   onRemove: (id) => deletePictures([id]),
+  onRemoveVideo: deletePictures,
   onUndo: pressToastButton,
   onChange: handleImageChange,
 });

@@ -1,9 +1,9 @@
 """Imports uploads into the library: archives, folders of pictures, lists of URLs and named sources.
 
-An upload waits as `media/.incoming/<job>-<n>` (an archive or a folder). A decode child expands an archive into
-`<job>-<n>.members`; for a named source the importer writes a list into such a folder. After that every upload is a
-folder with a manifest, and the importer moves its members in chunks. One commit holds a chunk and the position in the
-manifest behind it, so that a restart goes on there.
+An upload waits as `media/.incoming/<job>-<n>` (an archive, a video or a folder). A decode child expands an archive or
+a video into `<job>-<n>.members`; for a named source the importer writes a list into such a folder. After that every
+upload is a folder with a manifest, and the importer moves its members in chunks. One commit holds a chunk and the
+position in the manifest behind it, so that a restart goes on there.
 """
 
 from __future__ import annotations
@@ -19,16 +19,27 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import apsw
 
-from app.core.errors import ArchiveCorrupt, IdConflict, Overloaded, Rejected, SightlineError, Validation, map_os_errors
+from app.core.errors import (
+    ArchiveCorrupt,
+    IdConflict,
+    ImageTooLarge,
+    Overloaded,
+    Rejected,
+    SightlineError,
+    UnsupportedMediaType,
+    Validation,
+    map_os_errors,
+)
 from app.core.files import NotBeneath, beneath, open_beneath
 from app.core.logging import bind_log_fields
 from app.core.types import AnswerWarning, ItemError, ItemStatus, NewImage, SourceSpec
 from app.decode.archive import expand_archive
 from app.decode.left_out import LEFT_OUT_FILE, LeftOut
-from app.decode.limits import ArchiveLimits
+from app.decode.limits import ArchiveLimits, VideoLimits
 from app.decode.pool import DecodePool, OutputFolder
 from app.sources.base import Source, SourceContext, SourceItem, SourcePolicy
 from app.sources.registry import SourceReader
@@ -39,9 +50,10 @@ from app.storage.camera_data import read_sidecar_data
 from app.storage.database import Database
 from app.storage.library import AddResult, Library
 from app.storage.manifest import count_lines, has_manifest, read_manifest
-from app.storage.tables import job_control, jobs, precomputed_vectors, source_cache, work_queue
+from app.storage.tables import job_control, jobs, precomputed_vectors, source_cache, videos, work_queue
 from app.storage.tables.source_cache import CacheEntry
 from app.storage.tables.work_queue import Upload
+from app.worker.video_import import Frame, VideoImporter, VideoMember, as_video_error, read_frame, save_frame
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +76,16 @@ class Member:
     precomputed: tuple[str, bytes] | None = None  # the space and the vector that came with it
     warnings: tuple[AnswerWarning, ...] = ()
     retry: str | None = None  # how to bring its bytes, which did not come
+    frame: Frame | None = None  # of a video
+    video: VideoMember | None = None  # in place of a picture
 
 
 class ExpansionFailed(Exception):
-    """An archive ended its decode child, while other children start."""
+    """An archive or a video ended its decode child, while other children start."""
+
+
+class VideoKnown(Exception):
+    """The frames of a video are in the collection already."""
 
 
 class Importer:
@@ -87,6 +105,7 @@ class Importer:
         max_attempts: int,
         sources: SourceReader | None = None,
         patience: float = math.inf,
+        video_limits: VideoLimits | None = None,
     ) -> None:
         self._library = library
         self._database = library.database
@@ -98,6 +117,7 @@ class Importer:
         self._max_attempts = max_attempts
         self._sources = sources or SourceReader(SourceContext(self._database, self._blobs, SourcePolicy()))
         self._count_commits = self._database.watch_commits()
+        self._videos = VideoImporter(library.blobs, video_limits or VideoLimits(), library.limits)
         self._patience = patience
         self._given_up: set[tuple[str, int]] = set()  # uploads for an importer with more patience
         self._idle_at = -1  # the number of the commit after which no upload waited
@@ -133,6 +153,8 @@ class Importer:
                     stack.callback(source.close)
                 if self._import_members(upload, source, watch):
                     self._finish(upload, None)
+        except VideoKnown:
+            self._finish(upload, None, is_duplicate=True)
         except ExpansionFailed as error:
             log.warning("upload %s-%d cannot be expanded: %s", upload.job_id, upload.n, error)
             self._database.write(lambda c: work_queue.release_upload(c, upload, count_attempt=True))
@@ -159,6 +181,8 @@ class Importer:
         worker.
         """
         began = time.monotonic()
+        if upload.video is not None and not has_manifest(self._members_path(upload)):
+            upload = replace(upload, imported=0, position=0)  # reading it again may choose other frames
         with watch.with_patience():
             try:
                 folder = self._prepare_folder(upload, source, watch)
@@ -188,7 +212,7 @@ class Importer:
         return True
 
     def _prepare_folder(self, upload: Upload, source: Source | None, watch: _Watch) -> Path:
-        """The folder with the manifest. Expands an archive, or lists a named source, if no attempt has done so."""
+        """The folder with the manifest. Expands an archive or a video, or lists a named source, if no attempt has."""
         path = self._blobs.upload_path(upload.job_id, upload.n)
         if upload.kind == "named" and source is not None:
             with map_os_errors():
@@ -199,25 +223,40 @@ class Importer:
             return path
         if upload.kind == "folder":
             return path
-        members = path.with_name(path.name + ".members")
+        members = self._members_path(upload)
         if not has_manifest(members):
             remove_path(members)
             self._check_attempts(upload)
             with map_os_errors():
                 members.mkdir()
-            self._expand(path, members, watch)
+            if upload.video is not None:
+                self._expand_video(upload, path, members, watch)
+            else:
+                limits = self._pool.picture_limits
+                task = (expand_archive, path, OutputFolder(members), self._limits, limits)
+                self._expand(task, self._archive_seconds, watch)
         return members
+
+    def _members_path(self, upload: Upload) -> Path:
+        path = self._blobs.upload_path(upload.job_id, upload.n)
+        return path.with_name(path.name + ".members")
+
+    def _expand_video(self, upload: Upload, path: Path, members: Path, watch: _Watch) -> None:
+        """Write the frames of a video. Raises VideoKnown if they came with another upload."""
+        if self._database.read(lambda c: self._videos.is_known(c, upload)):
+            raise VideoKnown
+        try:
+            self._expand(self._videos.make_task(upload, path, members), self._videos.limits.seconds, watch)
+        except ArchiveCorrupt as error:
+            raise as_video_error(error) from None
 
     def _check_attempts(self, upload: Upload) -> None:
         if upload.attempts > self._max_attempts:
             raise ArchiveCorrupt(f"importing it failed {self._max_attempts} times")
 
-    def _expand(self, archive: Path, members: Path, watch: _Watch) -> None:
-        """Expand an archive; kills the child when the worker stops, the job is gone, or others wait too long."""
-        limits = self._pool.picture_limits
-        expanding = self._pool.submit(
-            expand_archive, archive, OutputFolder(members), self._limits, limits, seconds=self._archive_seconds
-        )
+    def _expand(self, task: tuple[Any, ...], seconds: float, watch: _Watch) -> None:
+        """Run a task that expands; kills the child when the worker stops, the job is gone, or others wait too long."""
+        expanding = self._pool.submit(*task, seconds=seconds)
         while not wait([expanding], POLL_SECONDS).done:
             if watch():
                 expanding.cancel()
@@ -235,6 +274,8 @@ class Importer:
     def _stage_members(
         self, upload: Upload, folder: Path, source: Source | None, lines: Sequence[SourceItem], should_stop: ShouldStop
     ) -> list[Member]:
+        if upload.video is not None:
+            lines = [self._videos.describe(upload, line) for line in lines]
         if source is None:
             return [self._stage_member(folder, line) for line in lines]
         came = self._sources.fetch(source, folder, lines, should_stop)
@@ -261,14 +302,21 @@ class Importer:
                 caption=line.get("caption"),
                 tags=tuple(line.get("tags") or ()),
                 metadata=line.get("metadata") or {},
-                source=name,
+                source=line.get("source") or name,
                 camera_data=read_sidecar_data(line.get("camera_data")),
             )
             attributes, warnings = fit_attributes(said, self._library.metadata_limits)
             warnings = [*(AnswerWarning(**one) for one in line.get("warnings") or ()), *warnings]
             origin = (line["origin"], CacheEntry(line["tag"], saved.sha256)) if line.get("tag") else None
-            new = self._library.prepare_image(saved, attributes)
-            return Member(name, saved, new, origin=origin, precomputed=line.get("given"), warnings=tuple(warnings))
+            try:
+                new = self._library.prepare_image(saved, attributes)
+            except (UnsupportedMediaType, ImageTooLarge):
+                video = self._videos.stage(name, saved, attributes, tuple(warnings))
+                if video is None:
+                    raise
+                return Member(name, origin=origin, video=video)
+            given, frame = line.get("given"), read_frame(line)
+            return Member(name, saved, new, origin=origin, precomputed=given, warnings=tuple(warnings), frame=frame)
         except (Rejected, Validation) as error:
             return Member(name, error=ItemError(error.code, error.detail))
 
@@ -282,6 +330,8 @@ class Importer:
         def work(c: apsw.Connection) -> bool:
             if not work_queue.holds_upload(c, upload):
                 return False
+            if upload.video is not None:
+                self._videos.save(c, upload, self._members_path(upload))
             for member in chunk:
                 self._insert(c, upload, member)
             work_queue.record_progress(c, upload, *progress, careful=careful)
@@ -291,6 +341,11 @@ class Importer:
 
     def _insert(self, c: apsw.Connection, upload: Upload, member: Member) -> None:
         job, name = upload.job_id, member.name
+        if member.video is not None:
+            self._videos.add(c, upload, member.video)
+            if member.origin is not None:
+                source_cache.store(c, *member.origin)
+            return
         if member.saved is None or member.new is None:
             jobs.add_item(c, job, name, ItemStatus.FAILED, error=member.error, retry=member.retry)
             return
@@ -304,13 +359,15 @@ class Importer:
             return
         if member.origin is not None:
             source_cache.store(c, *member.origin)
+        if member.frame is not None:
+            save_frame(c, added.image.key, member.frame)
         if member.precomputed is not None and not added.duplicate:
             precomputed_vectors.store(c, added.image.key, *member.precomputed)
         status = ItemStatus.DUPLICATE if added.duplicate else ItemStatus.QUEUED
         warnings = [*member.warnings, *added.warnings, *describe_duplicate(added)]
         jobs.add_item(c, job, name, status, image=(added.image.key, added.image.id), warnings=warnings)
 
-    def _finish(self, upload: Upload, error: SightlineError | None) -> None:
+    def _finish(self, upload: Upload, error: SightlineError | None, *, is_duplicate: bool = False) -> None:
         """End an upload that is imported, or for which `error` says why it never will be, and remove its files."""
         left_out = self._read_left_out(upload) if error is None else LeftOut()
 
@@ -320,6 +377,10 @@ class Importer:
             if error is not None:
                 reason = ItemError(error.code, error.detail)
                 jobs.add_item(c, upload.job_id, upload.name or "upload", ItemStatus.FAILED, error=reason)
+            elif is_duplicate:
+                jobs.add_item(c, upload.job_id, upload.name, ItemStatus.DUPLICATE)
+            elif upload.video is not None:
+                videos.complete(c, upload.collection, upload.video["sha256"])
             if left_out:
                 jobs.add_left_out(c, upload.job_id, left_out)
             work_queue.finish_upload(c, upload)
@@ -332,7 +393,7 @@ class Importer:
 
     def _read_left_out(self, upload: Upload) -> LeftOut:
         path = self._blobs.upload_path(upload.job_id, upload.n)
-        folder = path.with_name(path.name + ".members") if upload.kind == "archive" else path
+        folder = self._members_path(upload) if upload.kind == "archive" else path
         try:
             with open_beneath(folder, LEFT_OUT_FILE) as file:
                 return LeftOut.from_json(json.load(file))

@@ -19,7 +19,7 @@ from app.encoder.loader import EncoderOptions, load_encoder
 from app.encoder.memory_check import NO_PROCESSES, ModelProcesses
 from app.encoder.protocol import Encoder
 from app.service.data_dir import make_data_dir, open_library
-from app.service.factory import archive_limits, open_pool, open_sources
+from app.service.factory import archive_limits, open_pool, open_sources, video_limits
 from app.storage.library import Library
 from app.storage.model_check import check_golden, check_name, check_space, find_model_name, find_precision
 from app.worker.embed import EmbeddingWorker, ModelChanged, WorkerOptions
@@ -93,4 +93,4 @@ def open_importer(
 ) -> Importer:
     sources = open_sources(settings, library, pool, encoder)
     limits = (archive_limits(settings), settings.archive_seconds, settings.lease_seconds, settings.max_attempts)
-    return Importer(library, pool, *limits, sources, patience)
+    return Importer(library, pool, *limits, sources, patience, video_limits(settings))

@@ -69,11 +69,19 @@ from app.api.schemas import (
     example,
 )
 from app.api.strict_route import new_router
-from app.core.errors import BlobMissing, Overloaded, Validation, map_os_errors
+from app.core.errors import (
+    BlobMissing,
+    ImageTooLarge,
+    Overloaded,
+    UnsupportedMediaType,
+    Validation,
+    map_os_errors,
+)
 from app.core.picture_formats import find_download
 from app.core.types import AnswerWarning, Image, Preprocessing, Status
 from app.decode.picture import decode_picture
 from app.decode.pool import DecodePool, OutputFile
+from app.decode.video_header import is_video_file
 from app.service.image_waiter import UNFINISHED, ImageWaiter
 from app.service.search_service import SearchService, as_unconfirmed
 from app.storage.attributes import ImageAttributes
@@ -92,6 +100,7 @@ DROPPED = ("generated_caption",)  # fields of a change that may be null alone
 LOOKS = 10  # for the file of a picture that is replaced at the same time
 MAX_VECTORS = 100  # of a list: a megabyte of JSON
 VECTORS = "Also give the vector of each picture; limit is 100 at most."
+VIDEO = "this is a video; send it to POST /v1/videos (or /v1/images/bulk), which answer with a job"
 MAX_NAME_CHARS = 255  # of the sender's file name, which is display text only
 
 
@@ -137,7 +146,9 @@ async def upload_image(
             if (replay := call.replay) is not None:
                 return replay
             attributes = attributes_of(asked)
-            added = await threads.writes.run(library.add, collection, file.path, attributes, replaces, call.slot)
+            added = await threads.writes.run(
+                add_picture, library, collection, file.path, attributes, replaces, call.slot
+            )
             image = added.image
             if not added.duplicate:
                 image = await wait_until_ready(waiter, library, threads, image, asked.wait or 0.0)
@@ -186,6 +197,17 @@ async def list_images(
         total=await pool.run(library.count_images, collection, parsed) if count else None,
         facets=await threads.queries.run(count_listed, search, collection, fields, facet_size, parsed),
     )
+
+
+def add_picture(library: Library, collection: str, path: Path, *given: Any) -> AddResult:
+    """`Library.add`; says of a video where it must be sent."""
+    try:
+        return library.add(collection, path, *given)
+    except (UnsupportedMediaType, ImageTooLarge):
+        with map_os_errors(), open(path, "rb") as file:
+            if is_video_file(file):
+                raise UnsupportedMediaType(VIDEO) from None
+        raise
 
 
 def prepare_page(

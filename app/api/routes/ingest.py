@@ -224,6 +224,8 @@ class SourcesOut(BaseModel):
     max_archive_members: int
     max_image_bytes: int
     formats: list[str]
+    videos: bool
+    max_video_bytes: int
 
 
 @sources.get("")
@@ -231,4 +233,5 @@ async def get_sources(settings: SettingsDep, policy: SourcePolicyDep) -> Sources
     """Say what may be imported: URLs, the folders of this machine, and the limits of uploads."""
     folders = [str(path) for path in restrict_policy(policy).folders.paths]
     limits = {name: getattr(settings, name) for name in SourcesOut.model_fields if name.startswith("max_")}
-    return SourcesOut(urls=settings.fetch, folders=folders, formats=sorted(settings.accepted_formats), **limits)
+    formats, videos = sorted(settings.accepted_formats), policy.videos.refusal is None
+    return SourcesOut(urls=settings.fetch, folders=folders, formats=formats, videos=videos, **limits)

@@ -11,7 +11,17 @@ from collections.abc import Callable
 import apsw
 
 from app.storage.sql import fetch_all, fetch_one
-from app.storage.tables import collections, heads, images, job_control, jobs, label_sets, saved_searches, work_queue
+from app.storage.tables import (
+    collections,
+    heads,
+    images,
+    job_control,
+    jobs,
+    label_sets,
+    saved_searches,
+    videos,
+    work_queue,
+)
 
 
 def begin(c: apsw.Connection, name: str) -> tuple[str, list[tuple[str, int]]]:
@@ -47,10 +57,11 @@ def delete_batch(c: apsw.Connection, label: str, limit: int, unused: Callable[[s
     for key, _ in rows:
         c.execute("DELETE FROM embeddings WHERE target = 'images' AND key = ?", (key,))
         images.delete(c, key)
-    for digest in {digest for _, digest in rows}:
+    files = videos.delete_of_collection(c, label, limit)
+    for digest in {*(digest for _, digest in rows), *files}:
         if images.count_uses(c, digest) == 0:
             unused(digest)
-    removed += len(rows)
+    removed += len(rows) + len(files)
     c.execute("DELETE FROM texts WHERE key IN (SELECT key FROM texts WHERE collection = ? LIMIT ?)", (label, limit))
     removed += c.changes()
     c.execute(

@@ -32,7 +32,7 @@ ANEW = (
 )
 """SQL that queues a picture as if it had just come."""
 CARRIED = ("taken_at", "taken_offset", "camera", "lens", "latitude", "longitude", "ocr_text", "generated_caption")
-CARRY_NOTHING = ", ".join(column + " = NULL" for column in CARRIED) + ", camera_read = 0"
+CARRY_NOTHING = ", ".join(column + " = NULL" for column in (*CARRIED, "video_id", "t_ms")) + ", camera_read = 0"
 """SQL for other bytes, which carry other things."""
 CAMERA_COLUMNS = ("taken_at", "taken_offset", "camera", "lens", "latitude", "longitude")
 UNDESCRIBED = "collection = ? AND status = 'ready' AND (camera_read = 0 OR ?)"
@@ -321,8 +321,9 @@ def delete(c: apsw.Connection, key: int) -> None:
 
 
 def count_uses(c: apsw.Connection, sha256: str) -> int:
-    """How many rows, in all collections, have these bytes."""
-    return fetch_number(c, "SELECT count(*) FROM images WHERE sha256 = ?", (sha256,))
+    """How many rows, in all collections, have these bytes; those of videos whose file is kept count as well."""
+    sql = "SELECT count(*) + (SELECT count(*) FROM videos WHERE kept = 1 AND sha256 = ?1) FROM images WHERE sha256 = ?1"
+    return fetch_number(c, sql, (sha256,))
 
 
 def count_by_status(c: apsw.Connection, collection: str) -> dict[str, int]:

@@ -31,12 +31,13 @@ def find_entries(c: apsw.Connection, origins: Iterable[str]) -> dict[str, CacheE
 
 
 def find_held_tags(c: apsw.Connection, collection: str, origins: Iterable[str]) -> dict[str, str]:
-    """The tags of those of these origins whose bytes are still a picture of the collection."""
+    """The tags of those of these origins whose bytes are still a picture or a video of the collection."""
     rows = fetch_all(
         c,
         "SELECT o.origin, o.tag FROM origins o WHERE o.origin IN (SELECT value FROM json_each(?))"
-        " AND EXISTS (SELECT 1 FROM images WHERE " + IN_COLLECTION + " AND sha256 = o.sha256)",
-        (json.dumps(list(origins)), collection),
+        " AND (EXISTS (SELECT 1 FROM images WHERE " + IN_COLLECTION + " AND sha256 = o.sha256)"
+        " OR EXISTS (SELECT 1 FROM videos WHERE complete = 1 AND " + IN_COLLECTION + " AND sha256 = o.sha256))",
+        (json.dumps(list(origins)), collection, collection),
     )
     return dict(rows)
 

@@ -17,7 +17,7 @@ import apsw
 from app.core.types import ItemError, Lease
 from app.storage.sql import Row, fetch_all, fetch_number, fetch_one
 from app.storage.tables import collections, embeddings, enrichments, images, jobs, precomputed_vectors
-from app.storage.tables.collections import name_from_label
+from app.storage.tables.collections import IN_COLLECTION, name_from_label
 
 MIN_SHARE = 8  # pictures of one turn, at least
 UNLIMITED = 1 << 30
@@ -95,6 +95,11 @@ class Upload:
     source_kind: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     position: int = 0
+
+    @property
+    def video(self) -> dict[str, Any] | None:
+        """What is known of a video, which is imported as an archive of its frames: `sha256`, `bytes`, attributes."""
+        return self.options.get("video") if self.kind == "archive" else None
 
 
 # Of both kinds of work
@@ -422,3 +427,16 @@ def drop_uploads(c: apsw.Connection, job_id: str) -> list[int]:
     numbers = [n for (n,) in fetch_all(c, "SELECT n FROM sources WHERE job_id = ? ORDER BY n", (job_id,))]
     c.execute("DELETE FROM sources WHERE job_id = ?", (job_id,))
     return numbers
+
+
+def drop_video(c: apsw.Connection, collection: str, sha256: str) -> list[tuple[str, int]]:
+    """Forget the uploads of a video in a collection, so that no frame of it comes any more; returns (job, number)."""
+    rows = fetch_all(
+        c,
+        "DELETE FROM sources WHERE options ->> '$.video.sha256' = ?"
+        " AND job_id IN (SELECT id FROM jobs WHERE " + IN_COLLECTION + ") RETURNING job_id, n",
+        (sha256, collection),
+    )
+    for job_id, _ in rows:
+        jobs.finish_if_complete(c, job_id)
+    return [(job_id, n) for job_id, n in rows]

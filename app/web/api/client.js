@@ -5,6 +5,7 @@ import { currentCollection, withCollection } from "../state/collection_context.j
 import { buildParts, parseQuery } from "../state/query.js";
 import { requireSession, signIn } from "./session.js";
 
+const MAX_FRAMES = 300; // of a video that are shown
 export const ID = /^[A-Za-z0-9_-]{1,64}$/;
 const GATEWAY_ERRORS = [502, 504];
 const RECONNECT_MS = 2000;
@@ -178,6 +179,27 @@ export function fileUrl(id, collection) {
 
 function imagePath(id) {
   return `v1/images/${encodeURIComponent(id)}`;
+}
+
+// Videos
+
+/** The frames of a video in the order of their times. */
+export async function listFrames(id, signal) {
+  const filter = JSON.stringify({ must: [{ key: "video_id", match: { value: id } }] });
+  return (await request(withCollection(makePath("v1/images", { filter, order_by: "t_ms", limit: MAX_FRAMES })), { signal })).images;
+}
+
+export function videoUrl(id) {
+  return withCollection(`${videoPath(id)}/file`);
+}
+
+/** Delete a video with its frames. */
+export function deleteVideo(id, collection) {
+  return requestDeletion(withCollection(videoPath(id), collection));
+}
+
+function videoPath(id) {
+  return `v1/videos/${encodeURIComponent(id)}`;
 }
 
 // Search

@@ -4,7 +4,7 @@
 import { hasScope } from "../api/session.js";
 import { parsePictureUrl } from "../state/url_state.js";
 import { byId } from "./dom.js";
-import { isArchive, listDroppedFiles, listFiles } from "./files.js";
+import { isArchive, isVideo, listDroppedFiles, listFiles } from "./files.js";
 
 const ARCHIVE_TYPE = /zip|tar|compressed/;
 let isOwnDrag = false; // the drag started on this page
@@ -56,7 +56,7 @@ function watchFileDrops({ onSearch, onAdd, addsOnly }) {
     const [first, ...others] = event.dataTransfer.files;
     const files = await listDroppedFiles(event.dataTransfer);
     const isSingle = first && !others.length && files.items.length === 1 && files.items[0].file.name === first.name;
-    if (!hasScope("write") || (isSingle && zone !== "add" && !isArchive(first))) onSearch(first);
+    if (!hasScope("write") || (isSingle && zone !== "add" && !isArchive(first) && !isVideo(first))) onSearch(first);
     else onAdd(files);
   });
 }

@@ -1,16 +1,21 @@
-// Lists the files of a drop or of a file button. From folders it takes pictures, the texts beside them and archives, and no
-// hidden files. Gives {items, skipped}; an item is {file, name, isArchive, isSidecar}, whose name contains the path inside
+// Lists the files of a drop or of a file button. From folders it takes pictures, videos, the texts beside them and archives, and
+// no hidden files. Gives {items, skipped}; an item is {file, name, isArchive, isSidecar}, whose name contains the path inside
 // the folder; `skipped` counts the others by their suffix.
 
 import { byId } from "./dom.js";
 
 const SUFFIXES = byId("picture-file").accept.split(",").filter((one) => one.startsWith(".")); // of the formats that the server accepts
 const PICTURE = new RegExp(`(${SUFFIXES.map((one) => `\\${one}`).join("|")})$`, "i");
+const VIDEO = /\.(mp4|m4v|mov|qt|webm|mkv)$/i;
 const ARCHIVE = /\.(zip|tar|tgz|tar\.gz)$/i;
 const SIDECAR = /\.(txt|json)$/i; // its caption, or its metadata
 
 export function isArchive(file) {
   return ARCHIVE.test(file.name);
+}
+
+export function isVideo(file) {
+  return VIDEO.test(file.name);
 }
 
 /** Call this in the drop event itself, because the browser empties `transfer` afterwards. */
@@ -46,8 +51,8 @@ async function walkEntry(entry, path, found) {
 function selectUsable(found) {
   const isHidden = (name) => name.split("/").some((part) => part.startsWith("."));
   const shown = found.filter(({ name }) => !isHidden(name));
-  const stems = new Set(shown.filter(({ name }) => PICTURE.test(name)).map(({ name }) => stemOf(name)));
-  const isUsable = ({ name }) => PICTURE.test(name) || ARCHIVE.test(name) || (SIDECAR.test(name) && stems.has(stemOf(name)));
+  const stems = new Set(shown.filter(({ name }) => isMedia(name)).map(({ name }) => stemOf(name)));
+  const isUsable = ({ name }) => isMedia(name) || ARCHIVE.test(name) || (SIDECAR.test(name) && stems.has(stemOf(name)));
   const items = shown.filter(isUsable).map(makeItem);
   items.sort((a, b) => compare(stemOf(a.name), stemOf(b.name)) || a.isSidecar - b.isSidecar || compare(a.name, b.name));
   const skipped = {};
@@ -58,9 +63,13 @@ function selectUsable(found) {
   return { items, skipped };
 }
 
+function isMedia(name) {
+  return PICTURE.test(name) || VIDEO.test(name);
+}
+
 /** What a picture and the text beside it have in common: "trip/cat" of "trip/cat.jpg", "trip/cat.txt" and "trip/cat.jpg.json". */
 function stemOf(name) {
-  return name.replace(SIDECAR, "").replace(PICTURE, "");
+  return name.replace(SIDECAR, "").replace(PICTURE, "").replace(VIDEO, "");
 }
 
 function compare(a, b) {

@@ -1,10 +1,10 @@
-// The picture of the detail, which the user can enlarge by buttons, keys, wheel, clicks and two fingers, and move. It shows
+// The picture of the detail, or the video that it is a frame of, which plays from there. A picture the user can enlarge by buttons, keys, wheel, clicks and two fingers, and move. It shows
 // a preview, and loads the original only when the user enlarges it, because that may have many megabytes.
 
-import { fileUrl, thumbnailUrl } from "../api/client.js";
+import { fileUrl, thumbnailUrl, videoUrl } from "../api/client.js";
 import { translate } from "../i18n/i18n.js";
 import { make, makeButton } from "./dom.js";
-import { getName } from "./tile.js";
+import { formatMoment, getName } from "./tile.js";
 
 const PREVIEW = 1024; // px of the longer side
 const RENDERED = 2048; // px of the longer side, in the place of an original that browsers do not show
@@ -21,6 +21,7 @@ export class Stage {
   #image = null;
   #picture = make("img", { draggable: false });
   #lines = makeOverlay();
+  #video = null; // of a frame
   #buttons = {};
   #zoom = 1;
   #offset = { x: 0, y: 0 }; // px from the middle
@@ -64,6 +65,35 @@ export class Stage {
     }
     this.fit();
     if (!isBroken) this.#picture.src = image.animated ? fileUrl(image.id) : thumbnailUrl(image.id, PREVIEW);
+    this.#showVideo(image);
+  }
+
+  /** Show nothing, and play nothing. */
+  clear() {
+    this.#image = null;
+    this.#removeVideo();
+  }
+
+  /** Without its file, or a browser that can play it, the frame stays in sight. */
+  #showVideo({ id, video_id, t_ms }) {
+    const src = video_id ? videoUrl(video_id) : null;
+    const seek = () => this.#image && (this.#video.currentTime = this.#image.t_ms / 1000);
+    if (src && this.#video?.getAttribute("src") === src) return this.#video.readyState ? seek() : undefined;
+    this.#removeVideo();
+    if (!src) return;
+    const label = translate("video_at", { time: formatMoment(t_ms) });
+    this.#video = make("video", { controls: true, preload: "metadata", playsInline: true, poster: thumbnailUrl(id, PREVIEW), src, ariaLabel: label });
+    this.#video.addEventListener("loadedmetadata", seek);
+    this.#video.addEventListener("error", () => this.#removeVideo());
+    this.#picture.after(this.#video);
+    this.element.classList.add("playing");
+  }
+
+  #removeVideo() {
+    this.#video?.removeAttribute("src"); // ends the download
+    this.#video?.remove();
+    this.#video = null;
+    this.element.classList.remove("playing");
   }
 
   /** Draw boxes around lines of text, {text, box}; a box is four corners as shares of width and height. Those with one of `words` stand out. */
@@ -97,6 +127,7 @@ export class Stage {
 
   /** Keep what is at `point` (px from the middle) where it is. */
   zoomBy(factor, point = { x: 0, y: 0 }) {
+    if (this.#video && factor) return;
     const zoom = Math.min(Math.max(this.#zoom * factor, 1), MAX_ZOOM);
     const ratio = zoom / this.#zoom;
     this.#zoom = zoom;

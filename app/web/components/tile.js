@@ -15,6 +15,7 @@ export function makeTile(hit, { state, isSelected }) {
   const picture = make("img", { alt: name, loading: "lazy", decoding: "async" });
   const { length: more } = hit.duplicates ?? [];
   const frame = make("span", { className: "frame" }, picture, more ? make("span", { className: "more-similar" }, `+${more}`) : "");
+  if (image.video_id) frame.append(make("span", { className: "moment" }, `▶ ${describeMoments(hit)}`));
   const caption = make("span", { className: "caption", dir: "auto" }, hasName(image) ? name : "");
   const folder = make("span", { className: "folder", dir: "auto" }, getFolder(image));
   const link = make("a", { className: "tile", href: makeHref({ ...state, show: hit.id }) }, frame, caption, folder);
@@ -41,6 +42,17 @@ export function getName({ caption, source, metadata }) {
   return caption || source?.split("/").at(-1) || translate("no_caption");
 }
 
+/** Where a frame is in its video: 0:12, 1:02:03. */
+export function formatMoment(ms) {
+  const parts = [Math.floor(ms / 3_600_000), Math.floor(ms / 60_000) % 60, Math.floor(ms / 1000) % 60];
+  if (!parts[0]) parts.shift();
+  return parts.map((part, n) => (n ? String(part).padStart(2, "0") : part)).join(":");
+}
+
+function describeMoments({ image, moments = 1 }) {
+  return moments > 1 ? translateCount("moments", moments) : formatMoment(image.t_ms);
+}
+
 /** Whether the picture has a caption or came as a file. */
 export function hasName({ caption, source }) {
   return Boolean(caption || source);
@@ -54,7 +66,8 @@ export function getFolder({ caption, source }) {
 function describeHit({ score, image, duplicates = [] }) {
   const similar = duplicates.length ? translateCount("more_similar", duplicates.length) : null;
   const match = score === undefined ? null : translate("score", { score: score.toFixed(3) });
-  return [image.caption && getName(image), image.source, match, similar].filter(Boolean).join("\n");
+  const moment = image.video_id ? translate("at_moment", { time: formatMoment(image.t_ms) }) : null;
+  return [image.caption && getName(image), image.source, moment, match, similar].filter(Boolean).join("\n");
 }
 
 export function makeTextLines(hits, best = hits[0]?.score) {

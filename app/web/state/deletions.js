@@ -9,7 +9,7 @@ import { currentCollection } from "./collection_context.js";
 
 const MAX_KEEPALIVE = 100; // requests that a browser still sends while the user leaves the page
 const deleted = new Set(); // keys of `makeKey`, whether the server knows yet or not
-let pending = []; // [id, collection] each
+let pending = []; // [id, collection, isPrepared] each
 let preparations = []; // functions to call before the server deletes what is pending
 let onChange = () => {};
 let onUndo = () => {};
@@ -19,7 +19,7 @@ export function watchDeletions(listeners) {
   ({ onChange, onUndo } = listeners);
   window.addEventListener("pagehide", () => {
     for (const prepare of preparations.splice(0)) prepare({ keepalive: true }).catch(() => {});
-    for (const one of pending.splice(0)) deleteImage(...one).catch(() => {});
+    for (const one of pending.splice(0)) remove(one).catch(() => {});
   });
   window.addEventListener("beforeunload", (event) => pending.length && event.preventDefault()); // the last chance to undo
 }
@@ -34,10 +34,13 @@ export function markMoved(id, from, idThere, to) {
   deleted.delete(makeKey([idThere, to]));
 }
 
-/** `prepare(options)` is called before the server deletes them; if it fails, none is deleted. `options` are those of fetch. */
-export function deleteWithUndo(ids, prepare = null) {
+/**
+ * `prepare(options)` is called before the server deletes them; if it fails, none is deleted. `options` are those of fetch.
+ * `isPrepared`: it deletes them itself.
+ */
+export function deleteWithUndo(ids, prepare = null, isPrepared = false) {
   if (!ids.length) return;
-  const added = ids.map((id) => [id, currentCollection()]);
+  const added = ids.map((id) => [id, currentCollection(), isPrepared]);
   const isSeparate = pending.length + added.length > MAX_KEEPALIVE;
   const all = isSeparate ? added : [...pending.splice(0), ...added];
   const allPreparations = [...(isSeparate ? [] : preparations.splice(0)), ...(prepare ? [prepare] : [])];
@@ -47,6 +50,10 @@ export function deleteWithUndo(ids, prepare = null) {
   preparations = allPreparations;
   added.forEach((one) => deleted.add(makeKey(one)));
   onChange();
+}
+
+async function remove([id, collection, isPrepared]) {
+  if (!isPrepared) await deleteImage(id, collection);
 }
 
 function makeKey([id, collection]) {
@@ -63,7 +70,7 @@ async function commit() {
   const all = pending.splice(0);
   let { failed, problem } = await runConcurrently(preparations.splice(0), (prepare) => prepare());
   if (failed.length) failed = all;
-  else ({ failed, problem } = await runConcurrently(all, (one) => deleteImage(...one)));
+  else ({ failed, problem } = await runConcurrently(all, remove));
   if (!failed.length) return;
   restore(failed);
   toast(`${translateCount("not_deleted", failed.length)} ${describeError(problem)}`);

@@ -2,6 +2,7 @@
 // A small cache keeps the latest lists, so that Back shows the earlier results at once and at the same place.
 
 import { isDeleted } from "./deletions.js";
+import { collapseVideos } from "./moments.js";
 
 const CACHED = 8;
 const cache = new Map(); // key -> ResultList, the latest last
@@ -18,7 +19,7 @@ export class ResultList {
   }
 
   get hits() {
-    return this.#items.filter((hit) => !isDeleted(hit.id));
+    return collapseVideos(this.#items.filter((hit) => !isDeleted(hit.id)));
   }
 
   /** The files among them that the server could not read. */
@@ -29,7 +30,7 @@ export class ResultList {
   /** How many pictures the whole list has, or null. */
   get total() {
     const { total = null } = this.lastPage ?? {};
-    return total === null ? null : total - this.#failed.length - (this.#items.length - this.hits.length);
+    return total === null ? null : total - this.#failed.length - this.#items.filter((hit) => isDeleted(hit.id)).length;
   }
 
   get facets() {

@@ -1,7 +1,7 @@
 // The dialog that shows one picture large, with a strip of similar pictures, and beside it what is known of it: the user
 // writes the caption and the tags in place. The address decides which picture is open, so this module reports to main.js.
 
-import { fileUrl, search, thumbnailUrl } from "../api/client.js";
+import { deleteVideo, fileUrl, listFrames, search, thumbnailUrl, videoUrl } from "../api/client.js";
 import { hasScope } from "../api/session.js";
 import { makeCaptionField } from "../components/caption_field.js";
 import { copyText } from "../components/clipboard.js";
@@ -12,9 +12,10 @@ import { makeQuestionForm } from "../components/question_form.js";
 import { makeReadText } from "../components/read_text.js";
 import { Stage } from "../components/stage.js";
 import { makeTagField } from "../components/tag_field.js";
-import { getName } from "../components/tile.js";
+import { formatMoment, getName } from "../components/tile.js";
 import { placeToast } from "../components/toast.js";
 import { describeError, formatBytes, formatDate, formatWallTime, translate } from "../i18n/i18n.js";
+import { currentCollection } from "../state/collection_context.js";
 import { isDeleted } from "../state/deletions.js";
 import { EQUAL_WEIGHT, makeHref } from "../state/url_state.js";
 import { hasTexts } from "./texts.js";
@@ -28,7 +29,7 @@ let listeners = {};
 let similar = null; // an AbortController of the search for similar pictures
 
 /**
- * `onJudge(kind, id)`: the picture is "liked" or "unliked" as a hit of the search. `onStep(by)`: -1 to the previous, 1 to the next picture; `onShow(id)`: back to this picture; `onChange(image)` after a
+ * `onRemoveVideo(ids, remove)`: a video with these frames goes, by `remove()`. `onJudge(kind, id)`: the picture is "liked" or "unliked" as a hit of the search. `onStep(by)`: -1 to the previous, 1 to the next picture; `onShow(id)`: back to this picture; `onChange(image)` after a
  * change of its record.
  */
 export function watchDetail(given) {
@@ -40,6 +41,7 @@ export function watchDetail(given) {
   dialog.addEventListener("close", () => {
     saveFields();
     similar?.abort();
+    stage.clear();
     if (document.fullscreenElement) document.exitFullscreen();
     listeners.onClose();
   });
@@ -126,6 +128,7 @@ function runAction(action) {
     liked: () => leave(() => listeners.onJudge("liked", id)),
     unliked: () => leave(() => listeners.onJudge("unliked", id)),
     remove: () => listeners.onRemove(id),
+    remove_video: () => removeVideo(shown.hit.image.video_id),
     labels: () => showLabels(id),
     zoom_in: () => stage.zoomIn(),
     zoom_out: () => stage.zoomOut(),
@@ -136,7 +139,7 @@ function runAction(action) {
 
 function handleKey(event) {
   const isControl = event.ctrlKey || event.metaKey;
-  if (event.defaultPrevented || event.altKey || event.target.matches("input, textarea")) return;
+  if (event.defaultPrevented || event.altKey || event.target.matches("input, textarea, video")) return;
   if (isControl && event.key.toLowerCase() === "z") return listeners.onUndo();
   if (isControl) return;
   const actions = { ArrowLeft: "previous", ArrowRight: "next" };
@@ -173,7 +176,9 @@ function makeSide(hit, caption, tags, generated, canEdit) {
       "div",
       { className: "foot" },
       make("a", { href: fileUrl(id), download: image.source ?? "", className: "link" }, translate("original")),
+      image.video_id ? make("a", { href: videoUrl(image.video_id), download: image.source ?? "", className: "link" }, translate("video_file")) : null,
       canEdit ? makeActionButton("remove") : null,
+      canEdit && image.video_id ? makeActionButton("remove_video") : null,
     ),
   ];
 }
@@ -191,6 +196,7 @@ function listDetails({ image, score, highlights = {} }) {
   const format = image.format.toUpperCase() + (image.animated ? `, ${translate("animated")}` : "");
   const shape = image.width ? `${image.width} × ${image.height} · ` : "";
   return [
+    [translate("moment"), image.video_id && formatMoment(image.t_ms)],
     [translate("source"), names.length && breakName(names.at(-1))],
     [translate("folder"), names.length > 1 && breakName(names.slice(0, -1).join("/"))],
     [translate("size"), `${shape}${formatBytes(image.bytes)} · ${format}`],
@@ -256,23 +262,49 @@ function makeLabel(text, caption, tags) {
   return make("li", {}, make("span", { dir: "auto" }, text), asCaption, asTag);
 }
 
+async function removeVideo(video) {
+  const collection = currentCollection();
+  const frames = await listFrames(video).catch(() => [shown.hit]);
+  listeners.onRemoveVideo(frames.map(({ id }) => id), () => deleteVideo(video, collection));
+}
+
 /** The strip keeps its height, so that the picture above it does not move. */
 async function showSimilar(image) {
   const strip = byId("detail").querySelector(".strip");
   similar?.abort();
   const request = (similar = new AbortController());
   strip.replaceChildren();
-  strip.ariaLabel = translate("like");
+  strip.ariaLabel = translate(image.video_id ? "moments_of_video" : "like");
   strip.hidden = image.status !== "ready";
   if (strip.hidden) return;
   await new Promise((resolve) => setTimeout(resolve, SIMILAR_PAUSE_MS));
   if (request.signal.aborted) return;
-  const query = { q: "", like: [image.id], file: null, target: "images", weight: EQUAL_WEIGHT };
-  const { hits } = await search(query, SIMILAR + 1, request.signal).catch(() => ({ hits: [] }));
+  const others = image.video_id ? await findMoments(image, request.signal) : await findSimilar(image, request.signal);
   if (request.signal.aborted) return;
-  const others = hits.filter(({ id }) => id !== image.id && !isDeleted(id)).slice(0, SIMILAR);
-  strip.replaceChildren(...others.map(makeSimilar));
+  strip.replaceChildren(...others.map(image.video_id ? makeMoment : makeSimilar));
+  strip.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
   strip.hidden = !others.length;
+}
+
+async function findSimilar(image, signal) {
+  const query = { q: "", like: [image.id], file: null, target: "images", weight: EQUAL_WEIGHT };
+  const { hits } = await search(query, SIMILAR + 1, signal).catch(() => ({ hits: [] }));
+  return hits.filter(({ id }) => id !== image.id && !isDeleted(id)).slice(0, SIMILAR);
+}
+
+/** All frames of the video, in the order of their times. */
+async function findMoments({ id, video_id }, signal) {
+  const frames = await listFrames(video_id, signal).catch(() => []);
+  return frames.filter((one) => !isDeleted(one.id)).map((image) => ({ id: image.id, image, isCurrent: image.id === id }));
+}
+
+function makeMoment({ id, image, isCurrent }) {
+  const time = formatMoment(image.t_ms);
+  const picture = make("img", { src: thumbnailUrl(id), alt: translate("at_moment", { time }), loading: "lazy" });
+  const link = make("a", { href: makeHref({ show: id }), className: "to-picture" }, picture, make("span", { className: "moment" }, time));
+  if (isCurrent) link.setAttribute("aria-current", "true");
+  link.dataset.id = id;
+  return make("li", {}, link);
 }
 
 function makeSimilar({ id, image }) {
@@ -284,7 +316,7 @@ function makeSimilar({ id, image }) {
 
 /** A button with the action's name, or with a symbol and the name as its label. */
 function makeActionButton(action, symbol = null) {
-  const className = { like: "button", remove: "danger-link" }[action] ?? "button plain";
+  const className = { like: "button", remove: "danger-link", remove_video: "danger-link" }[action] ?? "button plain";
   const button = makeButton(symbol ? "icon-button" : className, symbol ?? translate(action));
   if (symbol) Object.assign(button, { ariaLabel: translate(action), title: translate(action) });
   button.dataset.action = action;

@@ -24,6 +24,7 @@ export function showHits(hits, state, { isComplete, isContinued = false }) {
       });
     }
     grid.show(hits, isComplete, isContinued);
+    previous?.hits.forEach(({ moments }, n) => moments !== hits[n]?.moments && grid.redraw(n)); // more of a video came
   }
 }
 

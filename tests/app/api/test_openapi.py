@@ -12,6 +12,7 @@ from app.api.permissions import ROUTE_SCOPES
 from app.core.types import KeyScope
 from tests.app.api.asking import make_picture
 from tests.support.servers import RunningServer
+from tests.support.videos import make_video
 
 FORM, JSON = "multipart/form-data", "application/json"
 
@@ -51,6 +52,8 @@ def test_the_example_of_every_body_is_accepted(spec: dict[str, Any], fetching: R
                     named = "files" if "files" in schema["properties"] else "file"
                     is_set = path in ("/v1/evaluations", "/v1/heads")
                     file = ("a.csv", b"id,text\na,red\n") if is_set else ("a.png", make_picture())
+                    if path == "/v1/videos":
+                        file = ("a.mp4", make_video())
                     answer = fetching.http.post(address, data=fields, files={named: file})
                 else:
                     content = schema["examples"][0]

@@ -133,3 +133,12 @@ def test_what_is_not_there_is_missing(tmp_path: Path) -> None:
     (tmp_path / "dangling").symlink_to("gone")
     assert [is_missing(tmp_path / name) for name in ("gone", "dangling", "")] == [True, False, False]
     assert is_missing("")
+
+
+def test_videos_are_found_where_the_server_takes_them(tmp_path: Path) -> None:
+    for name in ("a.png", "b.mkv"):
+        (tmp_path / name).write_bytes(PNG)
+    assert {file.path.name: file.is_video for file in find_files([tmp_path]).files} == {"a.png": False, "b.mkv": True}
+    without = find_files([tmp_path], videos=False)
+    assert [file.path.name for file in without.files] == ["a.png"]
+    assert ["SIGHTLINE_VIDEO" in one.detail for one in without.left_out.warnings] == [True]

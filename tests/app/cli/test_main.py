@@ -111,14 +111,14 @@ def test_a_job_is_shown_by_the_beginning_of_its_id(server: RunningServer) -> Non
 
 @pytest.mark.usefixtures("loaded")
 def test_what_the_command_left_out_reaches_the_job(server: RunningServer, tmp_path: Path) -> None:
-    for name, content in (("a.png", picture("purple", 95_200)), ("b.psd", b"x"), ("c.mov", b"x"), ("d.psd", b"x")):
+    for name, content in (("a.png", picture("purple", 95_200)), ("b.psd", b"x"), ("c.avi", b"x"), ("d.psd", b"x")):
         (tmp_path / name).write_bytes(content)
     ran = run(server, "ingest", str(tmp_path))
-    assert "3 files of other kinds left out (2 .psd, 1 .mov)" in ran.stdout
+    assert "3 files of other kinds left out (2 .psd, 1 .avi)" in ran.stdout
     (job,) = json.loads(run(server, "jobs", "--json").stdout)["jobs"][:1]
-    assert job["left_out"] == {".psd": 2, ".mov": 1}
+    assert job["left_out"] == {".psd": 2, ".avi": 1}
     again = run(server, "ingest", str(tmp_path))  # which sends nothing, and so has no job
-    assert "3 files of other kinds left out (2 .psd, 1 .mov)" in again.stdout
+    assert "3 files of other kinds left out (2 .psd, 1 .avi)" in again.stdout
 
 
 @pytest.mark.usefixtures("loaded")

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from app.cli.output import (
     escape,
+    hit_row,
     print_paths,
     show_collections,
     show_failed,
@@ -183,3 +184,9 @@ def test_jobs_are_shown_with_their_counts_and_what_failed_with_why() -> None:
         show_jobs, [{**job, "total": 60, "done": 1, "duplicates": 2, "failed": 57}], on_terminal=False
     ).splitlines()
     assert line.split("\t") == ["j1", "bulk", "paused", "60", "1", "2", "57", "2026-01-01T00:00:00Z", "trip.zip"]
+
+
+def test_a_frame_of_a_video_says_where_it_is() -> None:
+    hit = {"id": "x", "score": 0.5, "text": None, "image": {"source": "trip/clip.mp4", "caption": None, "t_ms": 83_500}}
+    row = hit_row(hit)
+    assert (row["name"], row["path"]) == ("clip.mp4 1:23", "trip/clip.mp4")

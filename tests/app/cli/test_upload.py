@@ -11,11 +11,13 @@ import pytest
 from rich.console import Console
 
 from app.cli import ServerError
+from app.cli.answers import Limits
 from app.cli.client import Client
 from app.cli.local_files import LocalFile
 from app.cli.upload import (
     BULK_BYTES,
     BULK_FILES,
+    Sender,
     UploadReport,
     archive_name,
     group_into_batches,
@@ -27,6 +29,7 @@ from app.cli.upload import (
 )
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer
+from tests.support.videos import make_video
 
 
 def test_bulks_keep_within_what_one_request_carries() -> None:
@@ -186,11 +189,11 @@ def test_captions_beside_pictures_are_sent_and_fill_what_was_empty(server: Runni
     (tmp_path / "1.json").write_text('{"tags": ["x"], "n": 1}')
     (tmp_path / "3.png").write_bytes(picture("green", 91_003))
     (tmp_path / "3.txt").write_text("\n".join("many lines"))
-    (tmp_path / "film.mp4").touch()
+    (tmp_path / "film.avi").touch()
     status, out = run(server, tmp_path)
     assert status == 0
     assert "1 loaded, 3 already there, 0 failed" in out
-    assert "1 file of another kind left out (1 .mp4)" in out
+    assert "1 file of another kind left out (1 .avi)" in out
     assert "note: 3.txt is no caption" in out
     last, _, tagged, told = newest(server, 4)
     assert (told["caption"], tagged["tags"], tagged["metadata"]) == ("a green square", ["x"], {"n": 1})
@@ -284,3 +287,38 @@ def test_a_load_that_ends_early_says_that_it_can_be_continued(
     with Failing(server.url) as client, pytest.raises(ServerError, match=r"gone; the same command goes on later"):
         ingest_paths(client, [str(tmp_path)], Console(file=io.StringIO()))
     assert run(server, tmp_path)[0] == 0
+
+
+def test_videos_are_sent_with_what_stands_beside_them_and_a_second_time_are_there(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    folder = tmp_path / "trip"
+    folder.mkdir()
+    clip = make_video((("yellow", 2.0), ("black", 2.0)))
+    (folder / "clip.mp4").write_bytes(clip)
+    (folder / "twin.MP4").write_bytes(clip)
+    (folder / "clip.txt").write_text("our trip")
+    (folder / "a.png").write_bytes(picture("yellow", seed=4711))
+    (folder / "cut.mov").write_bytes(clip[:200])
+    out = io.StringIO()
+    with Client(server.url) as client:
+        assert ingest_paths(client, [str(folder)], Console(file=out, width=200)) == 1
+        assert "3 loaded, 0 already there, 1 duplicate of another file, 1 failed" in out.getvalue()
+        assert "video_corrupt" in out.getvalue()
+        out.truncate(0)
+        (folder / "cut.mov").unlink()
+        assert ingest_paths(client, [str(folder)], Console(file=out, width=200)) == 0
+        assert "0 loaded, 2 already there, 1 duplicate of another file" in out.getvalue()
+    frames = [
+        one for one in server.http.get("/v1/images?limit=1000").json()["images"] if one["source"] == "trip/clip.mp4"
+    ]
+    assert [one["caption"] for one in frames] == ["our trip"] * 2
+
+
+def test_a_video_above_the_limit_of_the_server_is_not_sent(server: RunningServer, tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"x" * 100)
+    with Client(server.url) as client:
+        sender = Sender(client, Limits(videos=True, max_video_bytes=10), tmp_path)
+        for name in ("clip.mp4", "gone.mp4"):
+            sender.send_video(LocalFile(name, tmp_path / name, 100 if name == "clip.mp4" else 5, False, is_video=True))
+    assert [one["error"]["code"] for one in sender.report.failures] == ["image_too_large", "unreadable"]

@@ -18,9 +18,10 @@ import pytest
 
 from app.core.errors import ArchiveCorrupt, ArchiveLimit, BlobMissing, Rejected, UnsupportedMediaType
 from app.decode.archive import MAX_EXTENDED_HEADER, expand_archive
-from app.decode.limits import ArchiveLimits, PictureLimits
+from app.decode.limits import ArchiveLimits, PictureLimits, VideoLimits
 from tests.support.archives import LIMITS, PNG, ExpandedArchive, expand_refused, make_tar, make_zip
 from tests.support.sample_pictures import claim_size, sample
+from tests.support.videos import make_video
 
 MEMBERS = {"a.png": PNG, "sub/b.jpg": sample("jpeg"), "c.webp": sample("webp"), "d.gif": sample("gif")}
 
@@ -341,7 +342,7 @@ def takeout(count: int) -> dict[str, bytes]:
         members[f"{root}IMG_{n}.JPG{end}"] = json.dumps({**said, "description": f"note {n}"}).encode()
     members[root + "IMG_0(1).JPG"] = sample("jpeg")
     members[root + "IMG_0.JPG.supplemental-metadata(1).json"] = json.dumps({**said, "description": "copy"}).encode()
-    members[root + "MOV_1.MP4"] = b"\0\0\0\x18ftypmp42" + bytes(200)
+    members[root + "MOV_1.AVI"] = b"RIFF" + bytes(200)
     return members
 
 
@@ -351,7 +352,7 @@ def test_a_google_takeout_gives_photographs_with_notes_and_times(pack: Any, tmp_
     assert [item["error"] for item in found.items] == [None] * 13
     assert [item["caption"] for item in found.items] == [*(f"note {n}" for n in range(12)), "copy"]
     assert all(item["metadata"] == {"taken": "2009-11-16T12:51:58.000Z"} for item in found.items)
-    assert found.left_out.kinds == {".html": 1, ".json": 1, ".mp4": 1}
+    assert found.left_out.kinds == {".html": 1, ".json": 1, ".avi": 1}
 
 
 def test_a_part_of_a_takeout_says_that_it_tells_about_pictures_of_other_parts(tmp_path: Path) -> None:
@@ -390,3 +391,31 @@ def test_names_say_what_a_member_is_or_its_bytes_do(tmp_path: Path) -> None:
 def test_an_archive_of_other_kinds_alone_says_which(tmp_path: Path) -> None:
     error = expand_refused(make_zip({"a.psd": b"x", "b.psd": b"x"}), tmp_path)
     assert "2 files of other kinds left out (2 .psd)" in error.detail
+
+
+def test_videos_are_members_within_limits_of_their_own(tmp_path: Path) -> None:
+    for name in ("all", "small", "none"):
+        (tmp_path / name).mkdir()
+    clip = make_video() + (8 + 50_000).to_bytes(4, "big") + b"free" + bytes(50_000)
+    members = {
+        "a.png": PNG,
+        "in/clip.MOV": clip,
+        "false.mp4": PNG,
+        "cut.mkv": b"\x1a\x45\xdf\xa3",
+        "text.mp4": b"words",
+    }
+    found = ExpandedArchive(make_zip(members), tmp_path / "all", ArchiveLimits(max_member_bytes=50_000))
+    assert found.codes() == {
+        "a.png": None,
+        "in/clip.MOV": None,
+        "false.mp4": None,
+        "cut.mkv": "video_corrupt",
+        "text.mp4": "unsupported_media_type",
+    }
+    small = ArchiveLimits(videos=VideoLimits(max_bytes=100))
+    assert ExpandedArchive(make_zip(members), tmp_path / "small", small).codes()["in/clip.MOV"] == "image_too_large"
+    none = ArchiveLimits(videos=VideoLimits(refusal="no videos here"))
+    without = ExpandedArchive(make_zip(members), tmp_path / "none", none)
+    assert list(without.codes()) == ["a.png"]
+    assert without.left_out.kinds == {".mov": 1, ".mp4": 2, ".mkv": 1}
+    assert [one.detail for one in without.left_out.warnings] == ["no videos here"]

@@ -6,6 +6,7 @@ import pytest
 
 from app.core.errors import Overloaded, Validation
 from app.core.types import SourceSpec
+from app.decode.limits import VideoLimits
 from app.sources.base import SourceContext, SourcePolicy
 from app.sources.folder import FolderSource
 from app.sources.local_files import AllowedFolders
@@ -108,3 +109,20 @@ def test_a_picture_comes_again_when_the_files_beside_it_change(library: Library,
     (album / "metadata.csv").write_text("file_name,caption\nred.png,crimson\n")
     assert scan() == ["crimson"]
     assert scan() == []
+
+
+def test_videos_of_a_folder_come_as_well_or_are_left_out_with_the_reason(library: Library, tmp_path: Path) -> None:
+    album, work = tmp_path / "album", tmp_path / "work"
+    for place in (album, work):
+        place.mkdir()
+    (album / "a.png").write_bytes(RED)
+    (album / "clip.mp4").write_bytes(b"x" * (len(RED) + 100))
+    allowed = AllowedFolders((tmp_path,))
+    source = folder(library, album, SourcePolicy(allowed, max_bytes=len(RED)))
+    lines = list(source.scan(work, "default", never_stop))
+    assert [line["name"] for line in lines] == ["album/a.png", "album/clip.mp4"]
+    assert not [line for line in source.fetch(work, lines, never_stop) if line.get("error")]  # it may be larger
+    without = folder(library, album, SourcePolicy(allowed, videos=VideoLimits(refusal="no videos here")))
+    assert [line["name"] for line in without.scan(work, "default", never_stop)] == ["album/a.png"]
+    assert without.left_out.kinds == {".mp4": 1}
+    assert [one.detail for one in without.left_out.warnings] == ["no videos here"]

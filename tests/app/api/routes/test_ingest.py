@@ -250,7 +250,7 @@ def test_a_folder_with_all_that_people_keep_in_it(fetching: RunningServer) -> No
     (root / "thumbs").mkdir()
     for name in ("a.jfif", "b.jpe", "IMG_0003", "long.png", "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg", "thumbs/t.png"):
         (root / name).write_bytes(make_picture("red"))
-    for name in ("x.psd", "y.PSD", "z.mov", "readme.txt"):
+    for name in ("x.psd", "y.PSD", "z.avi", "readme.txt"):
         (root / name).write_bytes(b"x")
     (root / "a.txt").write_text("a red square")
     (root / "b.json").write_text('{"tags": ["one"], "stars": 3}')
@@ -261,7 +261,7 @@ def test_a_folder_with_all_that_people_keep_in_it(fetching: RunningServer) -> No
     assert answer.status_code == 202, answer.text
     job = fetching.wait_job(answer.json()["id"])
     assert [job[name] for name in ("total", "done", "failed", "warned")] == [4, 4, 0, 1]
-    assert job["left_out"] == {".psd": 2, ".mov": 1, ".txt": 1}
+    assert job["left_out"] == {".psd": 2, ".avi": 1, ".txt": 1}
     assert [warning["code"] for warning in job["warnings"]] == ["link"]
     listed = fetching.http.get(f"/v1/jobs/{job['id']}/items").json()["items"]
     found = {item["name"]: fetching.http.get(f"/v1/images/{item['image_id']}").json() for item in listed}

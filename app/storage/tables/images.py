@@ -226,6 +226,11 @@ def update(c: apsw.Connection, key: int, caption: str | None, tags: Sequence[str
     )
 
 
+def rename(c: apsw.Connection, key: int, before: str, after: str) -> None:
+    """Change the source of a picture, if it is `before`."""
+    c.execute("UPDATE images SET source = ? WHERE key = ? AND source = ?", (after, key, before))
+
+
 def fill_empty(c: apsw.Connection, image: Image, new: NewImage) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Give a picture the caption, tags and metadata that it lacks; returns the names of what was filled and kept."""
     had = {"caption": image.caption, "tags": image.tags, "metadata": image.metadata}

@@ -1,0 +1,85 @@
+"""Tells which paths below a folder have changed, as the kernel reports it (inotify, through watchfiles).
+
+It may miss some: events overflow, and a network file system tells nothing of what other machines change. So whoever
+listens also scans the folder from time to time.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from watchfiles import watch
+
+from app.storage.file_system import OF_SEVERAL_MACHINES, find_file_system
+
+DEBOUNCE_MS = 1_000  # longest time for which events are collected
+STEP_MS = 100  # without an event, after which they are told
+TICK_SECONDS = 0.5
+RAISE_LIMIT = "sudo sysctl fs.inotify.max_user_watches=1048576"
+
+
+class FolderEvents:
+    """The changed paths below a folder. While it `polls`, only scans find what has changed; `fault` says why, if that is
+    something to mend."""
+
+    def __init__(self, root: Path, stopped: threading.Event, *, polls: bool) -> None:
+        self._stopped = stopped
+        self.fault: str | None = None
+        self.polls = polls or is_of_network(find_file_system(root)[0])
+        self._changes: Iterator[set[tuple[object, str]]] | None = None
+        if not self.polls:
+            self._changes = watch(
+                root,
+                watch_filter=None,
+                debounce=DEBOUNCE_MS,
+                step=STEP_MS,
+                stop_event=stopped,
+                rust_timeout=int(TICK_SECONDS * 1000),
+                yield_on_timeout=True,
+                raise_interrupt=False,
+                force_polling=False,
+                ignore_permission_denied=True,
+            )
+            self.wait()  # begins to listen; what changes from now on is told
+
+    def wait(self) -> set[str]:
+        """The paths that have changed; an empty set after half a second without any."""
+        if self._changes is None:
+            self._stopped.wait(TICK_SECONDS)
+            return set()
+        try:
+            return {path for _, path in next(self._changes, set())}
+        except Exception as error:  # of the Rust part, which raises types of its own
+            self.fault = describe_events_error(error)
+            self.polls = True
+            self.close()
+            return set()
+
+    def close(self) -> None:
+        if self._changes is not None:
+            self._changes.close()  # type: ignore[attr-defined]
+            self._changes = None
+
+
+def is_of_network(kind: str) -> bool:
+    """Whether other machines may change files of this type of file system without a word to our kernel."""
+    return OF_SEVERAL_MACHINES.fullmatch(kind) is not None or kind in ("9p", "virtiofs") or kind.startswith("fuse.")
+
+
+def describe_events_error(error: Exception) -> str:
+    """Why the kernel does not tell, and what to do."""
+    text = str(error)
+    if "watch limit" in text or f"os error {errno.ENOSPC}" in text or getattr(error, "errno", 0) == errno.ENOSPC:
+        return (
+            "the kernel watches no more folders for this user (fs.inotify.max_user_watches), so changes are found by"
+            f" scans only; raise the limit: {RAISE_LIMIT}"
+        )
+    if "too many open files" in text.lower() or f"os error {errno.EMFILE}" in text:
+        return (
+            "the kernel has no further inotify instance for this user (fs.inotify.max_user_instances), so changes are"
+            " found by scans only; raise the limit: sudo sysctl fs.inotify.max_user_instances=1024"
+        )
+    return f"the kernel does not tell what changes, so changes are found by scans only: {text}"

@@ -25,6 +25,7 @@ from app.api.errors import MAX_NAME_CHARS, UNKNOWN_FIELD
 from app.api.multipart import MAX_FIELDS, File, FormModel
 from app.api.openapi import COLLECTION_PATTERN, CollectionText, describe_field
 from app.api.unknown_names import describe_unknown
+from app.core.clock import format_wall_time
 from app.core.errors import Validation
 from app.core.strict_json import load_json
 from app.core.types import AnswerWarning, Hit, Image, ItemError, Job, JobItem, Text
@@ -204,6 +205,19 @@ class WarningOut(BaseModel):
         return cls(code=warning.code, detail=warning.detail, field=warning.field)
 
 
+class LocationOut(BaseModel):
+    """Where a picture was taken, in degrees (WGS 84)."""
+
+    latitude: float
+    longitude: float
+
+    @classmethod
+    def of(cls, image: Image) -> LocationOut | None:
+        if image.latitude is None or image.longitude is None:
+            return None
+        return cls(latitude=image.latitude, longitude=image.longitude)
+
+
 class ImageOut(BaseModel):
     """A picture. `ready` means: a search sent after this answer finds it."""
 
@@ -223,6 +237,16 @@ class ImageOut(BaseModel):
     source: str | None
     created_at: str
     job_id: str | None
+    taken_at: str | None = Field(
+        None, description="When it was taken, by the camera's clock; with its offset from UTC if the camera tells it."
+    )
+    camera: str | None = None
+    lens: str | None = None
+    location: LocationOut | None = None
+    ocr_text: str | None = Field(None, description="The text that was read in the picture.")
+    generated_caption: str | None = Field(None, description="What a model wrote about the picture.")
+    video_id: str | None = Field(None, description="The video that it is a frame of.")
+    t_ms: int | None = Field(None, description="Where the frame is in its video, in milliseconds.")
     duplicate: bool = False
     vector: list[float] | None = Field(
         None, exclude_if=is_none, description="Its vector, where a list was asked for vectors and it has one."
@@ -247,6 +271,14 @@ class ImageOut(BaseModel):
             source=image.source,
             created_at=image.created_at,
             job_id=image.job_id,
+            taken_at=format_wall_time(image.taken_at, image.taken_offset) if image.taken_at else None,
+            camera=image.camera,
+            lens=image.lens,
+            location=LocationOut.of(image),
+            ocr_text=image.ocr_text,
+            generated_caption=image.generated_caption,
+            video_id=image.video_id,
+            t_ms=image.t_ms,
             duplicate=duplicate,
             vector=vector,
         )
@@ -529,7 +561,7 @@ class HitOut(BaseModel):
     image: ImageOut | None = None
     text: TextOut | None = None
     ranks: RanksOut = Field(description="Its places, from 1, in the rankings that were fused.")
-    matched: list[Literal["caption", "tags", "name"]] = Field(
+    matched: list[Literal["caption", "tags", "name", "ocr", "generated"]] = Field(
         default_factory=list, description="Where the picture has words of the query."
     )
     highlights: dict[str, list[str]] = Field(

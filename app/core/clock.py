@@ -20,6 +20,15 @@ def format_rfc3339(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def format_wall_time(wall: str, offset: int | None) -> str:
+    """A wall time (`YYYY-MM-DDTHH:MM:SS.mmm`) as RFC 3339, without an offset from UTC (minutes) if none is known."""
+    time = wall.removesuffix(".000")
+    if offset is None:
+        return time
+    hours, minutes = divmod(abs(offset), 60)
+    return f"{time}{'-' if offset < 0 else '+'}{hours:02}:{minutes:02}"
+
+
 def seconds_since(moment: str) -> float:
     """Seconds from `moment` (RFC 3339) to now, never negative."""
     return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())

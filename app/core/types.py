@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Metadata = Mapping[str, Any]
 Target = Literal["images", "texts"]
@@ -107,9 +107,23 @@ class AnswerWarning:
     field: str | None = None
 
 
+class Description(NamedTuple):
+    """The texts by which words find a picture."""
+
+    caption: str | None = None
+    tags: tuple[str, ...] = ()
+    source: str | None = None
+    ocr_text: str | None = None
+    generated_caption: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One picture of a collection. `key` is the id of its vector in the index, `embedded_seq` its entry in the log."""
+    """One picture of a collection. `key` is the id of its vector in the index, `embedded_seq` its entry in the log.
+
+    `taken_at` is the time on the camera's clock (`YYYY-MM-DDTHH:MM:SS.mmm`), `taken_offset` how many minutes that clock
+    was ahead of UTC. A frame of the video `video_id` is the one at `t_ms`.
+    """
 
     key: int
     collection: str
@@ -129,6 +143,20 @@ class Image:
     created_at: str
     job_id: str | None
     embedded_seq: int | None = None
+    taken_at: str | None = None
+    taken_offset: int | None = None
+    camera: str | None = None
+    lens: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    ocr_text: str | None = None
+    generated_caption: str | None = None
+    video_id: str | None = None
+    t_ms: int | None = None
+
+    @property
+    def description(self) -> Description:
+        return Description(self.caption, self.tags, self.source, self.ocr_text, self.generated_caption)
 
 
 @dataclass(frozen=True, slots=True)

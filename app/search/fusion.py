@@ -11,16 +11,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from operator import mul
 
+from app.core.types import Description
 from app.storage.keywords import Words, drop_stop_words, join_stems, split_source, split_words
-
-Described = tuple[str | None, tuple[str, ...], str | None]
-"""The caption, tags and source of a picture."""
 
 DEPTH = 30  # places of each ranking that are fused
 RANK_OFFSET = 60  # the k of reciprocal rank fusion
 WORDS_WEIGHT = 2.0  # of a picture that has every word of the query: more than the first place of the vectors
 LEAST_VECTORS = 0.02  # weight of the vectors of a model that knows nothing of these pictures
-FOLDER_SHARE = 0.7  # how much a term counts that is in the folder's name
+ASIDE_SHARE = 0.7  # how much a term counts that is in the folder's name, read in the picture or of a generated caption
 PART_SHARE = 0.5  # how much a term counts that is a part of a word
 UNKNOWN_SHARE = 0.5  # how much of the query a term is that no candidate has
 NAMED = 1.25  # how sure a picture is whose whole caption, tag or file name is the query
@@ -48,7 +46,7 @@ class FusedHit:
 
 def fuse(
     terms: Sequence[Words],
-    described: Mapping[int, Described],
+    described: Mapping[int, Description],
     by_vectors: Sequence[int],
     by_words: Sequence[int],
     weights: Weights,
@@ -80,10 +78,10 @@ def fuse(
         yield FusedHit(key, {name: rank for name, rank in ranks if rank is not None})
 
 
-def rate_matches(terms: Sequence[Words], described: Mapping[int, Described]) -> dict[int, float]:
+def rate_matches(terms: Sequence[Words], described: Mapping[int, Description]) -> dict[int, float]:
     """How sure it is that a picture is meant: the share of the query that it has, or NAMED; none without any."""
     phrases = [(f" {' '.join(stem for stem, _ in term)} ", find_part(term)) for term in terms]
-    shares = {key: [rate_term(*phrase, read_words(*image)) for phrase in phrases] for key, image in described.items()}
+    shares = {key: [rate_term(*phrase, read_words(image)) for phrase in phrases] for key, image in described.items()}
     weights = [1.0 if any(column) else UNKNOWN_SHARE for column in zip(*shares.values(), strict=True)]
     total = sum(weights)
     sure = {key: sum(map(mul, one, weights)) / total for key, one in shares.items() if any(one)}
@@ -91,21 +89,22 @@ def rate_matches(terms: Sequence[Words], described: Mapping[int, Described]) -> 
 
 
 @lru_cache(maxsize=8_192)
-def read_words(caption: str | None, tags: tuple[str, ...], source: str | None) -> tuple[str, str, str]:
-    """The stems of caption, tags and name; those of the folder; and caption, tags and name in small letters."""
-    folder, name = split_source(source)
-    texts = [text for text in (caption, *tags, name) if text]
+def read_words(image: Description) -> tuple[str, str, str]:
+    """The stems of caption, tags and name; those of its other texts; and all but the folder in small letters."""
+    folder, name = split_source(image.source)
+    texts = [text for text in (image.caption, *image.tags, name) if text]
+    aside = [text for text in (image.ocr_text, image.generated_caption) if text]
     stems = ".".join(map(join_stems, texts))
-    return stems, join_stems(folder) if folder else "", "\n".join(texts).casefold()
+    return stems, ".".join(map(join_stems, filter(None, (folder, *aside)))), "\n".join((*texts, *aside)).casefold()
 
 
 def rate_term(phrase: str, part: str, words: tuple[str, str, str]) -> float:
     """How much of a term a picture has."""
-    stems, folders, text = words
+    stems, aside, text = words
     if phrase in stems:
         return 1.0
-    if phrase in folders:
-        return FOLDER_SHARE
+    if phrase in aside:
+        return ASIDE_SHARE
     return PART_SHARE if part and part in text else 0.0
 
 
@@ -114,24 +113,29 @@ def find_part(term: Words) -> str:
     return term[0][1].casefold() if len(term) == 1 and len(term[0][1]) >= MIN_PART else ""
 
 
-def is_whole_name(terms: Sequence[Words], image: Described) -> bool:
+def is_whole_name(terms: Sequence[Words], image: Description) -> bool:
     """Whether the query is a whole caption, tag or file name, with or without its suffix."""
-    caption, tags, source = image
-    _, name = split_source(source)
+    _, name = split_source(image.source)
     query = [stem for term in terms for stem, _ in term]
-    names = (caption or "", name, name.rpartition(".")[0], *tags)
+    names = (image.caption or "", name, name.rpartition(".")[0], *image.tags)
     return any(query == [stem for stem, _ in drop_stop_words(split_words(one))] for one in names if one)
 
 
-def find_highlights(terms: Sequence[Words], image: Described) -> dict[str, list[str]]:
-    """The terms as they are written in a picture's caption, tags, and name or folder."""
-    caption, tags, source = image
+def find_highlights(terms: Sequence[Words], image: Description) -> dict[str, list[str]]:
+    """The terms as they are written in a picture's texts, by the names of these."""
     wanted = [
         (term[0][0] if len(term) == 1 else None, f" {' '.join(stem for stem, _ in term)} ", find_part(term), term)
         for term in terms
     ]
+    columns: tuple[tuple[str, Sequence[str | None]], ...] = (
+        ("caption", (image.caption,)),
+        ("tags", image.tags),
+        ("name", split_source(image.source)[::-1]),
+        ("ocr", (image.ocr_text,)),
+        ("generated", (image.generated_caption,)),
+    )
     found: dict[str, list[str]] = {}
-    for column, texts in (("caption", (caption,)), ("tags", tags), ("name", split_source(source)[::-1])):
+    for column, texts in columns:
         written = [one for text in texts if text for one in find_written(wanted, text)]
         if written:
             found[column] = list(dict.fromkeys(written))

@@ -20,7 +20,7 @@ import numpy as np
 from app.core.errors import SightlineError
 from app.core.metrics import ProcessMetrics
 from app.core.tracing import span
-from app.core.types import AnswerWarning, Hit, Image, Status, Target, Text
+from app.core.types import AnswerWarning, Description, Hit, Image, Status, Target, Text
 from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
 from app.encoder.protocol import Embeddings, Encoder, check_vectors
@@ -36,7 +36,6 @@ from app.search.collection_profile import UNKNOWN, CollectionProfiles, Profile
 from app.search.facets import Counts, FacetCounter
 from app.search.fusion import (
     DEPTH,
-    Described,
     FusedHit,
     find_highlights,
     fuse,
@@ -78,7 +77,7 @@ class _Search:
     keys: Ids = field(default_factory=lambda: np.empty(0, np.int64))
     terms: Sequence[keywords.Words] = ()
     word_keys: Sequence[int] = ()  # of what has words of the query, roughly best first
-    described: dict[int, Described] = field(default_factory=dict)  # the words of the candidates of both rankings
+    described: dict[int, Description] = field(default_factory=dict)  # the words of the candidates of both rankings
     profile: Profile = UNKNOWN
     trust: float | None = None  # of the model, where words are ranked beside the vectors
     places: Sequence[FusedHit] = ()  # the best so far, whose rows are read
@@ -341,7 +340,7 @@ class Searcher:
         if not (query.is_calibrated and query.calibrate) or query.like or query.unlike:
             return None
         found = [hit.image for hit in search.best[:JUDGED_HITS] if hit.image is not None and "keyword" in hit.ranks]
-        described = {image.key: (image.caption, image.tags, image.source) for image in found}
+        described = {image.key: image.description for image in found}
         said = max(rate_matches(search.terms, described).values(), default=0.0) if described else 0.0
         best = float(search.scores[0]) if search.keys.size and search.keys[0] >= 0 else None
         if query.applied_mode == "keyword":
@@ -470,5 +469,5 @@ def make_hits(
         if isinstance(row, Text):
             yield Hit(row.id, scores[place.key], text=row, ranks=place.ranks)
         elif row.status is Status.READY:
-            found = find_highlights(search.terms, (row.caption, row.tags, row.source)) if search.terms else {}
+            found = find_highlights(search.terms, row.description) if search.terms else {}
             yield Hit(row.id, scores[place.key], image=row, ranks=place.ranks, highlights=found)

@@ -22,8 +22,8 @@ RAISE_LIMIT = "sudo sysctl fs.inotify.max_user_watches=1048576"
 
 
 class FolderEvents:
-    """The changed paths below a folder. While it `polls`, only scans find what has changed; `fault` says why, if that is
-    something to mend."""
+    """The changed paths below a folder. While it `polls`, only scans find what has changed; `fault` says why, if
+    somebody can mend that."""
 
     def __init__(self, root: Path, stopped: threading.Event, *, polls: bool) -> None:
         self._stopped = stopped

@@ -1,4 +1,4 @@
-"""Keeps the pictures of a collection equal to a folder: finds what is new, changed, renamed and deleted, and applies it.
+"""Keeps the pictures of a collection equal to a folder: finds what is new, changed, renamed or deleted, and applies it.
 
 The server watches folders of its own machine with this, and `sightline watch` those of another one: a `WatchTarget`
 stands between, which knows what was applied. Two looks find everything, whatever happened in between: events only say

@@ -1,6 +1,6 @@
-"""Keyword searches: which pictures have the words of a query in their caption, tags or file name.
+"""Keyword searches: which pictures have the words of a query in their caption, tags, file name or other texts.
 
-SQLite's FTS5 keeps two indexes, which triggers fill in the transaction of the row (`migrations/0013_keywords.sql`):
+SQLite's FTS5 keeps two indexes, which triggers fill in the transaction of the row (`migrations/0018_carried.sql`):
 `image_words` has the stems of words, `image_parts` their trigrams. All that is SQLite's own is in this module.
 """
 
@@ -49,15 +49,15 @@ def spell(text: str) -> str:
 
 
 def words_of(column: str, value: str | None) -> str:
-    """What `column` of the index holds of a picture's caption, tags (JSON) or source (a path or URL)."""
+    """What `column` of the index holds of a picture's text, tags (JSON) or source (a path or URL)."""
     if not value:
         return ""
-    if column == "caption":
-        return spell(value)
     if column == "tags":
         return " . ".join(spell(tag) for tag in json.loads(value))
-    folder, name = split_source(value)
-    return spell(name if column == "name" else folder)
+    if column in ("name", "folder"):
+        folder, name = split_source(value)
+        return spell(name if column == "name" else folder)
+    return spell(value)
 
 
 def split_source(source: str | None) -> tuple[str, str]:

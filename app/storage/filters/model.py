@@ -14,7 +14,7 @@ from app.storage.sql import Clause
 FIELDS: Mapping[Target, tuple[str, ...]] = {
     "images": (
         *("id", "tags", "caption", "source", "format", "width", "height", "bytes", "animated", "created_at"),
-        *("job_id", "metadata"),
+        *("job_id", "taken_at", "camera", "lens", "ocr_text", "generated_caption", "video_id", "t_ms", "metadata"),
     ),
     "texts": ("id", "text", "created_at", "metadata"),
 }

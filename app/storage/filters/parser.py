@@ -302,12 +302,24 @@ class Condition(KeyOnly):
 
 
 class TextCondition(Condition):
-    key: Literal["id", "caption", "source", "job_id", "text", "tags"]
+    key: Literal[
+        "id",
+        "caption",
+        "source",
+        "job_id",
+        "text",
+        "tags",
+        "camera",
+        "lens",
+        "ocr_text",
+        "generated_caption",
+        "video_id",
+    ]
     match: TextMatch = OMITTED
 
 
 class NumberCondition(Condition):
-    key: Literal["width", "height", "bytes"]
+    key: Literal["width", "height", "bytes", "t_ms"]
     match: NumberMatch = OMITTED
     range: NumberRange = OMITTED
 
@@ -323,7 +335,7 @@ class FormatCondition(Condition):
 
 
 class TimeCondition(Condition):
-    key: Literal["created_at"]
+    key: Literal["created_at", "taken_at"]
     range: TimeRange = OMITTED
 
 

@@ -45,6 +45,13 @@ COLUMNS = {
     "animated": Clause("animated"),
     "created_at": Clause("created_at"),
     "job_id": Clause("job_id"),
+    "taken_at": Clause("taken_at"),
+    "camera": Clause("camera"),
+    "lens": Clause("lens"),
+    "ocr_text": Clause("ocr_text"),
+    "generated_caption": Clause("generated_caption"),
+    "video_id": Clause("video_id"),
+    "t_ms": Clause("t_ms"),
     "metadata": Clause("metadata"),
     "text": Clause("text"),
 }
@@ -207,6 +214,8 @@ def match_range(field: Field, bounds: Bounds) -> Clause:
     """One of the field's values is within all bounds."""
     column = COLUMNS[field.name]
     timed = isinstance(bounds[0][1], str)
+    if field.name == "taken_at":  # a time on the camera's clock, without a zone
+        bounds = [(name, str(bound).removesuffix("Z")) for name, bound in bounds]
     if not field.is_json:
         compared = [column + COMPARED[name] + Clause("?", bound) for name, bound in bounds]
         return OPEN + column + THERE + AND + join_clauses(AND, compared) + CLOSE

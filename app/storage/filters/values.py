@@ -25,11 +25,13 @@ Value = str | int | float | bool
 
 MAX_CHARS = 256  # of a text that are compared; a longer text is no value of a facet
 NAMES: Mapping[Use, Mapping[Target, tuple[str, ...]]] = {
-    "order_by": {"images": ("score", "created_at", "width", "bytes"), "texts": ("score", "created_at")},
-    "group_by": {"images": ("job_id", "day", "month"), "texts": ("day", "month")},
-    "facets": {"images": ("tags", "format", "year"), "texts": ("year",)},
+    "order_by": {
+        "images": ("score", "created_at", "taken_at", "width", "bytes", "t_ms"),
+        "texts": ("score", "created_at"),
+    },
+    "group_by": {"images": ("job_id", "video_id", "camera", "day", "month"), "texts": ("day", "month")},
+    "facets": {"images": ("tags", "format", "camera", "lens", "year"), "texts": ("year",)},
 }
-UNKNOWN_SO_FAR = ("taken_at", "camera", "video_id")  # no version has read them from pictures so far
 NO_VALUE = 3  # the rank of what has none
 DAY, MONTH = 10, 7  # characters of a time that name it
 RISING_RANKS = (
@@ -47,8 +49,17 @@ ENTRY = (
 NEWER = "row.collection = ? AND row.key > ?"
 THESE = "row.collection = ? AND row.key IN (SELECT value FROM json_each(?))"
 EACH_TAG = Clause(", json_each(row.tags) AS each")
-YEAR, FORMAT, TAG = Clause("CAST(substr(row.created_at, 1, 4) AS INTEGER)"), Clause("row.format"), Clause("each.atom")
-COUNTED = {"year": YEAR, "format": FORMAT, "tags": TAG}
+YEARS: Mapping[Target, Clause] = {
+    "images": Clause("CAST(substr(coalesce(row.taken_at, row.created_at), 1, 4) AS INTEGER)"),
+    "texts": Clause("CAST(substr(row.created_at, 1, 4) AS INTEGER)"),
+}
+COUNTED = {
+    "format": Clause("row.format"),
+    "tags": Clause("each.atom"),
+    "camera": Clause("row.camera"),
+    "lens": Clause("row.lens"),
+}
+COUNTED_IF_THERE = {"camera": Clause("row.camera IS NOT NULL AND "), "lens": Clause("row.lens IS NOT NULL AND ")}
 FLAGS: Mapping[str, Value] = {"true": True, "false": False}
 
 
@@ -85,8 +96,6 @@ def parse_field(text: str, target: Target, use: Use) -> Field:
             raise Validation(f"{use}: {error}") from None
     if name == "metadata":
         raise Validation(f"{use}: name an entry of metadata, like metadata.place")
-    if text in UNKNOWN_SO_FAR:
-        raise Validation(f"{use}: this version does not know the {text} of pictures; it takes {', '.join(names)}")
     if text not in names:
         raise Validation(f"{use}: there is no field {shorten(text)}; {suggest_name(text, (*names, 'metadata'))}")
     return Field(text)
@@ -113,7 +122,8 @@ def read_value(record: Image | Text, field: Field) -> Value | None:
             value = value.get(name) if isinstance(value, Mapping) else None
         return value if isinstance(value, str | int | float) else None
     if field.name in ("day", "month"):
-        return record.created_at[: DAY if field.name == "day" else MONTH]
+        time = (record.taken_at if isinstance(record, Image) else None) or record.created_at
+        return time[: DAY if field.name == "day" else MONTH]
     found: Value | None = getattr(record, field.name)
     return found
 
@@ -183,7 +193,8 @@ def select_values(
         value = Clause("each.atom, each.type")
     else:
         rows += (EACH_TAG if field.name == "tags" else EMPTY) + Clause(" WHERE ")
-        value = COUNTED[field.name] + Clause(", ''")
+        rows += COUNTED_IF_THERE.get(field.name, EMPTY)
+        value = (YEARS[target] if field.name == "year" else COUNTED[field.name]) + Clause(", ''")
     rows += Clause(NEWER, label, after) if keys is None else Clause(THESE, label, to_json(list(keys)))
     with time_limit(c):
         found = fetch_clause(c, Clause("SELECT DISTINCT row.key, ") + value + Clause(" FROM ") + rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -13,13 +13,14 @@ import apsw
 
 from app.core.clock import now_rfc3339
 from app.core.errors import IdConflict
-from app.core.types import Image, ItemError, NewImage, Status
+from app.core.types import Description, Image, ItemError, NewImage, Status
 from app.storage.sql import Row, fetch_all, fetch_number, fetch_one
 from app.storage.tables.collections import IN_COLLECTION, LABEL_OF_NAME, PAGE, name_from_label
 
 COLUMNS = (
     "SELECT key, collection, id, sha256, status, error_code, error_detail, width, height, format, bytes,"
-    " animated, caption, tags, metadata, source, created_at, job_id, embedded_seq FROM images "
+    " animated, caption, tags, metadata, source, created_at, job_id, embedded_seq, taken_at, taken_offset,"
+    " camera, lens, latitude, longitude, ocr_text, generated_caption, video_id, t_ms FROM images "
 )
 
 ANEW = (
@@ -27,6 +28,9 @@ ANEW = (
     " lease_until = NULL, embedded_seq = NULL"
 )
 """SQL that queues a picture as if it had just come."""
+CARRIED = ("taken_at", "taken_offset", "camera", "lens", "latitude", "longitude", "ocr_text", "generated_caption")
+CARRY_NOTHING = ", ".join(column + " = NULL" for column in CARRIED)  # other bytes carry other things
+SET_CARRIED = {column: "UPDATE images SET " + column + " = ? WHERE key = ?" for column in CARRIED}
 RECEIVED = "sha256, width, height, format, bytes, caption, tags, metadata, source, job_id"
 
 
@@ -47,12 +51,12 @@ class AddResult:
 
 def image_from_row(row: Sequence[Any]) -> Image:
     (key, label, id, sha256, status, code, detail, width, height, format, bytes, animated) = row[:12]
-    (caption, tags, metadata, source, created_at, job_id, embedded_seq) = row[12:]
+    (caption, tags, metadata, source, created_at, job_id, embedded_seq) = row[12:19]
     named = (key, name_from_label(label), id, sha256, Status(status))
     error = ItemError(code, detail or "") if code else None
     header = (width, height, format, bytes, bool(animated))
     attributes = (caption, parse_tags(tags), {} if metadata == "{}" else json.loads(metadata), source)
-    return Image(*named, error, *header, *attributes, created_at, job_id, embedded_seq)
+    return Image(*named, error, *header, *attributes, created_at, job_id, embedded_seq, *row[19:])
 
 
 def get(c: apsw.Connection, collection: str, id: str) -> Image | None:
@@ -97,14 +101,11 @@ def get_rows(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Row]:
     return {row[0]: row for row in rows}
 
 
-def get_descriptions(
-    c: apsw.Connection, keys: Iterable[int]
-) -> dict[int, tuple[str | None, tuple[str, ...], str | None]]:
-    """The caption, tags and source of the pictures of these keys."""
-    wanted = json.dumps(list(keys))
-    sql = "SELECT key, caption, tags, source FROM images WHERE key IN (SELECT value FROM json_each(?))"
-    rows = fetch_all(c, sql, (wanted,))
-    return {key: (caption, parse_tags(tags), source) for key, caption, tags, source in rows}
+def get_descriptions(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Description]:
+    """The texts of the pictures of these keys."""
+    sql = "SELECT key, caption, tags, source, ocr_text, generated_caption FROM images"
+    rows = fetch_all(c, sql + " WHERE key IN (SELECT value FROM json_each(?))", (json.dumps(list(keys)),))
+    return {key: Description(caption, parse_tags(tags), *others) for key, caption, tags, *others in rows}
 
 
 @lru_cache(maxsize=8_192)
@@ -186,7 +187,7 @@ def add(c: apsw.Connection, collection: str, new: NewImage, job_id: str | None, 
     attributes = (new.caption, _json(list(new.tags)), _json(new.metadata), new.source)
     values = (*received, *attributes, job_id)
     if taken is not None:
-        replaced = "animated = 0, (" + RECEIVED + ") = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        replaced = CARRY_NOTHING + ", animated = 0, (" + RECEIVED + ") = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         c.execute("UPDATE images SET " + ANEW + ", " + replaced + " WHERE key = ?", (*values, taken.key))
         return AddResult(_require(get(c, collection, taken.id)), replaced_sha256=taken.sha256)
     id = new.id or uuid.uuid4().hex
@@ -229,6 +230,13 @@ def update(c: apsw.Connection, key: int, caption: str | None, tags: Sequence[str
 def rename(c: apsw.Connection, key: int, before: str, after: str) -> None:
     """Change the source of a picture, if it is `before`."""
     c.execute("UPDATE images SET source = ? WHERE key = ? AND source = ?", (after, key, before))
+
+
+def set_carried(c: apsw.Connection, key: int, values: Mapping[str, str | int | float | None]) -> None:
+    """Set some of the columns CARRIED of a picture; the others stay."""
+    for column, value in values.items():
+        statement = SET_CARRIED[column]
+        c.execute(statement, (value, key))
 
 
 def fill_empty(c: apsw.Connection, image: Image, new: NewImage) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -36,7 +36,8 @@ FAILED_PAGE = (
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """A watched folder. `collection` is a name, `files` the files that were applied, `failed` those that are no picture.
+    """A watched folder. `collection` is a name, `files` are the files that were applied, `failed` those of them that are
+    no picture.
 
     `held` deletions wait until somebody confirms them.
     """

@@ -4,21 +4,22 @@ import random
 
 import pytest
 
-from app.search.fusion import DEPTH, Described, Weights, find_highlights, fuse, rate_matches
+from app.core.types import Description
+from app.search.fusion import DEPTH, Weights, find_highlights, fuse, rate_matches
 from app.storage.keywords import drop_stop_words, split_query, split_source, split_words
 
-Picture = tuple[int, Described]
+Picture = tuple[int, Description]
 
 
 def picture(key: int, caption: str | None = None, tags: tuple[str, ...] = (), source: str | None = None) -> Picture:
-    return key, (caption, tags, source)
+    return key, Description(caption, tags, source)
 
 
 def order(
     query: str, pictures: list[Picture], by_vectors: list[int], trust: float, weights: Weights | None = None
 ) -> list[int]:
     """The keys in the fused order; the words rank the pictures with words in the order of the list."""
-    described = {key: one for key, one in pictures if one != (None, (), None)}
+    described = {key: one for key, one in pictures if one != Description()}
     fused = fuse(split_query(query), described, by_vectors, list(described), weights or Weights(), trust)
     return [place.key for place in fused]
 
@@ -61,23 +62,29 @@ def test_a_picture_of_exactly_this_name_is_first(named: Picture) -> None:
 
 
 def test_highlights_are_the_words_as_they_are_written() -> None:
-    image = ("Frogs of Zürich", ("green frog",), "Bullfrog_1.jpg")
+    image = Description("Frogs of Zürich", ("green frog",), "Bullfrog_1.jpg", "FROG POND", "two frogs on a leaf")
     found = find_highlights(split_query("a frog zurich"), image)
-    assert found == {"caption": ["Frogs", "Zürich"], "tags": ["frog"], "name": ["Bullfrog"]}
-    assert find_highlights(split_query("青蛙"), ("一只青蛙", (), None)) == {"caption": ["青蛙"]}
-    assert find_highlights(split_query("trip"), (None, (), "my trips/x.jpg")) == {"name": ["trips"]}
-    assert find_highlights(split_query("frog"), (None, (), None)) == {}
-    assert find_highlights(split_query("frog"), (None, (), "https://frog.org/a/b.png?x=frog")) == {}
+    assert found == {
+        "caption": ["Frogs", "Zürich"],
+        "tags": ["frog"],
+        "name": ["Bullfrog"],
+        "ocr": ["FROG"],
+        "generated": ["frogs"],
+    }
+    assert find_highlights(split_query("青蛙"), Description("一只青蛙")) == {"caption": ["青蛙"]}
+    assert find_highlights(split_query("trip"), Description(source="my trips/x.jpg")) == {"name": ["trips"]}
+    assert find_highlights(split_query("frog"), Description()) == {}
+    assert find_highlights(split_query("frog"), Description(source="https://frog.org/a/b.png?x=frog")) == {}
 
 
 def test_ranks_are_told_for_the_rankings_that_have_the_picture() -> None:
-    first, second = fuse(split_query("frog"), {2: ("frog", (), None)}, [1], [2], Weights(), 1.0)
+    first, second = fuse(split_query("frog"), {2: Description("frog")}, [1], [2], Weights(), 1.0)
     assert (first.key, dict(first.ranks)) == (2, {"keyword": 1})
     assert (second.key, dict(second.ranks)) == (1, {"vector": 1})
 
 
 def test_the_first_places_do_not_depend_on_how_many_are_asked_for() -> None:
-    described: dict[int, Described] = {n: (f"frog {n}", (), None) for n in range(0, 400, 7)}
+    described: dict[int, Description] = {n: Description(f"frog {n}") for n in range(0, 400, 7)}
     by_vectors = list(range(300))
     whole = list(fuse(split_query("frog"), described, by_vectors, list(described)[:DEPTH], Weights(), 0.7))
     for count in (DEPTH, 100, 200):
@@ -86,12 +93,12 @@ def test_the_first_places_do_not_depend_on_how_many_are_asked_for() -> None:
     assert [place.key for place in whole[-3:]] == [297, 298, 299]
 
 
-def rate_plainly(query: str, described: dict[int, Described]) -> dict[int, float]:
+def rate_plainly(query: str, described: dict[int, Description]) -> dict[int, float]:
     """`rate_matches`, computed word by word."""
     terms = [[stem for stem, _ in term] for term in split_query(query)]
     written = [term[0][1].casefold() if len(term) == 1 else "" for term in split_query(query)]
     shares: dict[int, list[float]] = {}
-    for key, (caption, tags, source) in described.items():
+    for key, (caption, tags, source, *_) in described.items():
         folder, name = split_source(source)
         texts = [text for text in (caption, *tags, name) if text]
         shares[key] = []
@@ -108,7 +115,7 @@ def rate_plainly(query: str, described: dict[int, Described]) -> dict[int, float
     sure = {key: sum(share * weight for share, weight in zip(one, weights, strict=True)) for key, one in shares.items()}
     sure = {key: value / sum(weights) for key, value in sure.items()}
     words = [stem for term in terms for stem in term]
-    for key, (caption, tags, source) in described.items():
+    for key, (caption, tags, source, *_) in described.items():
         name = split_source(source)[1]
         for text in (caption or "", name, name.rpartition(".")[0], *tags):
             telling = [stem for stem, _ in drop_stop_words(split_words(text))]
@@ -133,8 +140,9 @@ def test_matches_are_rated_as_word_by_word() -> None:
     seen = set()
     for _ in range(400):
         query = some(4)
-        described: dict[int, Described] = {
-            n: (some(4) or None, tuple(filter(None, (some(2), some(1)))), f"{some(1)}/{some(2)}.png") for n in range(6)
+        described: dict[int, Description] = {
+            n: Description(some(4) or None, tuple(filter(None, (some(2), some(1)))), f"{some(1)}/{some(2)}.png")
+            for n in range(6)
         }
         terms = split_query(query)
         found = rate_matches(terms, described) if terms else {}

@@ -602,7 +602,7 @@ def test_a_hybrid_search_ranks_as_the_rankings_fused_by_hand(world: World) -> No
         world.describe(colour, caption)
     part = [QueryPart(text="a red lake")]
     vectors = [hit.image for hit in world.searcher.search(SearchQuery(part, mode="vector")).hits]
-    described = {image.key: (image.caption, image.tags, image.source) for image in vectors if image}
+    described = {image.key: image.description for image in vectors if image}
     terms = keywords.split_query("a red lake")
     by_words = world.database.read(lambda c: list(dict.fromkeys(keywords.find(c, "default", terms))))
     fused = fuse(terms, described, [image.key for image in vectors if image], by_words, EQUAL_WEIGHTS, DEFAULT_TRUST)

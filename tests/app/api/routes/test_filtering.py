@@ -41,7 +41,7 @@ def test_the_openapi_document_describes_filters(server: RunningServer) -> None:
     node = {"$ref": "#/components/schemas/FilterNode"}
     for body in ("SearchIn", "DeleteIn"):
         assert schemas[body]["properties"]["filter"]["anyOf"] == [node, {"type": "null"}]
-    assert schemas["NumberCondition"]["properties"]["key"]["enum"] == ["width", "height", "bytes"]
+    assert schemas["NumberCondition"]["properties"]["key"]["enum"] == ["width", "height", "bytes", "t_ms"]
 
 
 def test_every_search_knows_the_filter(server: RunningServer) -> None:

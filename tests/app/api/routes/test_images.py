@@ -37,6 +37,14 @@ FIELDS = {
     "source",
     "created_at",
     "job_id",
+    "taken_at",
+    "camera",
+    "lens",
+    "location",
+    "ocr_text",
+    "generated_caption",
+    "video_id",
+    "t_ms",
     "duplicate",
 }
 
@@ -72,6 +80,9 @@ def test_an_upload_that_waits_is_ready_and_says_everything(server: RunningServer
         "source": "a b.png",
         "job_id": None,
         "duplicate": False,
+        **dict.fromkeys(
+            ["taken_at", "camera", "lens", "location", "ocr_text", "generated_caption", "video_id", "t_ms"]
+        ),
     }
     assert server.http.get("/v1/images/Full-1_x").json() == response.json()
 

@@ -80,7 +80,7 @@ def nest_filter(n: int) -> Any:
 REFUSED: list[tuple[Any, str]] = [
     ({"key": "tag", "match": {"value": "x"}}, r"filter\.key: there is no field 'tag'; did you mean tags\?"),
     ({"must": [RED, {"key": "Width", "range": {}}]}, r"filter\.must\[1\]\.key: .*'Width'; did you mean width\?"),
-    ({"key": "camera", "match": {"value": "x"}}, r"no field 'camera'; .*metadata\.NAME"),
+    ({"key": "shutter", "match": {"value": "x"}}, r"no field 'shutter'; .*metadata\.NAME"),
     ({"key": "text", "match": {"value": "x"}}, "no field 'text'"),  # of texts, not of pictures
     ({"key": "metadata", "match": {"value": "x"}}, r"name an entry of metadata"),
     ({"key": "tags.a", "match": {"value": "x"}}, "tags has no parts"),

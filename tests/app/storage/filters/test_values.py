@@ -57,9 +57,8 @@ def test_fields_are_read(text: str, target: Target, use: Use, field: Field) -> N
         ("tag", "images", "facets", "did you mean tags?"),
         ("metadata", "images", "facets", "name an entry of metadata"),
         ("metadata.", "images", "facets", "is no path"),
-        ("taken_at", "images", "order_by", "this version does not know the taken_at of pictures"),
-        ("video_id", "images", "group_by", "does not know the video_id"),
-        ("camera", "images", "facets", "does not know the camera"),
+        ("taken_at", "texts", "order_by", "there is no field 'taken_at'"),
+        ("lense", "images", "facets", "did you mean lens?"),
         ("x" * 1000, "images", "facets", "there is no field"),
     ],
 )

@@ -6,7 +6,12 @@ import pytest
 
 from app.core.errors import IdConflict
 from app.core.types import Image, ItemError, Status
+from app.storage import keywords
 from app.storage.database import Database
+from app.storage.filters.model import Field
+from app.storage.filters.parser import parse_filter
+from app.storage.filters.sql import select_keys
+from app.storage.filters.values import parse_order, select_ordered, select_values
 from app.storage.tables import images, work_queue
 from tests.support.makers import claim, finish, image_of, insert, new, sha256
 
@@ -161,3 +166,38 @@ def test_bytes_are_known_unless_their_picture_failed(database: Database) -> None
         kept.sha256: ["caption", "tags", "metadata"]
     }
     assert database.read(lambda c: images.filter_stored(c, "other", asked)) == {}
+
+
+def test_what_a_picture_carries_is_found_filtered_and_counted(database: Database) -> None:
+    image, other = insert(database, 1, "one"), insert(database, 2, "two")
+    carried = {"taken_at": "2019-07-04T12:00:00.000", "taken_offset": 120, "camera": "Fuji X100", "lens": "23 mm"}
+    carried |= {"latitude": 47.5, "longitude": 8.5, "ocr_text": "OPEN 24h", "generated_caption": "a shop at night"}
+    for key, values in ((image.key, carried), (other.key, {"taken_at": "2021-01-01T00:00:00.000"})):
+        database.write(lambda c, key=key, values=values: images.set_carried(c, key, values))  # type: ignore[misc]
+    database.write(lambda c: c.execute("UPDATE images SET status = 'ready'"))
+    found = image_of(database, "one")
+    assert {name: getattr(found, name) for name in carried} == carried
+    for query in ("shop night", "open 24h", "24h"):
+        terms = keywords.split_query(query)
+        assert database.read(lambda c, terms=terms: set(keywords.find(c, "default", terms))) == {image.key}  # type: ignore[misc]
+
+    def select(filter: Any) -> list[int]:
+        return database.read(lambda c: select_keys(c, "default", parse_filter(filter, "images")))
+
+    assert select({"key": "taken_at", "range": {"gte": "2019-07-04T12:00:00", "lt": "2021-01-01"}}) == [image.key]
+    assert select({"key": "taken_at", "range": {"gt": "2019-07-04T12:00:00"}}) == [other.key]
+    assert select({"key": "camera", "match": {"text": "fuji"}}) == [image.key]
+    assert select({"is_null": {"key": "ocr_text"}}) == [other.key]
+    years = database.read(lambda c: select_values(c, "images", "default", Field("year")))
+    assert years == [(image.key, 2019), (other.key, 2021)]
+    cameras = database.read(lambda c: select_values(c, "images", "default", Field("camera")))
+    assert cameras == [(image.key, "Fuji X100")]
+    places = database.read(lambda c: select_ordered(c, "default", None, parse_order("-taken_at", "images"), 5, None))
+    assert [place.key for place in places] == [other.key, image.key]
+
+
+def test_other_bytes_carry_nothing_of_those_before(database: Database) -> None:
+    image = insert(database, 1, "one")
+    database.write(lambda c: images.set_carried(c, image.key, {"camera": "Fuji X100", "ocr_text": "OPEN"}))
+    replaced = add(database, 2, "one", replace=True).image
+    assert (replaced.key, replaced.camera, replaced.ocr_text) == (image.key, None, None)

@@ -37,6 +37,7 @@ from app.api.routes import (
     session,
     system,
     texts,
+    watches,
 )
 from app.service.service import Service
 
@@ -104,7 +105,7 @@ def add_routes(app: FastAPI) -> None:
         app.include_router(router)
     for router in (search.pictures, search.queries, ingest.sources):
         app.include_router(router)
-    for module in (images, jobs, evaluations, demo, duplicates, texts, collections, heads, reembed, session):
+    for module in (images, jobs, watches, evaluations, demo, duplicates, texts, collections, heads, reembed, session):
         app.include_router(module.router)
 
 

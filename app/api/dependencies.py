@@ -32,6 +32,7 @@ from app.service.image_waiter import ImageWaiter
 from app.service.maintenance import CollectionDeleter
 from app.service.search_service import SearchService
 from app.service.service import Service
+from app.service.watching import WatchManager
 from app.sources.base import SourcePolicy
 from app.storage.filters.model import Filter
 from app.storage.filters.parser import parse_filter
@@ -87,6 +88,7 @@ HeadsDep = Annotated[HeadService, get_part(lambda service: service.heads)]
 SearchDep = Annotated[SearchService, get_part(lambda service: service.search)]
 SourcePolicyDep = Annotated[SourcePolicy, get_part(lambda service: service.source_policy)]
 DeleterDep = Annotated[CollectionDeleter, get_part(lambda service: service.deleter)]
+WatchingDep = Annotated[WatchManager, get_part(lambda service: service.watching)]
 ImageWaiterDep = Annotated[ImageWaiter, get_part(lambda service: service.image_waiter)]
 DecodePoolDep = Annotated[DecodePool, get_part(lambda service: service.pool)]
 ThreadsDep = Annotated[ThreadPools, Depends(get_threads)]

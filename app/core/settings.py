@@ -216,6 +216,11 @@ class Settings(BaseSettings):
         "",
         description="Folders for keys that are bound to collections, as COLLECTION=FOLDER, separated by colons.",
     )
+    rescan_seconds: float = Field(
+        600.0,
+        ge=1,
+        description="Seconds between two scans of a watched folder, beside what the kernel tells of its changes.",
+    )
     buckets: str = Field(
         "",
         description="Prefixes of object stores, as s3://BUCKET/PATH or gs://BUCKET/PATH, separated by commas, from"

@@ -30,6 +30,7 @@ from app.service.maintenance import CollectionDeleter, MaintenanceLoop
 from app.service.reembed import ModelChanger
 from app.service.search_service import SearchService
 from app.service.tasks import TaskRunner
+from app.service.watching import WatchManager
 from app.sources.base import SourcePolicy
 from app.storage.idempotency import IdempotencyStore
 from app.storage.jobs import JobService
@@ -62,6 +63,7 @@ class Service:
     image_waiter: ImageWaiter
     deleter: CollectionDeleter
     maintenance: MaintenanceLoop
+    watching: WatchManager
     worker_metrics: MergedMetricsCollector
 
     def start(self) -> None:
@@ -74,6 +76,7 @@ class Service:
         self.image_waiter.start()
         self.search.start()
         self.maintenance.start()
+        self.watching.start()
         self.tasks.start()
         self.long_tasks.start()
 
@@ -83,6 +86,7 @@ class Service:
         A start that was `refused` leaves no data directory behind that it has made and that holds nothing.
         """
         self.search.stop_loading()
+        self.watching.close()
         self.tasks.close()
         self.long_tasks.close()
         self.maintenance.close()
@@ -105,7 +109,7 @@ class Service:
     def faults(self) -> list[str]:
         """What fails in the background while searches are answered; each is tried again by itself."""
         found = [*self.maintenance.faults(), self.deleter.fault, self.image_waiter.fault, self.tasks.fault]
-        found.append(self.long_tasks.fault)
+        found += [self.long_tasks.fault, self.watching.fault()]
         return [fault for fault in found if fault] + self.search.faults()
 
     def read_job(self, id: str) -> Job:
@@ -170,6 +174,7 @@ def open_service(settings: Settings) -> Service:
             image_waiter=ImageWaiter(library.database),
             deleter=deleter,
             maintenance=MaintenanceLoop(library, jobs, settings.job_days),
+            watching=WatchManager(library, source_policy, settings.rescan_seconds),
             worker_metrics=MergedMetricsCollector(settings.data_dir / "workers", metrics),
         )
         service.tasks.register(TEACH, service.heads.teach)

@@ -571,6 +571,7 @@ class _Deletions:
         self._done: deque[tuple[float, int]] = deque()  # when, how many
         self.held = 0
         self._unmounted = 0
+        self._waits_until: float | None = None
 
     def add(self, rows: Iterable[WatchedFile]) -> None:
         now = time.monotonic()
@@ -582,30 +583,31 @@ class _Deletions:
         self._missing.pop(path, None)
 
     def due(self) -> list[float]:
-        if not self._missing or self.held:
-            return []
-        pause = MISSING_SECONDS if not self._sync.has_unsettled else UNSETTLED_SECONDS
-        return [min(since for _, since in self._missing.values()) + pause]
+        """The moment from which on the missing files are missing for long enough."""
+        return [] if self._waits_until is None else [self._waits_until]
 
     def apply(self) -> int:
         """Delete what is certain; returns how many files that were."""
         sync, now = self._sync, time.monotonic()
         gone: list[str] = []
-        unmounted, waits = 0, False
+        unmounted, self._waits_until = 0, None
+        pause = UNSETTLED_SECONDS if sync.has_unsettled else MISSING_SECONDS
         for path, (row, since) in list(self._missing.items()):
             if self._is_back(row):
                 del self._missing[path]
             elif self._is_unmounted(row):
                 unmounted += 1
-            elif now - since < (UNSETTLED_SECONDS if sync.has_unsettled else MISSING_SECONDS):
-                waits = True
+            elif now - since < pause:
+                self._waits_until = min(self._waits_until or since + pause, since + pause)
             else:
                 gone.append(path)
-        if waits:
+        if self._waits_until is not None:
             return 0  # all at once: a tree that is being deleted counts as a whole
         self._unmounted = self.held = 0
         if sync.is_allowed():
             gone = list(self._missing)
+            if gone and sync.target.is_confirmed():  # once, and before: a kill meanwhile must not leave it behind
+                sync.target.report(WatchReport("watching", identity=sync.identity, took_confirmation=True))
         elif sync.target.mirrors_deletions():
             self._unmounted = unmounted
             self.held = unmounted + (len(gone) if self._is_mass(len(gone), now) else 0)

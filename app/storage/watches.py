@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import apsw
 
-from app.core.errors import NotFound, Rejected, SightlineError, Validation
+from app.core.errors import NotFound, Overloaded, Rejected, SightlineError, Validation
 from app.core.types import Image, ItemError, ItemStatus, JobState, NewImage
 from app.storage.attributes import ImageAttributes, fit_attributes
 from app.storage.blobs import StagedFile
@@ -67,7 +67,14 @@ class ChangesResult:
     deleted: int = 0
     wanted: list[str] = field(default_factory=list)
     failed: dict[str, ItemError] = field(default_factory=dict)
-    confirmed: bool = False
+
+    def merge(self, other: ChangesResult) -> None:
+        """Add what came of further changes."""
+        self.added += other.added
+        self.replaced += other.replaced
+        self.moved += other.moved
+        self.deleted += other.deleted
+        self.failed |= other.failed
 
     @property
     def has_changed(self) -> bool:
@@ -120,10 +127,6 @@ class WatchStore:
 
     def report(self, watch: Watch, said: WatchReport) -> None:
         self._database.write(lambda c: watches.report(c, watch.n, said))
-
-    def take_confirmation(self, watch: Watch) -> None:
-        """The deletions that somebody confirmed are done."""
-        self._database.write(lambda c: watches.set_confirmed(c, watch.n, confirmed=False))
 
     def list_files(self, watch: Watch, folder: str) -> list[WatchedFile]:
         return self._database.read(lambda c: watches.list_files(c, watch.n, folder))
@@ -233,6 +236,8 @@ class _Batch:
         watch = watches.get(self._c, self._watch.id)
         if watch is None:
             raise NotFound(f"there is no watched folder {self._watch.id!r}")
+        if watch.paused:
+            raise Overloaded("this watched folder is paused; resume it")
         self._job = self._find_job(watch)
         self._move([change for change in changes if change.kind == "move"])
         for change in changes:
@@ -245,7 +250,6 @@ class _Batch:
             jobs.finish_if_complete(self._c, self._job)
         if self.result.has_changed:
             watches.mark_changed(self._c, watch.n)
-        self.result.confirmed = watch.confirmed
         return self
 
     def _find_job(self, watch: Watch) -> str | None:

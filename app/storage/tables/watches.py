@@ -36,8 +36,7 @@ FAILED_PAGE = (
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """A watched folder. `collection` is a name, `files` are the files that were applied, `failed` those of them that are
-    no picture.
+    """A watched folder. `collection` is a name; `files` were applied, `failed` of them are no pictures.
 
     `held` deletions wait until somebody confirms them.
     """
@@ -93,13 +92,17 @@ class WatchedFile:
 
 @dataclass(frozen=True, slots=True)
 class WatchReport:
-    """What the one that reads a watched folder says of it; `scanned`: it has looked at every file just now."""
+    """What the one that reads a watched folder says of it; `scanned`: it has looked at every file just now.
+
+    `took_confirmation`: the deletions that somebody confirmed are about to be done, and no others.
+    """
 
     state: str
     fault: str | None = None
     held: int = 0
     scanned: bool = False
     identity: str | None = None
+    took_confirmation: bool = False
 
 
 def join_path(folder: str, name: str) -> str:
@@ -164,11 +167,10 @@ def mark_changed(c: apsw.Connection, n: int) -> None:
 
 def report(c: apsw.Connection, n: int, said: WatchReport) -> None:
     """Keep the state of a watch, and the moment."""
-    now = now_rfc3339()
     c.execute(
-        "UPDATE watches SET state = ?, fault = ?, held = ?, seen_at = ?, scanned_at = iif(?, ?, scanned_at),"
-        " identity = coalesce(?, identity) WHERE n = ?",
-        (said.state, said.fault, said.held, now, said.scanned, now, said.identity, n),
+        "UPDATE watches SET state = ?1, fault = ?2, held = ?3, seen_at = ?4, scanned_at = iif(?5, ?4, scanned_at),"
+        " identity = coalesce(?6, identity), confirmed = iif(?7, 0, confirmed) WHERE n = ?8",
+        (said.state, said.fault, said.held, now_rfc3339(), said.scanned, said.identity, said.took_confirmation, n),
     )
 
 

@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 BATCH_FILES = 64  # with their bytes, in one call
 BATCH_BYTES = 32 << 20
-BATCH_CHANGES = 200  # without bytes
+BATCH_CHANGES = 100  # without bytes
 QUIET_SECONDS = 2.0  # that a file must have been left alone before it is read: somebody may be writing it
 MISSING_SECONDS = 1.0  # that a file must be missing before its picture is deleted: it may come back, or elsewhere
 UNSETTLED_SECONDS = 30.0  # for which files that are being written delay deletions: one may be the file that is missing
@@ -478,20 +478,10 @@ class FolderSync:
 
     def _make_move(self, before: WatchedFile, seen: SeenFile) -> FileChange:
         self.deletions.forget(before.path)
-        changed = before.beside != seen.beside
-        put = seen.to_change(before.sha256, self.device, fields=changed)
-        return FileChange(
-            "move",
-            seen.path,
-            before.path,
-            put.size,
-            put.mtime_ns,
-            put.inode,
-            put.sha256,
-            put.beside,
-            put.is_mounted,
-            put.fields,
-        )
+        if before.beside != seen.beside:
+            self._make_due(seen.folder, time.monotonic())  # the next look tells what lies beside it
+        put = seen.to_change(before.sha256, self.device, fields=False)
+        return replace(put, kind="move", before=before.path, beside=before.beside)
 
     def _make_change(self, seen: SeenFile, row: WatchedFile | None, taken: set[str]) -> FileChange | None:
         """The change of a file that is new or has other bytes; None if it has to wait."""

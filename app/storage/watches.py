@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+from urllib.parse import quote, unquote
 
 import apsw
 
@@ -35,8 +36,8 @@ class FileChange:
     """What became of one file of a watched folder.
 
     `put`: the file at `path` has these bytes now, new or changed, or only its time or what lies beside it has changed.
-    `move`: the file at `before` has another path now. `delete`: there is no file any more. `fields` is what the files
-    beside it say; None if that has not changed. With an `error` the file cannot become a picture.
+    `move`: the file at `before` has another path now, and is the same otherwise. `delete`: there is no file any more.
+    `fields` is what the files beside it say; None if that has not changed. With an `error` it cannot become a picture.
     """
 
     kind: Literal["put", "move", "delete"]
@@ -51,10 +52,19 @@ class FileChange:
     fields: Mapping[str, Any] | None = None
     error: ItemError | None = None
 
-    def to_file(self) -> WatchedFile:
-        said = self.fields or {}
+    def to_file(self, error: ItemError | None = None) -> WatchedFile:
+        """The file that it puts."""
         stat = (self.size, self.mtime_ns, self.inode, self.sha256, self.beside, self.is_mounted)
-        return WatchedFile(*split_path(self.path), *stat, said, error=self.error)
+        return WatchedFile(*split_path(self.path), *stat, self.fields or {}, error=self.error or error)
+
+    def to_moved(self, file: WatchedFile) -> WatchedFile:
+        """The file that it moves, at its new path."""
+        folder, name = split_path(self.path)
+        stat = {"size": self.size, "mtime_ns": self.mtime_ns, "inode": self.inode, "is_mounted": self.is_mounted}
+        return replace(file, folder=folder, name=name, **stat)  # type: ignore[arg-type]
+
+    def with_fields(self, fields: Mapping[str, Any]) -> FileChange:
+        return replace(self, fields=fields)
 
 
 @dataclass(slots=True)
@@ -212,6 +222,11 @@ def name_source(watch: Watch, path: str) -> str:
     return f"{watch.title}/{path}"
 
 
+def displace(file: WatchedFile) -> WatchedFile:
+    """A file whose path another one takes, where it is kept until it is found elsewhere, or deleted."""
+    return replace(file, folder=DISPLACED, name=f"{file.inode}:{file.mtime_ns}:{quote(file.path, safe='')}")
+
+
 class _Batch:
     """Changes that one transaction applies."""
 
@@ -279,40 +294,18 @@ class _Batch:
                 self.result.wanted.append(change.path)  # nobody knows the file that moved: it is new
         for change, file in moved:
             if file is not None:
-                self._displace(change.path)
-                new = replace(
-                    change.to_file(),
-                    sha256=file.sha256,
-                    image_key=file.image_key,
-                    is_ours=file.is_ours,
-                    error=file.error,
-                    said=file.said,
-                    beside=file.beside,
-                )
-                watches.put_file(self._c, self._watch.n, new)
-                self._rename(file, change)
+                if (other := watches.get_file(self._c, self._watch.n, change.path)) is not None:
+                    watches.delete_file(self._c, self._watch.n, other.folder, other.name)
+                    watches.put_file(self._c, self._watch.n, displace(other))
+                watches.put_file(self._c, self._watch.n, change.to_moved(file))
+                self._rename(file, change.path)
                 self.result.moved += 1
 
-    def _displace(self, path: str) -> None:
-        """Keep the file whose path another one takes, until it is found elsewhere, or deleted."""
-        file = watches.get_file(self._c, self._watch.n, path)
-        if file is not None:
-            watches.delete_file(self._c, self._watch.n, file.folder, file.name)
-            name = f"{file.inode}-{file.mtime_ns}-{path}"
-            watches.put_file(self._c, self._watch.n, replace(file, folder=DISPLACED, name=name))
-
-    def _rename(self, file: WatchedFile, change: FileChange) -> None:
-        """Let the picture name its new path, if it named the old one, and take what the files beside it say now."""
-        if file.image_key is None:
-            return
-        old = file.path if file.folder != DISPLACED else file.name.split("-", 2)[2]
-        before, after = name_source(self._watch, old), name_source(self._watch, change.path)
-        images.rename(self._c, file.image_key, before, after)
-        if change.fields is not None:
-            self._describe(file.image_key, file.said, change.fields)
-            new = watches.get_file(self._c, self._watch.n, change.path)
-            assert new is not None
-            watches.put_file(self._c, self._watch.n, replace(new, said=change.fields, beside=change.beside))
+    def _rename(self, file: WatchedFile, path: str) -> None:
+        """Let the picture name its new path, if it named the old one."""
+        if file.image_key is not None:
+            old = file.path if file.folder != DISPLACED else unquote(file.name.split(":", 2)[2])
+            images.rename(self._c, file.image_key, name_source(self._watch, old), name_source(self._watch, path))
 
     def _put(self, change: FileChange) -> None:
         c, n = self._c, self._watch.n

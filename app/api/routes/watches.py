@@ -29,6 +29,7 @@ from app.api.openapi import CollectionText, describe_field
 from app.api.routes.ingest import restrict_policy
 from app.api.schemas import CollectionName, ErrorOut, Metadata, RequestModel, ShortText, Tags, UnicodeText, example
 from app.api.strict_route import new_router
+from app.core.clock import seconds_since
 from app.core.errors import BadRequest, NotFound, Validation
 from app.core.strict_json import load_json
 from app.core.types import ItemError, SourceSpec
@@ -43,6 +44,7 @@ router = new_router("/v1/watches", "upload", UPLOAD)
 
 FOLDER, CLIENT = "folder", "client"
 MAX_CHANGES = 1_000
+AWAY_SECONDS = 180.0  # a client tells its state once a minute
 MAX_FILES = 500  # of one call with bytes
 MAX_NAME_CHARS = 500
 Whole = Annotated[int, Field(ge=0, lt=1 << 63)]
@@ -90,12 +92,14 @@ class WatchOut(BaseModel):
     poll_seconds: float | None
     state: str = Field(
         description="new, scanning, watching, polling, held (deletions wait), missing (it cannot be read), refused,"
-        " or paused."
+        " paused, or away (its client is silent)."
     )
     fault: str | None = Field(description="What somebody should look at.")
     files: int = Field(description="Files that were applied.")
     failed: int = Field(description="Files of them that are no pictures.")
     held: int = Field(description="Deletions that wait for a confirmation.")
+    confirmed: bool = Field(description="Whether somebody has confirmed them.")
+    identity: str | None = Field(description="Device and inode of the folder; other ones may be another disk.")
     created_at: str
     scanned_at: str | None = Field(description="When every file was looked at last.")
     changed_at: str | None = Field(description="When something was applied last.")
@@ -111,16 +115,27 @@ class WatchOut(BaseModel):
             exclude=list(watch.options.get("exclude", ())),
             deletes=watch.options.get("deletes", "mirror"),
             poll_seconds=watch.options.get("poll_seconds"),
-            state="paused" if watch.paused else watch.state,
+            state=find_state(watch),
             fault=watch.fault,
             files=watch.files,
             failed=watch.failed,
             held=watch.held,
+            confirmed=watch.confirmed,
+            identity=watch.identity,
             created_at=watch.created_at,
             scanned_at=watch.scanned_at,
             changed_at=watch.changed_at,
             seen_at=watch.seen_at,
         )
+
+
+def find_state(watch: Watch) -> str:
+    """The state that its reader told, unless the watch is paused or the client that reads is silent."""
+    if watch.paused:
+        return "paused"
+    if watch.kind == CLIENT and (watch.seen_at is None or seconds_since(watch.seen_at) > AWAY_SECONDS):
+        return "away"
+    return watch.state
 
 
 class WatchesOut(BaseModel):

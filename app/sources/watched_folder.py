@@ -293,10 +293,10 @@ class FolderSync:
 
     def _list_some(self, dirty: Mapping[str, bool]) -> Iterator[FolderListing]:
         done: set[str] = set()
-        for asked, deep in sorted(dirty.items()):
-            folder = asked
+        for asked, is_deep in sorted(dirty.items()):
+            folder, deep = asked, is_deep
             while folder and not self._is_folder(folder):
-                folder, self._has_lost_folders = split_path(folder)[0], True
+                folder, deep, self._has_lost_folders = split_path(folder)[0], False, True
             if folder in done and not deep:
                 continue
             if deep:

@@ -8,11 +8,10 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, Any, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -23,9 +22,6 @@ from app.cli.connection import describe_failure, describe_redirect, find_proxy, 
 from app.core.backoff import Backoff
 from app.core.types import DEFAULT_COLLECTION
 from app.search.query_syntax import parse_weighted_query
-
-if TYPE_CHECKING:
-    from app.storage.tables.watches import WatchReport
 
 T = TypeVar("T")
 
@@ -208,10 +204,10 @@ class Client:
             params["cursor"] = page["next_cursor"]
 
     def apply_changes(
-        self, id: str, changes: Sequence[Mapping[str, Any]], report: WatchReport | None = None
+        self, id: str, changes: Sequence[Mapping[str, Any]], report: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """Tell what became of files of a watched folder, and how its reader stands."""
-        body = {"changes": list(changes), "report": None if report is None else asdict(report)}
+        body = {"changes": list(changes), "report": report}
         path = f"/v1/watches/{quote(id, safe='')}/changes"
         return self._call("POST", path, answers.Applied, json=body, timeout=UPLOAD_TIMEOUT)
 

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,8 +28,7 @@ from app.core.types import ItemError
 from app.sources.local_files import path_to_text
 from app.sources.watched_folder import FolderGone, FolderSync, FolderWatcher, LookResult, WatchOptions
 from app.storage.attributes import ImageAttributes, MetadataLimits, fit_attributes
-from app.storage.tables.watches import WatchedFile, WatchReport, split_path
-from app.storage.watches import ChangesResult, FileChange, displace
+from app.storage.watches import ChangesResult, FileChange, WatchedFile, WatchReport, displace, split_path
 
 CONFIRM_SECONDS = 5.0  # between two questions whether somebody has confirmed deletions
 MAX_NAME_CHARS = 400
@@ -39,7 +38,7 @@ CLIENT = "client"
 
 @dataclass(frozen=True, slots=True)
 class WatchCommand:
-    """What `sightline watch` was told."""
+    """The options of `sightline watch`."""
 
     options: WatchOptions
     name: str | None = None
@@ -96,7 +95,7 @@ class RemoteTarget:
         return open_plain(path)
 
     def report(self, said: WatchReport) -> None:
-        self._client.apply_changes(self._watch["id"], [], said)
+        self._client.apply_changes(self._watch["id"], [], asdict(said))
         if said.took_confirmation:
             self._watch["confirmed"] = False
         if said.fault != self._fault:
@@ -219,7 +218,7 @@ def make_name(root: Path) -> str:
 
 
 class FolderThread(threading.Thread):
-    """Watches one folder until it is told to stop; waits for a server that is away."""
+    """Watches one folder until it is stopped; waits for a server that is away."""
 
     def __init__(self, client: Client, root: Path, command: WatchCommand, stopped: threading.Event) -> None:
         super().__init__(name=f"watch {root.name}")
@@ -283,8 +282,8 @@ class FolderThread(threading.Thread):
             "renamed": result.moved,
             "deleted": result.deleted,
         }
-        if told := ", ".join(f"{count} {word}" for word, count in counts.items() if count):
-            click.echo(f"{datetime.now():%H:%M:%S} {self._root.name}: {told}")
+        if line := ", ".join(f"{count} {word}" for word, count in counts.items() if count):
+            click.echo(f"{datetime.now():%H:%M:%S} {self._root.name}: {line}")
 
     def _say(self, text: str) -> None:
         click.echo(f"{datetime.now():%H:%M:%S} {self._root.name}: {text}", err=True)

@@ -15,10 +15,9 @@ from app.core.errors import Rejected, SightlineError, Validation
 from app.sources.base import SourcePolicy
 from app.sources.local_files import copy_file, open_plain
 from app.sources.watched_folder import FolderWatcher, LookResult, WatchOptions
-from app.storage.blobs import StagedFile
 from app.storage.library import Library
-from app.storage.tables.watches import Watch, WatchedFile, WatchReport
-from app.storage.watches import ChangesResult, FileChange, WatchStore
+from app.storage.tables.watches import WatchedFile
+from app.storage.watches import ChangesResult, FileChange, Watch, WatchReport, WatchStore
 
 log = logging.getLogger(__name__)
 
@@ -70,23 +69,23 @@ class FolderTarget:
         wanted = {path: paths[path] for path in result.wanted if path in paths}
         if not wanted:
             return result
-        with self._stage(wanted) as staged:
-            sent = [change for change in changes if change.path in staged]
-            result.merge(self._store.apply(self._watch.id, sent, staged))
-        result.wanted = [path for path in result.wanted if path not in staged]
+        with self._copy(wanted) as copies:
+            sent = [change for change in changes if change.path in copies]
+            result.merge(self._store.apply(self._watch.id, sent, copies))
+        result.wanted = [path for path in result.wanted if path not in copies]
         return result
 
     @contextmanager
-    def _stage(self, wanted: Mapping[str, Path]) -> Iterator[dict[str, StagedFile]]:
+    def _copy(self, wanted: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
         """Copies of the files, by their paths; without those that cannot be read, or change meanwhile."""
         folder = self._library.create_upload_dir()
-        staged = {}
+        copies = {}
         try:
             for n, (name, path) in enumerate(wanted.items()):
                 with suppress(Rejected, Validation):
                     copy_file(self._resolve(path), folder / str(n), self.max_bytes)
-                    staged[name] = self._library.blobs.stage(folder / str(n))
-            yield staged
+                    copies[name] = folder / str(n)
+            yield copies
         finally:
             self._library.delete_upload_dir(folder)
 

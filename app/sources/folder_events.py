@@ -1,7 +1,7 @@
-"""Tells which paths below a folder have changed, as the kernel reports it (inotify, through watchfiles).
+"""Which paths below a folder have changed, as the kernel reports it (inotify, through watchfiles).
 
-It may miss some: events overflow, and a network file system tells nothing of what other machines change. So whoever
-listens also scans the folder from time to time.
+It may miss some: events overflow, and a network file system says nothing of what other machines change. So a caller
+that listens also scans the folder from time to time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from watchfiles import watch
 from app.storage.file_system import OF_SEVERAL_MACHINES, find_file_system
 
 DEBOUNCE_MS = 1_000  # longest time for which events are collected
-STEP_MS = 100  # without an event, after which they are told
+STEP_MS = 100  # without an event, after which they are reported
 TICK_SECONDS = 0.5
 RAISE_LIMIT = "sudo sysctl fs.inotify.max_user_watches=1048576"
 
@@ -43,7 +43,7 @@ class FolderEvents:
                 force_polling=False,
                 ignore_permission_denied=True,
             )
-            self.wait()  # begins to listen; what changes from now on is told
+            self.wait()  # begins to listen, to all that changes from now on
 
     def wait(self) -> set[str]:
         """The paths that have changed; an empty set after half a second without any."""

@@ -652,7 +652,7 @@ class _Deletions:
 
 
 class FolderWatcher:
-    """Watches one folder until it is told to stop: listens to the kernel, and scans from time to time."""
+    """Watches one folder until it is stopped: listens to the kernel, and scans from time to time."""
 
     def __init__(
         self,

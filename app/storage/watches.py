@@ -1,6 +1,6 @@
 """Watched folders: applies what became of their files to the pictures of a collection.
 
-Whoever reads the folder, the server or `sightline watch` elsewhere, finds out what has changed and sends it here.
+The reader of the folder, the server or `sightline watch` elsewhere, finds out what has changed and sends it here.
 Every change is idempotent, and the row of a file changes in the transaction that changes its picture: after a kill at
 any moment, a comparison of the folder with these rows finds what is left to do.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, unquote
 
@@ -21,7 +22,11 @@ from app.storage.attributes import ImageAttributes, fit_attributes
 from app.storage.blobs import StagedFile
 from app.storage.library import AddResult, Library, delete_row
 from app.storage.tables import images, jobs, watches
-from app.storage.tables.watches import DISPLACED, MAX_WATCHES, Watch, WatchedFile, WatchReport, split_path
+from app.storage.tables.watches import DISPLACED, MAX_WATCHES
+from app.storage.tables.watches import Watch as Watch
+from app.storage.tables.watches import WatchedFile as WatchedFile
+from app.storage.tables.watches import WatchReport as WatchReport
+from app.storage.tables.watches import split_path as split_path
 
 log = logging.getLogger(__name__)
 
@@ -162,18 +167,18 @@ class WatchStore:
         return self._database.read(lambda c: watches.find_by_sha256(c, watch.n, sha256))
 
     def apply(
-        self, id: str, changes: Sequence[FileChange], staged: Mapping[str, StagedFile] | None = None
+        self, id: str, changes: Sequence[FileChange], received: Mapping[str, Path] | None = None
     ) -> ChangesResult:
-        """Apply changes in one transaction. `staged` has the bytes of files by their paths.
+        """Apply changes in one transaction. `received` has files of an upload folder with the bytes, by the paths.
 
         The result names the files whose bytes are needed; send their changes again, with the bytes. Raises NotFound,
         QueueFull, StorageFull.
         """
         watch = self.get(id)
-        if staged:
+        if received:
             self._library.require_queue_capacity()
         changes = [self._fit(change) for change in changes]
-        files = staged or {}
+        files = {name: self._library.blobs.stage(path) for name, path in (received or {}).items()}
         prepared = {
             change.path: self._prepare(watch, change, files[change.path])
             for change in changes

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import Depends, Query, Request, Response
@@ -35,16 +34,13 @@ from app.core.strict_json import load_json
 from app.core.types import ItemError, SourceSpec
 from app.sources.base import SourcePolicy
 from app.sources.folder import FolderSource
-from app.storage.blobs import StagedFile
-from app.storage.library import Library
-from app.storage.tables.watches import Watch, WatchedFile, WatchReport
-from app.storage.watches import MAX_PATH_CHARS, ChangesResult, FileChange
+from app.storage.watches import MAX_PATH_CHARS, ChangesResult, FileChange, Watch, WatchedFile, WatchReport
 
 router = new_router("/v1/watches", "upload", UPLOAD)
 
 FOLDER, CLIENT = "folder", "client"
 MAX_CHANGES = 1_000
-AWAY_SECONDS = 180.0  # a client tells its state once a minute
+AWAY_SECONDS = 180.0  # a client reports its state once a minute
 MAX_FILES = 500  # of one call with bytes
 MAX_NAME_CHARS = 500
 Whole = Annotated[int, Field(ge=0, lt=1 << 63)]
@@ -55,7 +51,7 @@ Kind = Literal["put", "move", "delete"]
 class WatchIn(RequestModel):
     """A folder to watch."""
 
-    model_config = ConfigDict(json_schema_extra=example(source="folder:/photos"))
+    model_config = ConfigDict(json_schema_extra=example(source="client:laptop"))
 
     source: Annotated[
         UnicodeText,
@@ -103,7 +99,7 @@ class WatchOut(BaseModel):
     created_at: str
     scanned_at: str | None = Field(description="When every file was looked at last.")
     changed_at: str | None = Field(description="When something was applied last.")
-    seen_at: str | None = Field(description="When the reader of the folder told its state last.")
+    seen_at: str | None = Field(description="When the reader of the folder last reported its state.")
 
     @classmethod
     def of(cls, watch: Watch) -> Self:
@@ -130,7 +126,7 @@ class WatchOut(BaseModel):
 
 
 def find_state(watch: Watch) -> str:
-    """The state that its reader told, unless the watch is paused or the client that reads is silent."""
+    """The state that its reader reported, unless the watch is paused or the client that reads is silent."""
     if watch.paused:
         return "paused"
     if watch.kind == CLIENT and (watch.seen_at is None or seconds_since(watch.seen_at) > AWAY_SECONDS):
@@ -443,12 +439,8 @@ async def send_files(
         if len(asked.change) != len(asked.files) or any(one.kind != "put" for one in asked.change):
             raise Validation("send a change of the kind put for each file, in the same order")
         changes = [one.to_change() for one in asked.change]
-        staged = await threads.writes.run(stage_files, library, changes, [file.path for file in asked.files])
-        return ChangesOut.of(await threads.writes.run(watching.store.apply, watch.id, changes, staged))
-
-
-def stage_files(library: Library, changes: Sequence[FileChange], paths: Sequence[Path]) -> dict[str, StagedFile]:
-    return {change.path: library.blobs.stage(path) for change, path in zip(changes, paths, strict=True)}
+        received = {change.path: file.path for change, file in zip(changes, asked.files, strict=True)}
+        return ChangesOut.of(await threads.writes.run(watching.store.apply, watch.id, changes, received))
 
 
 def require_client(watch: Watch) -> None:

@@ -214,7 +214,8 @@ def list_page(
     c: apsw.Connection, n: int, after: tuple[str, str], limit: int, *, failed: bool = False
 ) -> list[WatchedFile]:
     """Up to `limit` files behind a folder and a name, in order; `failed`: only those that are no picture."""
-    rows = fetch_all(c, FAILED_PAGE if failed else FILE_PAGE, (n, *after, limit))
+    page = FAILED_PAGE if failed else FILE_PAGE
+    rows = fetch_all(c, page, (n, *after, limit))
     return [_file_from_row(row) for row in rows]
 
 

@@ -23,7 +23,7 @@ _addresses = itertools.count(1)
 
 @dataclass
 class Guarded:
-    """A server with a picture, a job, a text and a head in `default`, and keys of every kind."""
+    """A server with a picture, a job, a text, a head and a watched folder in `default`, and keys of every kind."""
 
     server: RunningServer
     access: ApiKeyService
@@ -32,6 +32,7 @@ class Guarded:
     image: str
     job: str
     head: str
+    watch: str
 
     def address(self) -> str:
         """An address that nobody has asked from."""
@@ -67,6 +68,7 @@ def guarded_server(data: Path) -> Iterator[Guarded]:
         image = server.upload(make_picture(), id="inside").json()["id"]
         job = server.wait_job(server.bulk([("a.png", make_picture("blue"))])["id"])["id"]
         assert server.http.post("/v1/texts", json={"texts": [{"id": "inside", "text": "red"}]}).status_code == 200
+        watch = server.http.post("/v1/watches", json={"source": "client:phone"}).json()["id"]
         database = Database(data / "sightline.db")
         space = server.http.get("/v1/stats").json()["model"]["space"]
         head = database.write(lambda c: heads.save(c, "default", space, b"", {}, maps_pictures=True))
@@ -86,5 +88,5 @@ def guarded_server(data: Path) -> Iterator[Guarded]:
             ids[kind] = made.id
         access.revoke(ids["revoked"])
         keys["unknown"] = "sl_000000000000_" + "A" * 43
-        yield Guarded(server, access, keys, ids, image, job, head)
+        yield Guarded(server, access, keys, ids, image, job, head, watch)
         database.close()

@@ -17,7 +17,6 @@ from app.cli import ServerError
 from app.cli.client import Client
 from app.cli.watch import WatchCommand, make_name, watch_folders
 from app.sources.watched_folder import WatchOptions
-from app.storage.tables.watches import WatchReport
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer, wait_until
 
@@ -173,7 +172,7 @@ def test_watched_folders_are_listed_and_controlled(album: Album, run: Callable[.
     album.once()
     with album.open_client() as client:
         (watch,) = client.watches()
-        client.apply_changes(watch["id"], [], WatchReport("watching", "something is odd"))
+        client.apply_changes(watch["id"], [], {"state": "watching", "fault": "something is odd"})
     assert "watching, 1 files" in run("watches")
     assert "something is odd" in run("status")
     assert "paused" in run("watches", "--pause", watch["id"])

@@ -70,5 +70,6 @@ def fill_path(guarded: Guarded, path: str, collection: str) -> str:
     """A path with existing ids. An impossible collection makes sure that no call has an effect."""
     filled = path.replace("{path:path}", "main.js")
     filled = filled.replace("/jobs/{id}", f"/jobs/{guarded.job}").replace("/heads/{id}", f"/heads/{guarded.head}")
+    filled = filled.replace("/watches/{id}", f"/watches/{guarded.watch}")
     filled = filled.replace("{id}", "inside").replace("{name}", "default")
     return f"{filled}?collection={collection}"

@@ -148,7 +148,7 @@ def test_a_deleted_collection_takes_its_watches_along(watching: RunningServer) -
 def test_a_bound_key_sees_the_watches_of_its_collections(guarded: Guarded) -> None:
     id = guarded.ask("admin", "POST", "/v1/watches", json={"source": "client:x"}).json()["id"]
     assert guarded.ask("elsewhere", "GET", "/v1/watches").json() == {"watches": []}
-    assert [one["id"] for one in guarded.ask("bound", "GET", "/v1/watches").json()["watches"]] == [id]
+    assert id in [one["id"] for one in guarded.ask("bound", "GET", "/v1/watches").json()["watches"]]
     check_refusal(guarded.ask("elsewhere", "GET", f"/v1/watches/{id}"), 404, "not_found")
     check_refusal(guarded.ask("elsewhere", "POST", f"/v1/watches/{id}/confirm"), 404, "not_found")
     allowed = guarded.server.data_dir.parent / "albums"

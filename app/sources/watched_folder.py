@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -38,10 +39,13 @@ BATCH_BYTES = 32 << 20
 BATCH_CHANGES = 100  # without bytes
 QUIET_SECONDS = 2.0  # that a file must have been left alone before it is read: somebody may be writing it
 MISSING_SECONDS = 1.0  # that a file must be missing before its picture is deleted: it may come back, or elsewhere
+NEW_FOLDER_SECONDS = 2.0  # after which a new folder is looked at once more
 UNSETTLED_SECONDS = 30.0  # for which files that are being written delay deletions: one may be the file that is missing
 MASS_FILES, MASS_SHARE = 20, 0.25  # more files than both at once are deleted only after a confirmation
 MASS_WINDOW_SECONDS = 3600.0
 DEFAULT_POLL_SECONDS = 30.0  # between two scans where the kernel does not tell what changes
+SCAN_SHARE = 10  # that many times as long as a scan is the pause behind it
+MANY_EVENTS = 4_000  # at once, after which everything is looked at: the kernel may have lost some
 ROOT_SECONDS = 5.0  # between two looks whether the folder is still the one that is listened to
 REPORT_SECONDS = 60.0
 SAMPLE = 1_000  # files that are looked for to tell that a folder is still the same
@@ -155,6 +159,10 @@ class LookResult:
         return self.added + self.replaced + self.moved + self.deleted > 0
 
 
+class Stopped(Exception):
+    """The watcher shall end: the next look finds what this one left."""
+
+
 class FolderGone(Exception):
     """The watched folder is not there, or is another one: nothing of it is applied."""
 
@@ -166,8 +174,11 @@ def has_same_stat(row: WatchedFile, seen: SeenFile) -> bool:
 class FolderSync:
     """Looks at a folder, and applies what differs from what the target knows. Used by one thread."""
 
-    def __init__(self, root: Path, target: WatchTarget, options: WatchOptions) -> None:
+    def __init__(
+        self, root: Path, target: WatchTarget, options: WatchOptions, stopped: threading.Event | None = None
+    ) -> None:
         self.root = root
+        self._stopped = stopped or threading.Event()
         self.unreadable: dict[str, str] = {}  # path: why
         self.deletions = _Deletions(self)
         self.target = target
@@ -188,7 +199,7 @@ class FolderSync:
     def look(self, dirty: Mapping[str, bool] | None = None) -> LookResult:
         """Look at folders (path: whether with all below), or at everything, and apply what has changed.
 
-        Raises FolderGone, and what the target raises.
+        Raises FolderGone, Stopped, and what the target raises.
         """
         self._check_root()
         result, pending, described = LookResult(), [], []
@@ -218,6 +229,10 @@ class FolderSync:
         result.deleted += self.deletions.apply()
         self._tries_failed = self._tries_failed and dirty is not None
         return result
+
+    def count_folders(self) -> int:
+        """How many folders there are, without those that are left out."""
+        return len(self._children)
 
     def next_due(self) -> float | None:
         """The moment of the next look that is due; None if none is."""
@@ -312,7 +327,10 @@ class FolderSync:
             yield listing
             for name in sorted(listing.folders):
                 if (below := join_path(folder, name)) not in self._children:
-                    yield from self._walk(below, metadata)
+                    for new in self._walk(below, metadata):
+                        # The kernel may not have listened to it yet when something came.
+                        self._make_due(new.folder, time.monotonic() + NEW_FOLDER_SECONDS)
+                        yield new
 
     def _walk(self, folder: str, metadata: MetadataFiles) -> Iterator[FolderListing]:
         waiting = [folder]
@@ -322,6 +340,7 @@ class FolderSync:
             waiting += sorted((join_path(listing.folder, name) for name in listing.folders), reverse=True)
 
     def _list(self, folder: str, metadata: MetadataFiles) -> FolderListing:
+        self._raise_if_stopped()
         path = self._locate(folder)
         listing = FolderListing(folder)
         self.unreadable = {name: why for name, why in self.unreadable.items() if split_path(name)[0] != folder}
@@ -537,10 +556,15 @@ class FolderSync:
 
     def _send(self, changes: Sequence[FileChange], paths: Mapping[str, Path], result: LookResult) -> None:
         for start in range(0, len(changes), BATCH_CHANGES):
+            self._raise_if_stopped()
             answer = self.target.apply(changes[start : start + BATCH_CHANGES], paths)
             result.count(answer)
             for path in answer.wanted:  # somebody has changed the file meanwhile, or its row
                 self._make_due(split_path(path)[0], time.monotonic() + QUIET_SECONDS)
+
+    def _raise_if_stopped(self) -> None:
+        if self._stopped.is_set():
+            raise Stopped
 
     def describe_faults(self) -> str | None:
         """What cannot be read, or waits for a confirmation."""
@@ -667,7 +691,7 @@ class FolderWatcher:
         self._options = options
         self._stopped = stopped
         self._say = say
-        self._sync = FolderSync(root, target, options)
+        self._sync = FolderSync(root, target, options, stopped)
         self._asked = threading.Event()
         self._last_report: tuple[WatchReport, float] | None = None
 
@@ -678,13 +702,13 @@ class FolderWatcher:
     def sync_once(self) -> FolderSync:
         """Look at everything until nothing is left to do. Raises FolderGone, and what the target raises."""
         dirty: dict[str, bool] | None = None
-        while not self._stopped.is_set():
-            self._say(self._sync.look(dirty))
-            due = self._sync.next_due()
-            if due is None:
-                break
-            self._stopped.wait(max(0.05, due - time.monotonic()))
-            dirty = self._sync.take_due()
+        with suppress(Stopped):
+            while not self._stopped.is_set():
+                self._say(self._sync.look(dirty))
+                if (due := self._sync.next_due()) is None:
+                    break
+                self._stopped.wait(max(0.05, due - time.monotonic()))
+                dirty = self._sync.take_due()
         self._report(scanned=True)
         return self._sync
 
@@ -694,6 +718,8 @@ class FolderWatcher:
             events = FolderEvents(self._root, self._stopped, polls=self._options.poll_seconds is not None)
             try:
                 self._run_with(events)
+            except Stopped:
+                return
             except FolderGone as error:
                 fault = f"the folder {path_to_text(self._root)} is not read: {error}; nothing is deleted"
                 self._report(state="missing", fault=fault)
@@ -704,21 +730,17 @@ class FolderWatcher:
     def _run_with(self, events: FolderEvents) -> None:
         """Watch until `stopped`, or until the folder is another one."""
         self._report(state="scanning")
-        self._say(self._sync.look())
-        self._report(events, scanned=True)
-        scanned = checked = time.monotonic()
+        scanned, spent = self._scan(events)
+        checked = scanned
         while not self._stopped.is_set():
-            dirty = self._sync.to_dirty(events.wait())
+            paths = events.wait()
+            if len(paths) > MANY_EVENTS:
+                self._asked.set()
+            dirty = self._sync.to_dirty(paths)
             dirty |= {folder: dirty.get(folder, False) for folder in self._sync.take_due()}
             now = time.monotonic()
-            period = self._options.rescan_seconds
-            if events.polls:
-                period = min(period, self._options.poll_seconds or DEFAULT_POLL_SECONDS)
-            if self._asked.is_set() or now - scanned >= period:
-                self._asked.clear()
-                self._say(self._sync.look())
-                scanned = time.monotonic()
-                self._report(events, scanned=True)
+            if self._asked.is_set() or now - scanned >= self._find_period(events, spent):
+                scanned, spent = self._scan(events)
                 continue
             due = self._sync.next_due()
             if dirty or (due is not None and due <= now) or (self._sync.deletions.held and self._target.is_confirmed()):
@@ -728,6 +750,24 @@ class FolderWatcher:
                 if self._is_replaced():
                     return
             self._report(events)
+
+    def _scan(self, events: FolderEvents) -> tuple[float, float]:
+        """Look at everything; returns the moment of the end, and how many seconds it took."""
+        self._asked.clear()
+        began = time.monotonic()
+        self._say(self._sync.look())
+        events.check(self._sync.count_folders())
+        self._report(events, scanned=True)
+        ended = time.monotonic()
+        return ended, ended - began
+
+    def _find_period(self, events: FolderEvents, spent: float) -> float:
+        """The seconds from the end of a scan, which took `spent`, to the next."""
+        if self._options.poll_seconds is not None:
+            return self._options.poll_seconds
+        if events.polls:
+            return min(self._options.rescan_seconds, max(DEFAULT_POLL_SECONDS, SCAN_SHARE * spent))
+        return self._options.rescan_seconds
 
     def _is_replaced(self) -> bool:
         """Whether the folder that is listened to is not the one at the path any more."""

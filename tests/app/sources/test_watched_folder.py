@@ -83,6 +83,7 @@ def counts(result: LookResult) -> tuple[int, int, int, int]:
 def album(library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Album:
     monkeypatch.setattr(watched_folder, "MISSING_SECONDS", 0.05)
     monkeypatch.setattr(watched_folder, "QUIET_SECONDS", 0.3)
+    monkeypatch.setattr(watched_folder, "NEW_FOLDER_SECONDS", 0.1)
     root = tmp_path / "album"
     root.mkdir()
     store = WatchStore(library)
@@ -423,6 +424,58 @@ def test_a_watcher_applies_what_happens(album: Album, polls: bool) -> None:
         (album.root / "0.png").rename(album.root / "new" / "0.png")
         (album.root / "1.png").unlink()
         wait_until(lambda: sorted(album.pictures()) == ["2.png", "3.png", "new/0.png", "new/5.png"])
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def test_a_look_ends_early_when_the_watcher_shall_end(album: Album) -> None:
+    album.write("0.png", picture("red"))
+    stopped = threading.Event()
+    stopped.set()
+    target = FolderTarget(album.library, album.store, album.policy(), album.watch)
+    with pytest.raises(watched_folder.Stopped):
+        FolderSync(album.root, target, WatchOptions(), stopped).look()
+    FolderWatcher(album.root, target, WatchOptions(), stopped).run()
+    assert FolderWatcher(album.root, target, WatchOptions(), stopped).sync_once().has_unsettled is False
+    assert album.pictures() == {}
+
+
+def test_a_file_that_comes_into_a_new_folder_late_is_found(album: Album) -> None:
+    album.sync.look()
+    album.write("new/0.png", picture("red", 0))
+    album.sync.look(album.sync.to_dirty([str(album.root / "new")]))
+    album.write("new/1.png", picture("red", 1))  # without an event
+    time.sleep(0.15)
+    assert album.sync.take_due() == {"new": False}
+    assert counts(album.sync.look({"new": False})) == (1, 0, 0, 0)
+
+
+def test_a_watcher_scans_on_demand_and_after_many_events(album: Album, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watched_folder, "MANY_EVENTS", 0)
+    monkeypatch.setattr(watched_folder, "ROOT_SECONDS", 0.2)
+    fill(album)
+    stopped = threading.Event()
+    target = FolderTarget(album.library, album.store, album.policy(), album.watch)
+    watcher = FolderWatcher(album.root, target, WatchOptions(), stopped)
+    thread = run_in_thread(watcher)
+    try:
+        wait_until(lambda: album.store.get(album.watch.id).state == "watching")
+        album.write("5.png", picture("blue"))
+        watcher.scan_now()
+        wait_until(lambda: "5.png" in album.pictures())
+        away = album.root.rename(album.root.with_name("away"))
+        wait_until(lambda: album.store.get(album.watch.id).state == "missing")
+        assert "nothing is deleted" in (album.store.get(album.watch.id).fault or "")
+        away.rename(album.root)
+        wait_until(lambda: album.store.get(album.watch.id).state == "watching")
+        assert len(album.pictures()) == 5
+        for path in album.root.iterdir():
+            path.unlink()
+        wait_until(lambda: album.store.get(album.watch.id).held == 5)
+        album.store.confirm(album.watch.id)
+        wait_until(lambda: album.pictures() == {})
+        wait_until(lambda: album.store.get(album.watch.id).state == "watching")
     finally:
         stopped.set()
         thread.join()

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import click
 
@@ -34,6 +34,7 @@ CONFIRM_SECONDS = 5.0  # between two questions whether somebody has confirmed de
 MAX_NAME_CHARS = 400
 RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 60.0
 CLIENT = "client"
+K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class RemoteTarget:
         return bool(self._watch["confirmed"])
 
     def mirrors_deletions(self) -> bool:
-        return self._watch["deletes"] == "mirror"
+        return bool(self._watch["deletes"] == "mirror")
 
     def list_folders(self) -> list[str]:
         return list(self._folders)
@@ -163,13 +164,18 @@ class RemoteTarget:
         self._count -= 1
         if not self._folders[folder]:
             del self._folders[folder]
-        for index, key in ((self._inodes, file.inode), (self._digests, file.sha256)):
-            index[key].discard(path)  # type: ignore[index]
-            if not index[key]:  # type: ignore[index]
-                del index[key]  # type: ignore[attr-defined]
+        discard(self._inodes, file.inode, path)
+        discard(self._digests, file.sha256, path)
 
     def _find(self, paths: Iterable[str]) -> list[WatchedFile]:
         return [file for path in sorted(paths) if (file := self._get(path)) is not None]
+
+
+def discard(index: dict[K, set[str]], key: K, path: str) -> None:
+    """Remove a path from an index, and a key that has no paths any more."""
+    index[key].discard(path)
+    if not index[key]:
+        del index[key]
 
 
 def parse_file(one: Mapping[str, Any]) -> WatchedFile:
@@ -183,9 +189,10 @@ def fit_change(change: FileChange) -> FileChange:
     """The change without what no server stores."""
     if not change.fields:
         return change
-    names = {"caption": None, "id": None, "tags": (), "metadata": {}}
-    said = {name: change.fields.get(name) or empty for name, empty in names.items()}
-    fit, _ = fit_attributes(ImageAttributes(**said | {"tags": tuple(said["tags"])}), MetadataLimits())  # type: ignore[arg-type]
+    said = change.fields
+    tags, metadata = tuple(said.get("tags") or ()), said.get("metadata") or {}
+    attributes = ImageAttributes(said.get("id"), said.get("caption"), tags, metadata)
+    fit, _ = fit_attributes(attributes, MetadataLimits())
     fields = {"id": fit.id, "caption": fit.caption, "tags": list(fit.tags), "metadata": dict(fit.metadata)}
     return change.with_fields({name: value for name, value in fields.items() if value})
 

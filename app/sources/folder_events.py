@@ -9,11 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
 
-from watchfiles import watch
+from watchfiles import Change, watch
 
 from app.storage.file_system import OF_SEVERAL_MACHINES, find_file_system
 
@@ -33,7 +33,7 @@ class FolderEvents:
         self._stopped = stopped
         self.fault: str | None = None
         self.polls = polls or is_of_network(find_file_system(root)[0])
-        self._changes: Iterator[set[tuple[object, str]]] | None = None
+        self._changes: Generator[set[tuple[Change, str]], None, None] | None = None
         self._descriptors: set[str] = set()
         if self.polls:
             return
@@ -77,12 +77,13 @@ class FolderEvents:
         if self.polls:
             self.fault = (
                 f"the kernel listens to {listening:,} of {folders:,} folders (fs.inotify.max_user_watches), so changes"
-                f" in the others are found by scans only; raise the limit: {RAISE_WATCHES}"
+                f" in the others are found by scans only; raise the limit ({RAISE_WATCHES}),"
+                " and let its user read every folder"
             )
 
     def close(self) -> None:
         if self._changes is not None:
-            self._changes.close()  # type: ignore[attr-defined]
+            self._changes.close()
             self._changes = None
 
 

@@ -59,8 +59,9 @@ class FileChange:
 
     def to_file(self, error: ItemError | None = None) -> WatchedFile:
         """The file that it puts."""
-        stat = (self.size, self.mtime_ns, self.inode, self.sha256, self.beside, self.is_mounted)
-        return WatchedFile(*split_path(self.path), *stat, self.fields or {}, error=self.error or error)
+        folder, name = split_path(self.path)
+        stat = (folder, name, self.size, self.mtime_ns, self.inode, self.sha256, self.beside, self.is_mounted)
+        return WatchedFile(*stat, self.fields or {}, error=self.error or error)
 
     def to_moved(self, file: WatchedFile) -> WatchedFile:
         """The file that it moves, at its new path."""

@@ -64,7 +64,7 @@ class Watch:
 
     @property
     def mirrors_deletions(self) -> bool:
-        return self.options.get("deletes", "mirror") == "mirror"
+        return bool(self.options.get("deletes", "mirror") == "mirror")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +121,9 @@ def _watch_from_row(row: Row) -> Watch:
 
 
 def _file_from_row(row: Row) -> WatchedFile:
-    *stat, is_mounted, said, key, is_ours, code, detail = row
+    folder, name, size, mtime_ns, inode, sha256, beside, is_mounted, said, key, is_ours, code, detail = row
     error = ItemError(code, detail or "") if code else None
+    stat = (folder, name, size, mtime_ns, inode, sha256, beside)
     return WatchedFile(*stat, bool(is_mounted), json.loads(said) if said else {}, key, bool(is_ours), error)
 
 

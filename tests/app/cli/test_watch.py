@@ -42,7 +42,7 @@ class Album:
         return watch_folders(self.open_client, folders or (self.root,), command)
 
     def pictures(self) -> dict[str, dict[str, Any]]:
-        params = {"collection": self.collection, "limit": 1000}
+        params: dict[str, Any] = {"collection": self.collection, "limit": 1000}
         listed = self.server.http.get("/v1/images", params=params).json()["images"]
         return {image["source"].partition("/")[2]: image for image in listed}
 

@@ -18,7 +18,7 @@ from app.sources.local_files import AllowedFolders
 from app.sources.watched_folder import FolderGone, FolderSync, FolderWatcher, LookResult, WatchOptions
 from app.storage.library import Library
 from app.storage.tables.watches import Watch
-from app.storage.watches import WatchStore
+from app.storage.watches import WatchReport, WatchStore
 from tests.support.makers import add
 from tests.support.pictures import picture
 
@@ -339,7 +339,7 @@ def test_a_folder_that_is_gone_or_another_one_deletes_nothing(album: Album) -> N
     with pytest.raises(FolderGone, match="another folder"):
         album.sync.look()
     album.restart()
-    album.store.report(album.watch, watched_folder.WatchReport("watching", identity="1:1"))
+    album.store.report(album.watch, WatchReport("watching", identity="1:1"))
     with pytest.raises(FolderGone, match="another folder"):
         album.sync.look()
     album.root.rmdir()

@@ -93,7 +93,7 @@ class Album:
         self.ids = {path: held[self.name(path)]["id"] for path in self.files()}
 
     def pictures(self, server: RunningServer) -> dict[str, dict[str, Any]]:
-        params = {"collection": self.collection, "limit": 1000}
+        params: dict[str, Any] = {"collection": self.collection, "limit": 1000}
         listed = server.http.get("/v1/images", params=params).json()["images"]
         return {image["source"]: image for image in listed}
 
@@ -135,7 +135,7 @@ def run(scale: Scale) -> Outcome:
             server.http.post("/v1/watches", json=begun).raise_for_status()
             with watching(albums[1], server.url) as client:
                 for album in albums:
-                    wait_until(lambda album=album: album.is_equal(server), SOONEST)  # type: ignore[misc]
+                    wait_until(lambda album=album: album.is_equal(server), SOONEST)
                     album.remember(server)
                 for n in range(kills):
                     for album in albums:

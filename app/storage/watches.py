@@ -233,6 +233,11 @@ def displace(file: WatchedFile) -> WatchedFile:
     return replace(file, folder=DISPLACED, name=f"{file.inode}:{file.mtime_ns}:{quote(file.path, safe='')}")
 
 
+def path_before(file: WatchedFile) -> str:
+    """The path of a file; the one that it had, if another file has taken that."""
+    return file.path if file.folder != DISPLACED else unquote(file.name.split(":", 2)[2])
+
+
 class _Batch:
     """Changes that one transaction applies."""
 
@@ -310,8 +315,8 @@ class _Batch:
     def _rename(self, file: WatchedFile, path: str) -> None:
         """Let the picture name its new path, if it named the old one."""
         if file.image_key is not None:
-            old = file.path if file.folder != DISPLACED else unquote(file.name.split(":", 2)[2])
-            images.rename(self._c, file.image_key, name_source(self._watch, old), name_source(self._watch, path))
+            before, after = name_source(self._watch, path_before(file)), name_source(self._watch, path)
+            images.rename(self._c, file.image_key, before, after)
 
     def _put(self, change: FileChange) -> None:
         c, n = self._c, self._watch.n
@@ -416,10 +421,16 @@ class _Batch:
         return any(is_ours for _, is_ours in others) or image.source == name_source(self._watch, path)
 
     def _release(self, file: WatchedFile) -> None:
-        """Delete the picture of a file that is gone, if watching brought it and no other file is the same picture."""
-        if file.image_key is None or not file.is_ours or not self._watch.mirrors_deletions:
+        """Delete the picture of a file that is gone, if watching brought it and no other file is the same picture.
+
+        A picture that stays names another of its files.
+        """
+        if file.image_key is None:
             return
-        if watches.find_by_picture(self._c, file.image_key):
+        if (other := watches.find_name_of_picture(self._c, file.image_key)) is not None:
+            before = name_source(self._watch, path_before(file))
+            images.rename(self._c, file.image_key, before, "/".join(other))
+        if not file.is_ours or not self._watch.mirrors_deletions or watches.find_by_picture(self._c, file.image_key):
             return
         image = images.get_by_keys(self._c, [file.image_key]).get(file.image_key)
         if image is not None:

@@ -239,6 +239,17 @@ def find_by_picture(c: apsw.Connection, key: int) -> list[tuple[int, bool]]:
     return [(watch, bool(is_ours)) for watch, is_ours in rows]
 
 
+def find_name_of_picture(c: apsw.Connection, key: int) -> tuple[str, str] | None:
+    """The title of a watch and the path of a file in it that is this picture; None if there is none."""
+    row = fetch_one(
+        c,
+        "SELECT w.title, f.folder, f.name FROM watched_files f JOIN watches w ON w.n = f.watch"
+        " WHERE f.image_key = ? AND f.folder <> ? ORDER BY w.n, f.folder, f.name LIMIT 1",
+        (key, DISPLACED),
+    )
+    return (row[0], join_path(row[1], row[2])) if row else None
+
+
 def put_file(c: apsw.Connection, n: int, file: WatchedFile) -> None:
     """Store a file in place of what its path had."""
     code, detail = (file.error.code, file.error.detail) if file.error else (None, None)

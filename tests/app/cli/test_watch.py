@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +16,9 @@ import pytest
 
 from app.cli import ServerError
 from app.cli.client import Client
-from app.cli.watch import WatchCommand, make_name, watch_folders
+from app.cli.watch import FolderThread, RemoteTarget, WatchCommand, make_name, watch_folders
 from app.sources.watched_folder import WatchOptions
+from app.storage.watches import FileChange, WatchReport
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer, wait_until
 
@@ -145,6 +147,36 @@ def test_wrong_folders_and_servers_are_refused(album: Album, capsys: pytest.Capt
     assert "there is no collection" in capsys.readouterr().err
     with pytest.raises(Exception, match="--name belongs to one folder"):
         watch_folders(album.open_client, [album.root] * 2, WatchCommand(WatchOptions(), name="x"))
+
+
+def test_a_server_that_is_away_is_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stopped = threading.Event()
+    with Client("http://127.0.0.1:9") as client:
+        thread = FolderThread(client, tmp_path, WatchCommand(WatchOptions()), stopped)
+        thread.start()
+        said = ""
+        deadline = time.monotonic() + 60
+        while "waiting" not in said and time.monotonic() < deadline:
+            time.sleep(0.05)
+            said += capsys.readouterr().err
+        stopped.set()
+        thread.join()
+    assert "no server answers" in said
+    assert said.count("waiting") == 1
+    assert thread.error is None
+
+
+def test_files_that_go_before_they_are_sent_are_left_out(album: Album) -> None:
+    with album.open_client() as client:
+        watch = client.create_watch("client:gone", {"title": "gone"})
+        target = RemoteTarget(client, watch, 1 << 20, lambda text: None)
+        change = FileChange("put", "0.png", size=1, mtime_ns=1, inode=1, sha256="0" * 64)
+        result = target.apply([change], {"0.png": album.root / "0.png"})
+        assert (result.wanted, target.count_files()) == (["0.png"], 0)
+        lost = FileChange("move", "1.png", "never.png", 1, 1, 1, "0" * 64)
+        assert target.apply([lost], {}).wanted == ["1.png"]
+        target.report(WatchReport("watching", "odd", took_confirmation=True))
+        assert not target.is_confirmed()
 
 
 def test_a_folder_is_known_by_host_and_path() -> None:

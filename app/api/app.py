@@ -43,6 +43,7 @@ from app.api.routes import (
     system,
     texts,
     videos,
+    watches,
 )
 from app.core.picture_formats import list_accepted_types
 from app.service.service import Service
@@ -121,9 +122,9 @@ def add_routes(app: FastAPI) -> None:
         app.include_router(router)
     for router in (search.pictures, search.queries, ingest.sources, camera_data.router):
         app.include_router(router)
-    for module in (images, jobs, videos, questions, saved_searches, evaluations, demo, duplicates, enrichments, texts):
+    for module in (images, jobs, videos, watches, questions, saved_searches, evaluations, demo, duplicates):
         app.include_router(module.router)
-    for module in (collections, labels, heads, reembed, session):
+    for module in (enrichments, texts, collections, labels, heads, reembed, session):
         app.include_router(module.router)
 
 

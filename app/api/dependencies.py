@@ -37,6 +37,7 @@ from app.service.questions import QuestionService
 from app.service.saved_searches import SavedSearchService
 from app.service.search_service import SearchService
 from app.service.service import Service
+from app.service.watching import WatchManager
 from app.sources.base import SourcePolicy
 from app.storage.filters.model import Filter
 from app.storage.filters.parser import parse_filter
@@ -98,6 +99,7 @@ SearchDep = Annotated[SearchService, get_part(lambda service: service.search)]
 QuestionsDep = Annotated[QuestionService, get_part(lambda service: service.questions)]
 SourcePolicyDep = Annotated[SourcePolicy, get_part(lambda service: service.source_policy)]
 DeleterDep = Annotated[CollectionDeleter, get_part(lambda service: service.deleter)]
+WatchingDep = Annotated[WatchManager, get_part(lambda service: service.watching)]
 ImageWaiterDep = Annotated[ImageWaiter, get_part(lambda service: service.image_waiter)]
 DecodePoolDep = Annotated[DecodePool, get_part(lambda service: service.pool)]
 VideosDep = Annotated[VideoLibrary, get_part(lambda service: VideoLibrary(service.library))]

@@ -97,6 +97,28 @@ class Jobs(Answer):
     jobs: list[Job]
 
 
+class Watch(Answer):
+    """A watched folder."""
+
+    id: str
+    collection: str
+    source: str
+    deletes: str
+    state: str
+    fault: str | None
+    files: int
+    failed: int
+    held: int
+    confirmed: bool
+    scanned_at: str | None
+    seen_at: str | None
+    identity: str | None = None
+
+
+class Watches(Answer):
+    watches: list[Watch]
+
+
 class Reason(Answer):
     code: str
     detail: str
@@ -112,6 +134,35 @@ class Item(Answer):
 class Items(Answer):
     items: list[Item]
     next_cursor: str | None
+
+
+class WatchedFile(Answer):
+    """What the server knows of a file of a watched folder."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    inode: int
+    sha256: str
+    beside: str
+    is_mounted: bool
+    error: Reason | None
+
+
+class WatchedFiles(Answer):
+    files: list[WatchedFile]
+    next_cursor: str | None
+
+
+class Applied(Answer):
+    """What came of changes of a watched folder."""
+
+    added: int
+    replaced: int
+    moved: int
+    deleted: int
+    wanted: list[str]
+    failed: dict[str, Reason]
 
 
 class Known(Answer):

@@ -159,6 +159,65 @@ class Client:
             timeout=UPLOAD_TIMEOUT,
         )
 
+    def create_watch(self, source: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Watch a folder, or find the one that is watched."""
+        body = {"source": source, **options}
+        return self._call("POST", "/v1/watches", answers.Watch, json=body, params=self._collection)
+
+    def watches(self) -> list[dict[str, Any]]:
+        """The watched folders of the collection."""
+        found: list[dict[str, Any]] = self._call("GET", "/v1/watches", answers.Watches, params=self._collection)[
+            "watches"
+        ]
+        return found
+
+    def find_watches(self) -> list[dict[str, Any]]:
+        """Like `watches`; none for a key that may not see them, and of a server that knows no watched folders."""
+        try:
+            return self.watches()
+        except Unavailable:
+            raise
+        except ServerError:
+            return []
+
+    def watch(self, id: str) -> dict[str, Any]:
+        return self._call("GET", f"/v1/watches/{quote(id, safe='')}", answers.Watch)
+
+    def control_watch(self, id: str, action: str) -> dict[str, Any]:
+        """Pause, resume, scan or confirm the deletions of a watched folder; returns it."""
+        return self._call("POST", f"/v1/watches/{quote(id, safe='')}/{action}", answers.Watch)
+
+    def remove_watch(self, id: str) -> None:
+        """Watch a folder no more."""
+        with self._map_errors():
+            response = self._http.delete(f"/v1/watches/{quote(id, safe='')}", timeout=UPLOAD_TIMEOUT)
+        self._require_success(response)
+
+    def watched_files(self, id: str) -> Iterator[dict[str, Any]]:
+        """What the server knows of the files of a watched folder."""
+        params: dict[str, Any] = {"limit": 1000}
+        while True:
+            page = self._call("GET", f"/v1/watches/{quote(id, safe='')}/files", answers.WatchedFiles, params=params)
+            yield from page["files"]
+            if page["next_cursor"] is None:
+                return
+            params["cursor"] = page["next_cursor"]
+
+    def apply_changes(
+        self, id: str, changes: Sequence[Mapping[str, Any]], report: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Tell what became of files of a watched folder, and how its reader stands."""
+        body = {"changes": list(changes), "report": report}
+        path = f"/v1/watches/{quote(id, safe='')}/changes"
+        return self._call("POST", path, answers.Applied, json=body, timeout=UPLOAD_TIMEOUT)
+
+    def send_files(self, id: str, changes: Sequence[Mapping[str, Any]], files: Sequence[IO[bytes]]) -> dict[str, Any]:
+        """Send files of a watched folder, with their changes."""
+        path = f"/v1/watches/{quote(id, safe='')}/files"
+        parts = [("files", ("file", file)) for file in files]
+        data = {"change": [json.dumps(one) for one in changes]}
+        return self._call("POST", path, answers.Applied, files=parts, data=data, timeout=UPLOAD_TIMEOUT)
+
     def job(self, id: str) -> dict[str, Any]:
         return self._call_patiently("GET", f"/v1/jobs/{quote(id, safe='')}", answers.Job)
 

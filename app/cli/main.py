@@ -29,6 +29,7 @@ SOURCE_OPTIONS = ("embeddings_of", "pictures", "key_as_id", "columns")  # by the
 CLIENT_OPTIONS = ("server", "key", "key_file", "ca_file")
 LOG_OPTIONS = ("log_level", "log_format")
 ARRANGED_OPTIONS = ("offset", "order_by", "group_by", "collapse", "like", "unlike")  # as the server calls them
+WATCH_ACTIONS = ("pause", "resume", "scan", "confirm")
 ACTIONS = ("pause", "resume", "cancel", "retry")
 
 
@@ -166,6 +167,87 @@ def ingest(paths: tuple[str, ...], urls: str | None, exclude: tuple[str, ...], *
                 sys.exit(ingest_urls(client, file, new_console()))
         except OSError as error:
             raise ServerError(f"{urls} cannot be read: {error.strerror}") from None
+
+
+@main.command(
+    short_help="Keep a collection equal to folders.",
+    epilog=examples(
+        "sightline watch ~/Pictures                 until Ctrl-C",
+        "sightline watch ~/Pictures --once          apply what differs now, as a cron job does",
+        "sightline watch /mnt/nas --poll 60         a network drive: look every minute",
+        "sightline watch folder:/photos             a folder that the server watches itself",
+    ),
+)
+@click.argument("folders", metavar="FOLDER...", nargs=-1, required=True)
+@click.option("--once", is_flag=True, help="Apply what differs now, and end; the exit code is 1 if something is left.")
+@click.option("--keep", is_flag=True, help="Keep the pictures of files that are deleted.")
+@click.option("--poll", type=click.FloatRange(1, 86_400), help="Scan every so many seconds; do not ask the kernel.")
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="GLOB",
+    help="Leave out files and folders of this name, as *_thumb.jpg or raw; may be repeated.",
+)
+@click.option("--name", metavar="NAME", help="The name by which the server knows the folder (host and path).")
+@click.option("--allow-mass-delete", is_flag=True, help="Delete the pictures of many files at once, too.")
+@setting_options(*CLIENT_OPTIONS, "collection", "rescan_seconds")
+def watch(
+    folders: tuple[str, ...],
+    once: bool,
+    keep: bool,
+    poll: float | None,
+    exclude: tuple[str, ...],
+    name: str | None,
+    allow_mass_delete: bool,
+    **given: Any,
+) -> None:
+    """Keep the pictures of a collection equal to folders: what is new, changed, renamed or deleted there is so here.
+
+    A renamed file keeps the id, caption and tags of its picture. A folder that is not there, or is empty at once,
+    deletes nothing: the server holds such deletions until --allow-mass-delete or `sightline watches --confirm` says
+    that they are meant. The command can be killed and started again at any time. FOLDER may also name a folder that
+    the server reads itself (folder:/photos); it watches that from now on.
+    """
+    from app.cli.upload import is_source
+    from app.cli.watch import WatchCommand, watch_folders, watch_source
+    from app.sources.watched_folder import WatchOptions
+
+    rescan = load_settings(given).rescan_seconds
+    options = WatchOptions(tuple(exclude), True, poll, rescan, allow_mass_delete)
+    command = WatchCommand(options, name, "keep" if keep else "mirror", once)
+    sources = [folder for folder in folders if is_source(folder)]
+    with open_client(given) as client:
+        for source in sources:
+            watch_source(client, source, command)
+    if local := [Path(folder) for folder in folders if folder not in sources]:
+        sys.exit(watch_folders(lambda: open_client(given), local, command))
+
+
+@main.command(short_help="List the watched folders, and act on one.")
+@click.option("--pause", metavar="ID", help="Apply nothing of this folder until it is resumed.")
+@click.option("--resume", metavar="ID", help="Go on with this folder.")
+@click.option("--scan", metavar="ID", help="Let the server look at every file of this folder now.")
+@click.option("--confirm", metavar="ID", help="Delete the pictures whose deletion is held.")
+@click.option("--remove", metavar="ID", help="Watch this folder no more; its pictures stay.")
+@click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
+@setting_options(*CLIENT_OPTIONS, "collection")
+def watches(remove: str | None, as_json: bool, **given: Any) -> None:
+    """List the watched folders of a collection; or pause, resume, scan, confirm or remove one."""
+    from app.cli.output import show_watches
+
+    actions = {name: given.pop(name) for name in WATCH_ACTIONS}
+    asked = {name: id for name, id in actions.items() if id is not None}
+    if len(asked) + (remove is not None) > 1:
+        raise click.UsageError("do one thing at a time")
+    with open_client(given) as client:
+        if remove is not None:
+            client.remove_watch(remove)
+            return
+        found = [client.control_watch(id, name) for name, id in asked.items()] or client.watches()
+    if as_json:
+        print_json({"watches": found})
+    else:
+        show_watches(found, new_console())
 
 
 @main.command(
@@ -525,16 +607,17 @@ def enrich(
 @setting_options(*CLIENT_OPTIONS, "collection")
 def status(as_json: bool, **given: Any) -> None:
     """Show what a running server holds, and its health; exits with 1 when it is not ready."""
-    from app.cli.output import show_failed_jobs, show_hint, show_status
+    from app.cli.output import show_failed_jobs, show_hint, show_status, show_watches
 
     with open_client(given) as client:
-        ready, stats, newest = client.readiness(), client.stats(), client.jobs()
+        ready, stats, newest, watched = client.readiness(), client.stats(), client.jobs(), client.find_watches()
     show_hint((stats["model"] or {}).get("hint"))
     if as_json:
         print_json({**ready, **stats})
     else:
         show_status(ready, stats, new_console())
         show_failed_jobs(newest["jobs"], new_console())
+        show_watches(watched, new_console())
     sys.exit(1 if ready["reasons"] else 0)
 
 

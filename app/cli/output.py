@@ -242,6 +242,17 @@ def show_status(ready: dict[str, Any], stats: dict[str, Any], console: Console) 
         console.print(f"index   {target}: {index['ntotal']} vectors, {index['kind']}, lag {index['lag']}")
 
 
+def show_watches(watches: Sequence[dict[str, Any]], console: Console) -> None:
+    """Watched folders, a line each, and what somebody should look at."""
+    for watch in watches:
+        counts = f"{watch['files']} files" + (f", {watch['failed']} no pictures" if watch["failed"] else "")
+        scanned = f", scanned {watch['scanned_at']}" if watch["scanned_at"] else ""
+        line = f"watched {watch['source']}: {watch['state']}, {counts}{scanned} ({watch['id']})"
+        console.print(escape(line), highlight=False, soft_wrap=True)
+        if watch["fault"]:
+            console.print(f"fault   {escape(watch['fault'])}", highlight=False, soft_wrap=True)
+
+
 def show_models(console: Console) -> None:
     """The models of the catalogue, three lines each: a table of 80 columns is too narrow for them."""
     for model in CATALOGUE:

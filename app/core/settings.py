@@ -24,7 +24,7 @@ GIB = 1 << 30
 PREFIX = "SIGHTLINE_"
 # What Kubernetes sets for a service whose name begins with "sightline".
 SERVICE_LINK = re.compile(r"(.+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
-OTHERS = ("SITE", "USER", "PASSWORD_HASH", "UPSTREAM", "PUBLISH", "MEMORY", "CPUS")  # of Caddyfile and compose file
+OTHERS = ("SITE", "USER", "PASSWORD_HASH", "UPSTREAM", "PUBLISH", "MEMORY", "CPUS", "WATCHED")  # of files in deploy
 
 
 class Settings(BaseSettings):
@@ -288,6 +288,11 @@ class Settings(BaseSettings):
     bound_folders: str = Field(
         "",
         description="Folders for keys that are bound to collections, as COLLECTION=FOLDER, separated by colons.",
+    )
+    rescan_seconds: float = Field(
+        600.0,
+        ge=1,
+        description="Seconds between two scans of a watched folder, beside what the kernel reports of its changes.",
     )
     buckets: str = Field(
         "",

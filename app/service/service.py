@@ -39,6 +39,7 @@ from app.service.reembed import ModelChanger
 from app.service.saved_searches import SavedSearchService
 from app.service.search_service import SearchService
 from app.service.tasks import TaskRunner
+from app.service.watching import WatchManager
 from app.service.webhooks import SECONDS, WebhookLoop
 from app.sources.base import SourcePolicy
 from app.storage.idempotency import IdempotencyStore
@@ -79,6 +80,7 @@ class Service:
     image_waiter: ImageWaiter
     deleter: CollectionDeleter
     maintenance: MaintenanceLoop
+    watching: WatchManager
     worker_metrics: MergedMetricsCollector
 
     def start(self) -> None:
@@ -91,6 +93,7 @@ class Service:
         self.image_waiter.start()
         self.search.start()
         self.maintenance.start()
+        self.watching.start()
         self.tasks.start()
         self.long_tasks.start()
         self.arrivals.start()
@@ -106,6 +109,7 @@ class Service:
         if self.webhooks is not None:
             self.webhooks.close()
         self.arrivals.close()
+        self.watching.close()
         self.tasks.close()
         self.long_tasks.close()
         self.maintenance.close()
@@ -131,6 +135,7 @@ class Service:
         """What fails in the background while searches are answered; each is tried again by itself."""
         found = [*self.maintenance.faults(), self.deleter.fault, self.image_waiter.fault, self.tasks.fault]
         found += [self.long_tasks.fault, self.arrivals.fault, self.webhooks.fault if self.webhooks else None]
+        found.append(self.watching.fault())
         return [fault for fault in found if fault] + self.search.faults()
 
     def read_job(self, id: str) -> Job:
@@ -207,6 +212,7 @@ def open_service(settings: Settings) -> Service:
             image_waiter=ImageWaiter(library.database),
             deleter=deleter,
             maintenance=MaintenanceLoop(library, jobs, settings.job_days),
+            watching=WatchManager(library, source_policy, settings.rescan_seconds),
             worker_metrics=MergedMetricsCollector(settings.data_dir / "workers", metrics),
         )
         service.tasks.register(ENRICH, service.enrichment.queue)

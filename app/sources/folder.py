@@ -63,10 +63,15 @@ class FolderSource(Source):
 def tag_with_fields(file: FoundFile) -> str | None:
     """The tag of a picture, which also changes when the files beside it do."""
     tag = file_tag(file.path)
+    return tag if tag is None else FIELDS_MARK.join([tag, *list_tags_beside(file)])
+
+
+def list_tags_beside(file: FoundFile) -> list[str]:
+    """The tags of the files beside a picture, and of what metadata files say of it."""
     beside = [file_tag(path) or "" for path in file.sidecars]
     if file.metadata:
         beside.append(f"{zlib.crc32(json.dumps(file.metadata, sort_keys=True).encode()):x}")
-    return tag if tag is None else FIELDS_MARK.join([tag, *beside])
+    return beside
 
 
 def copy_item(item: SourceItem, target: Path, policy: SourcePolicy) -> SourceItem:

@@ -19,7 +19,7 @@ from app.core.types import ItemError
 from app.decode.headers import has_no_suffix, has_picture_suffix, is_picture_head
 from app.decode.left_out import LeftOut
 from app.decode.litter import is_excluded, is_litter
-from app.decode.metadata_files import MetadataFiles, read_metadata_path
+from app.decode.metadata_files import METADATA_FILES, MetadataFiles, read_metadata_path
 from app.decode.sidecars import (
     MAX_SIDECAR_BYTES,
     match_sidecars,
@@ -79,6 +79,38 @@ def walk_pictures(
     yield from (_unreadable(root, error) for error in errors)
     for problem in metadata.find_problems():
         left_out.warn("left_out", problem.detail)
+
+
+def list_pictures(
+    root: Path,
+    folder: Path,
+    metadata: MetadataFiles,
+    exclude: Sequence[str] = (),
+    is_wanted: IsWanted = has_picture_suffix,
+    follow_links: bool = False,
+) -> tuple[list[FoundFile], list[Path]]:
+    """The wanted files directly in one folder below `root`, and the folders in it that `walk_pictures` would enter.
+
+    `metadata` has read the metadata files of the folders above; it reads those here. Raises OSError.
+    """
+    left_out = LeftOut()
+    with os.scandir(folder) as entries:
+        names = sorted((entry.name, entry.is_dir()) for entry in entries)
+    folders = [
+        folder / name for name, is_dir in names if is_dir and _must_enter(root, folder / name, left_out, exclude)
+    ]
+    files = [name for name, is_dir in names if not is_dir and not _is_skipped(root, folder / name, exclude)]
+    return list(_FolderWalk(root, folder, metadata, left_out, is_wanted, follow_links).find(files)), folders
+
+
+def read_metadata_above(root: Path, folder: Path) -> MetadataFiles:
+    """The metadata files of the folders above `folder`, from `root` on."""
+    metadata = MetadataFiles()
+    for above in reversed([one for one in folder.parents if one.is_relative_to(root)]):
+        for name in METADATA_FILES:
+            if (above / name).is_file():
+                read_metadata_path(metadata, above / name, relative_name(root, above / name))
+    return metadata
 
 
 def relative_name(root: Path, path: Path) -> str:

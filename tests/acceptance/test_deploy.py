@@ -149,3 +149,17 @@ def test_the_unit_is_valid_and_little_exposed(tmp_path: Path) -> None:
         checked = subprocess.run(["systemd-analyze", *check, unit], capture_output=True, text=True, check=False)
         assert checked.returncode == 0, checked.stdout + checked.stderr
         assert unit.name not in checked.stderr  # a word it does not know is a warning, and 0
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed (scripts/system)")
+def test_the_unit_of_a_watched_folder_is_valid(tmp_path: Path) -> None:
+    unit = tmp_path / "sightline-watch.service"
+    command = tmp_path / "sightline"
+    command.symlink_to(sys.executable)
+    written = (ROOT / "deploy" / unit.name).read_text()
+    unit.write_text(written.replace("/opt/sightline/bin/sightline", str(command)))
+    arguments = ["systemd-analyze", "--user", "verify", str(unit)]
+    checked = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert unit.name not in checked.stderr
+    given = set(re.findall(r"\bSIGHTLINE_([A-Z_]+)", written)) - {"WATCHED"}
+    assert {name.lower() for name in given} <= set(Settings.model_fields)

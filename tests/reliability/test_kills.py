@@ -6,7 +6,7 @@ import pytest
 
 from tests.reliability.short import hold_promise
 
-NAMES = ("kills", "deleted", "jobs", "sigterm")
+NAMES = ("kills", "deleted", "jobs", "sigterm", "watch")
 
 
 @pytest.mark.timeout(1200)  # on a machine that is busy with others; alone each takes half a minute

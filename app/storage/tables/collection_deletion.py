@@ -20,6 +20,7 @@ from app.storage.tables import (
     label_sets,
     saved_searches,
     videos,
+    watches,
     work_queue,
 )
 
@@ -38,6 +39,7 @@ def begin(c: apsw.Connection, name: str) -> tuple[str, list[tuple[str, int]]]:
     )
     uploads = [(id, n) for (id,) in running for n in job_control.cancel(c, id)]
     work_queue.hold_collection(c, collection.label)
+    watches.delete_of_collection(c, collection.label)
     return collection.label, uploads
 
 
@@ -52,7 +54,7 @@ def delete_batch(c: apsw.Connection, label: str, limit: int, unused: Callable[[s
 
     Calls `unused` inside the transaction with the digest of each file that no row uses any more.
     """
-    removed = _delete_items(c, label, limit)
+    removed = _delete_items(c, label, limit) + watches.delete_unused_files(c, limit)
     rows = fetch_all(c, "SELECT key, sha256 FROM images WHERE collection = ? ORDER BY key LIMIT ?", (label, limit))
     for key, _ in rows:
         c.execute("DELETE FROM embeddings WHERE target = 'images' AND key = ?", (key,))

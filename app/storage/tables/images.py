@@ -252,6 +252,11 @@ def update(c: apsw.Connection, key: int, caption: str | None, tags: Sequence[str
     )
 
 
+def rename(c: apsw.Connection, key: int, before: str, after: str) -> None:
+    """Change the source of a picture, if it is `before`."""
+    c.execute("UPDATE images SET source = ? WHERE key = ? AND source = ?", (after, key, before))
+
+
 def set_carried(c: apsw.Connection, key: int, values: Mapping[str, str | int | float | None]) -> None:
     """Set some of the columns CARRIED of a picture; the others stay."""
     for column, value in values.items():

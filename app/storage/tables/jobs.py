@@ -78,6 +78,10 @@ def create(c: apsw.Connection, collection: str, kind: str, priority: Priority = 
     return id
 
 
+def set_name(c: apsw.Connection, id: str, name: str) -> None:
+    c.execute("UPDATE jobs SET name = ? WHERE id = ?", (name, id))
+
+
 def get(c: apsw.Connection, id: str) -> Job | None:
     row = fetch_one(c, COLUMNS + "WHERE id = ?", (id,))
     return job_from_row(row) if row else None

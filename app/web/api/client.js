@@ -343,6 +343,15 @@ export function listJobs(signal) {
   return request(`v1/jobs?limit=50&collection=${currentCollection()}`, { signal });
 }
 
+export function listWatches(signal) {
+  return request(`v1/watches?collection=${currentCollection()}`, { signal });
+}
+
+/** Pause or resume a watched folder, or confirm the deletions that it holds. */
+export function controlWatch(watch, action) {
+  return request(`v1/watches/${watch}/${action}`, { method: "POST" });
+}
+
 export function listFailedItems(job, cursor) {
   return request(makePath(`v1/jobs/${job}/items`, { status: "failed", limit: 1000, cursor }));
 }

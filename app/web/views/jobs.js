@@ -11,6 +11,7 @@ import { formatDate, formatDuration, formatTimeLeft, translate, translateCount }
 import { getJobName, nameJob } from "../state/own_jobs.js";
 import { makeHref } from "../state/url_state.js";
 import { describeOutcome } from "./upload.js";
+import { clearWatches, refreshWatches } from "./watches.js";
 
 const MAX_STREAMS = 2; // a browser opens six connections to a server
 const REFRESH_MS = 3000; // to find the jobs that others start
@@ -56,6 +57,7 @@ export function closeJobs() {
   visibility.disconnect();
   byId("jobs").hidden = true;
   byId("job-list").replaceChildren();
+  clearWatches();
 }
 
 /** Draw everything again, after a change of the language. */
@@ -69,9 +71,9 @@ async function refresh() {
   const current = opened;
   clearTimeout(timer);
   try {
-    const { jobs } = await listJobs(current.signal);
+    const [{ jobs }, watches] = await Promise.all([listJobs(current.signal), refreshWatches(current.signal)]);
     if (current !== opened) return;
-    byId("no-jobs").hidden = jobs.length > 0;
+    byId("no-jobs").hidden = jobs.length + watches > 0;
     byId("job-list").hidden = !jobs.length;
     for (const job of [...jobs].reverse()) showJob(job);
     followRunning(jobs);

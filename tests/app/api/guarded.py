@@ -23,7 +23,8 @@ _addresses = itertools.count(1)
 
 @dataclass
 class Guarded:
-    """A server with a picture, a job, a text, a head and a saved search in `default`, and keys of every kind."""
+    """A server with a picture, a job, a text, a head, a saved search and a watched folder in `default`, and keys of every
+    kind."""
 
     server: RunningServer
     access: ApiKeyService
@@ -33,6 +34,7 @@ class Guarded:
     job: str
     head: str
     saved: str
+    watch: str
 
     def address(self) -> str:
         """An address that nobody has asked from."""
@@ -68,6 +70,7 @@ def guarded_server(data: Path) -> Iterator[Guarded]:
         image = server.upload(make_picture(), id="inside").json()["id"]
         job = server.wait_job(server.bulk([("a.png", make_picture("blue"))])["id"])["id"]
         assert server.http.post("/v1/texts", json={"texts": [{"id": "inside", "text": "red"}]}).status_code == 200
+        watch = server.http.post("/v1/watches", json={"source": "client:phone"}).json()["id"]
         database = Database(data / "sightline.db")
         space = server.http.get("/v1/stats").json()["model"]["space"]
         head = database.write(lambda c: heads.save(c, "default", space, b"", {}, maps_pictures=True))
@@ -89,5 +92,5 @@ def guarded_server(data: Path) -> Iterator[Guarded]:
             ids[kind] = made.id
         access.revoke(ids["revoked"])
         keys["unknown"] = "sl_000000000000_" + "A" * 43
-        yield Guarded(server, access, keys, ids, image, job, head, saved)
+        yield Guarded(server, access, keys, ids, image, job, head, saved, watch)
         database.close()

@@ -82,19 +82,24 @@ def test_a_key_of_another_collection_finds_nothing_here(call: str, guarded: Guar
     if call in ("GET /v1/models", "GET /v1/sources", *(one for one in ROUTE_SCOPES if "/v1/session" in one)):
         return  # they are about no collection
     where = [fill_path(guarded, path, name) for name in ("default", "nowhere")]
-    if any(one in path for one in ("/jobs/{id}", "/heads/{id}", "/saved-searches/{id}", "/collections")):
-        # which take no collection
+    bare = ("/jobs/{id}", "/heads/{id}", "/saved-searches/{id}", "/watches/{id}", "/collections")
+    if any(one in path for one in bare):  # which take no collection
         where = [one.split("?")[0] for one in where]
     here = guarded.ask("elsewhere", method, where[0], **make_request(call, "default"))
     nowhere = guarded.ask(
         "elsewhere",
         method,
-        where[1].replace(guarded.job, "nothing").replace(guarded.head, "0" * 16).replace(guarded.saved, "0" * 16),
+        where[1]
+        .replace(guarded.job, "nothing")
+        .replace(guarded.head, "0" * 16)
+        .replace(guarded.saved, "0" * 16)
+        .replace(guarded.watch, "nothing"),
         **make_request(call, "nowhere"),
     )
     assert (here.status_code, shape(here)) == (nowhere.status_code, shape(nowhere))
     if here.status_code == 200:
-        assert here.json() in ({"jobs": []}, {"collections": []}, {"heads": []}, {"saved_searches": []})
+        nothing = ({"jobs": []}, {"collections": []}, {"heads": []}, {"saved_searches": []}, {"watches": []})
+        assert here.json() in nothing
     else:
         assert here.status_code == (403 if call in ALL_COLLECTIONS_ROUTES else 404), here.text
 
@@ -115,6 +120,8 @@ def make_request(call: str, collection: str) -> dict[str, object]:
         "PATCH /v1/saved-searches/{id}": {"seen": True},
         "POST /v1/heads": {"source": "captions"},
         "POST /v1/evaluations": {"source": "captions"},
+        "POST /v1/watches": {"source": "client:x"},
+        "POST /v1/watches/{id}/changes": {"changes": []},
     }
     if call in bodies:
         return {"json": bodies[call]}
@@ -125,7 +132,7 @@ def make_request(call: str, collection: str) -> dict[str, object]:
 
 def shape(answer: httpx.Response) -> str:
     text = re.sub(r'"request_id":"\w+"', "", answer.text)
-    return re.sub(r"no (job|head|saved search) '\w+'", r"no \1", text).replace("nowhere", "default")
+    return re.sub(r"no (job|head|saved search|watched folder) '\w+'", r"no \1", text).replace("nowhere", "default")
 
 
 @pytest.mark.parametrize("call", ["POST /v1/images", "POST /v1/images/bulk", "POST /v1/search/image"])

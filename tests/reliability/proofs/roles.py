@@ -71,5 +71,6 @@ def fill_path(guarded: Guarded, path: str, collection: str) -> str:
     filled = path.replace("{path:path}", "main.js")
     filled = filled.replace("/jobs/{id}", f"/jobs/{guarded.job}").replace("/heads/{id}", f"/heads/{guarded.head}")
     filled = filled.replace("/saved-searches/{id}", f"/saved-searches/{guarded.saved}")
+    filled = filled.replace("/watches/{id}", f"/watches/{guarded.watch}")
     filled = filled.replace("{id}", "inside").replace("{name}", "default")
     return f"{filled}?collection={collection}"

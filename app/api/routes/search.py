@@ -38,11 +38,14 @@ from app.api.schemas import (
     MODE,
     SCORE_THRESHOLD,
     TEMPLATES,
+    TIME_WORDS,
+    TODAY,
     BatchIn,
     BatchOut,
     ClassifyForm,
     ClassifyIn,
     ClassifyOut,
+    Day,
     ErrorOut,
     HitCount,
     HitOut,
@@ -77,6 +80,7 @@ from app.search.query import SearchQuery, SearchResult
 from app.search.query_encoder import QueryPart, result_or_error
 from app.search.query_syntax import parse_weighted_query
 from app.search.templates import PLAIN, fill
+from app.search.time_words.finder import TimeWords
 from app.service.search_service import SearchService
 from app.storage.filters.parser import parse_filter
 
@@ -126,6 +130,8 @@ async def search_images(
     templates: Annotated[list[UnicodeText] | None, Query(description=TEMPLATES, examples=[["a photo of {}"]])] = None,
     score_threshold: ThresholdQuery = None,
     calibrate: Annotated[bool, Query(description=CALIBRATE)] = True,
+    time_words: Annotated[bool | None, Query(description=TIME_WORDS)] = None,
+    today: Annotated[Day | None, Query(description=TODAY)] = None,
     arrangement: ArrangementDep = NOT_ARRANGED,
 ) -> SearchOut:
     """Search pictures, or texts, by words."""
@@ -144,6 +150,8 @@ async def search_images(
         score_threshold=score_threshold,
         calibrate=calibrate,
         arrangement=arrangement.parse(k, target),
+        time_words=validate_time_words(time_words, target, exact),
+        today=today,
     )
     async with take_seat(request, choose_seat(query)):
         found = await threads.queries.run(search.searcher.search, query)
@@ -304,7 +312,8 @@ def search_response(search: SearchService, found: SearchResult, query: SearchQue
                 "model_trust": found.trust,
                 "normalisation": "nnn" if found.is_normalised else "off",
                 "templates": found.templates,
-                **query.arranged,
+                **found.arranged,
+                "time": found.time and describe_time(found.time),
                 "head": found.head,
             },
             "facets": facets_out(found.facets) if query.arrangement.facets else None,
@@ -312,6 +321,11 @@ def search_response(search: SearchService, found: SearchResult, query: SearchQue
             "warnings": [WarningOut.of(warning) for warning in found.warnings],
         }
     )
+
+
+def describe_time(time: TimeWords) -> dict[str, str | None]:
+    first, last = (day.isoformat() if day else None for day in (time.first, time.last))
+    return {"text": time.text, "from": first, "to": last}
 
 
 def parse_search(settings: Settings, body: SearchIn, collection: str | None, folder: Path | None) -> SearchQuery:
@@ -326,7 +340,8 @@ def parse_search(settings: Settings, body: SearchIn, collection: str | None, fol
     templates = validate_templates(body.templates, body.exact, parts, settings)
     how = (body.exact, params.nprobe, params.refine_k, mode, weights, templates, body.score_threshold, body.calibrate)
     arranged = (body.parse(k, body.target), *parse_feedback(body, mode))
-    return SearchQuery(parts, body.target, k, collection, parsed, *how, *arranged)
+    timed = (validate_time_words(body.time_words, body.target, body.exact), body.today)
+    return SearchQuery(parts, body.target, k, collection, parsed, *how, *arranged, *timed)
 
 
 def parse_feedback(body: SearchIn, mode: Mode | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -368,6 +383,15 @@ def validate_mode(mode: Mode | None, target: Target, exact: bool, parts: Sequenc
     if not any(part.text is not None and part.weight > 0 for part in parts):
         raise Validation(f"mode {mode!r}: the query has no words to look for")
     return mode
+
+
+def validate_time_words(sent: bool | None, target: Target, exact: bool) -> bool | None:
+    """Whether a search takes words of time. Raises Validation if it asks for them where there is no time."""
+    if sent and exact:
+        raise Validation("time_words: exact compares the vector of the whole text")
+    if sent and target == "texts":
+        raise Validation("time_words: texts are not taken at a time")
+    return sent
 
 
 def validate_templates(

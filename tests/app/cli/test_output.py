@@ -16,6 +16,7 @@ from app.cli.output import (
     show_jobs,
     show_matches,
     show_models,
+    show_reading,
     show_status,
     show_verdict,
     show_warnings,
@@ -183,3 +184,17 @@ def test_jobs_are_shown_with_their_counts_and_what_failed_with_why() -> None:
         show_jobs, [{**job, "total": 60, "done": 1, "duplicates": 2, "failed": 57}], on_terminal=False
     ).splitlines()
     assert line.split("\t") == ["j1", "bulk", "paused", "60", "1", "2", "57", "2026-01-01T00:00:00Z", "trip.zip"]
+
+
+@pytest.mark.parametrize(
+    ("time", "said"),
+    [
+        (None, ""),
+        ({"text": "July 2023", "from": "2023-07-01", "to": "2023-07-31"}, "from 2023-07-01 to 2023-07-31"),
+        ({"text": "before 2020", "from": None, "to": "2019-12-31"}, "from the first to 2019-12-31"),
+    ],
+)
+def test_words_of_time_are_told(time: dict[str, Any] | None, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    show_reading({"warnings": [], "applied": {"mode": "hybrid"} | ({"time": time} if time else {})})
+    assert said in (err := capsys.readouterr().err)
+    assert bool(err) is bool(time)

@@ -210,7 +210,9 @@ RULES: tuple[Rule, ...] = (
     ),
     compile_rule(r"(?P<near>昨|今)(?:晚|早|晨|夜)[上间里]?", read_day),
     compile_rule(
-        r"(?P<near>大前|(?<![以之])前|昨|今)天(?:早上|上午|中午|下午|傍晚|晚上|夜里|凌晨)?(?![气空下堂使线])", read_day
+        r"(?P<near>大前|(?<![以之目眼])前|昨|今)天(?:早上|上午|中午|下午|傍晚|晚上|夜里|凌晨)?"
+        r"(?![气空下堂使线井子文])",
+        read_day,
     ),
     compile_rule(r"(?<![㐀-鿿])(?P<near>昨|今)日(?=的|\s|$)", read_day),
     compile_rule(

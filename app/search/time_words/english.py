@@ -107,15 +107,16 @@ NOT_BEFORE_YEAR = word_set(
     "windows office area route room number no nr top psalm channel bus flight train highway gate level model version"
     " edition runner odyssey race fifa nba pes iso rtx gtx rx px type peugeot boeing airbus nokia dell psalms bmw ww"
     " page chapter lot unit apartment apt suite building street zip code pin class series vintage catalog sku part"
-    " about than over under almost nearly"
+    " plate licence license about than over under almost nearly"
 )
 NAMED = word_set(  # beside a year anywhere in the query: cars, whose models have years, and works with a year as title
-    "movie film novel odyssey orwell audi bmw buick cadillac chevrolet chevy chrysler corvette dodge ferrari"
+    "album movie film novel odyssey orwell audi bmw buick cadillac chevrolet chevy chrysler corvette dodge ferrari"
     " fiat ford gmc harley honda hyundai jaguar jeep"
     " kia lamborghini lexus mazda mercedes mini mustang nissan opel peugeot porsche renault skoda subaru suzuki"
     " tesla toyota volkswagen volvo vw yamaha kawasaki ducati camaro impala corolla civic"
 )
 PREPOSITIONS = {"in", "of", "from", "since", "during", "before", "after", "until", "till", "year", "between"}
+FIRST_BARE_YEAR = 1970  # no camera wrote an older one: it is a name as often as a year
 FIRST_LEADING_YEAR = 1990  # "1984 poster": before it a number at the beginning is a title or a model as often as a year
 WORD = re.compile(r"[^\W_]+")
 
@@ -262,7 +263,7 @@ def read_year(match: Match, today: date) -> Meaning:
         return of_years(year)
     if (before and before[-1] in NOT_BEFORE_YEAR) or not NAMED.isdisjoint(before + after):
         return None
-    return None if not before and year < FIRST_LEADING_YEAR else of_years(year)
+    return of_years(year) if year >= (FIRST_BARE_YEAR if before else FIRST_LEADING_YEAR) else None
 
 
 DECADE_BEFORE = re.compile(

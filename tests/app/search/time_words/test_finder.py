@@ -21,12 +21,12 @@ def find(query: str, today: date = TODAY) -> str:
 
 
 @pytest.mark.parametrize("language", ["english", "chinese", "none"])
-@pytest.mark.parametrize("half", ["development", "held out"])
+@pytest.mark.parametrize("half", ["development", "held out", "third"])
 def test_phrases_have_the_time_that_people_mean(language: str, half: str) -> None:
     with PHRASES.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if row["half"] == half]
     rows = [row for row in rows if row["language"] == language]
-    assert len(rows) >= (100 if language == "none" else 50)
+    assert len(rows) >= 20
     wanted = [f"{row['rest']}|{row['from']}|{row['to']}" if row["from"] or row["to"] else "" for row in rows]
     assert [(row["phrase"], find(row["phrase"])) for row in rows] == [
         (row["phrase"], one) for row, one in zip(rows, wanted, strict=True)

@@ -70,8 +70,8 @@ def form_fields(model: type[FormModel]) -> Mapping[str, dict[str, Any]]:
     return fields
 
 
-def describe_form(model: type[FormModel]) -> dict[str, Any]:
-    """The form as the body of a call, for the OpenAPI document."""
+def describe_form(model: type[FormModel], body: type[BaseModel] | None = None) -> dict[str, Any]:
+    """The form as the body of a call, for the OpenAPI document; `body` is what JSON it takes in its place."""
     fields = {name: one for name, one in form_fields(model).items() if not one.get("deprecated")}
     required = [
         name for name, field in model.model_fields.items() if field.is_required() or "minItems" in fields.get(name, {})
@@ -83,7 +83,10 @@ def describe_form(model: type[FormModel]) -> dict[str, Any]:
     encoding |= {name: {"contentType": PICTURE} for name, one in fields.items() if _is_file(one) and not _is_list(one)}
     if encoding:
         content["encoding"] = encoding
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": content}}}
+    kinds = {"multipart/form-data": content}
+    if body is not None:
+        kinds["application/json"] = {"schema": body.model_json_schema()}
+    return {"requestBody": {"required": True, "content": kinds}}
 
 
 def _is_list(schema: Mapping[str, Any]) -> bool:

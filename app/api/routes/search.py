@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import Query, Request, Response
 
@@ -96,10 +96,10 @@ MAX_FILLED = 64  # texts of one search, templates filled
 
 NOT_ARRANGED = ArrangementIn()
 SEARCH_FORM = describe_form(SearchForm)
-CLASSIFY_FORM = describe_form(ClassifyForm)
-MATCH_FORM = describe_form(MatchForm)
-MATCH_FORM["requestBody"]["content"]["application/json"] = {"schema": MatchIn.model_json_schema()}
-CLASSIFY_FORM["requestBody"]["content"]["application/json"] = {"schema": ClassifyIn.model_json_schema()}
+CLASSIFY_FORM = describe_form(ClassifyForm, ClassifyIn)
+MATCH_FORM = describe_form(MatchForm, MatchIn)
+StoredPicture = TypeVar("StoredPicture", ClassifyIn, MatchIn)
+SentPicture = TypeVar("SentPicture", ClassifyForm, MatchForm)
 
 KQuery = Annotated[HitCount | None, Query(description="How many hits (10).", examples=[10])]
 TargetQuery = Annotated[Target | None, Query(description="What to search: images (default) or texts.")]
@@ -230,14 +230,8 @@ async def classify_image(
 ) -> ClassifyOut:
     """Say which of at least two labels fits a picture. It is sent along, or stored already (JSON with `image_id`)."""
     searcher = search.searcher
-    asked: ClassifyIn | ClassifyForm
     async with open_incoming_folder(library, threads) as folder:
-        if is_json_type(content_type(request)):
-            asked = await receive_json(request, ClassifyIn)
-            part = QueryPart(image_id=asked.image_id)
-        else:
-            asked, _ = await receive_form(request, folder, ClassifyForm, max_files=1)
-            part = QueryPart(picture=asked.file.path)
+        asked, part = await receive_picture(request, folder, ClassifyIn, ClassifyForm)
         check_labels(asked.labels, asked.template, settings)
         collection = validate_collection(merge_query(asked, collection=collection).collection)
         async with take_seat(request, BATCHES):
@@ -262,14 +256,8 @@ async def match_texts(
 ) -> MatchesOut:
     """Say which texts fit a picture, each by itself. It is sent along, or stored already (JSON with `image_id`)."""
     searcher = search.searcher
-    asked: MatchIn | MatchForm
     async with open_incoming_folder(library, threads) as folder:
-        if is_json_type(content_type(request)):
-            asked = await receive_json(request, MatchIn)
-            part = QueryPart(image_id=asked.image_id)
-        else:
-            asked, _ = await receive_form(request, folder, MatchForm, max_files=1)
-            part = QueryPart(picture=asked.file.path)
+        asked, part = await receive_picture(request, folder, MatchIn, MatchForm)
         if len(asked.text) > MAX_LABELS:
             raise Validation(f"send 1 to {MAX_LABELS} texts, got {len(asked.text)}")
         for text in asked.text:
@@ -290,6 +278,17 @@ async def match_texts(
         ],
         warnings=[WarningOut.of(warning) for warning in warnings],
     )
+
+
+async def receive_picture(
+    request: Request, folder: Path, body: type[StoredPicture], form: type[SentPicture]
+) -> tuple[StoredPicture | SentPicture, QueryPart]:
+    """What a call about one picture asks for, and the picture: a stored one (JSON), or one that it sends along."""
+    if is_json_type(content_type(request)):
+        stored = await receive_json(request, body)
+        return stored, QueryPart(image_id=stored.image_id)
+    sent, _ = await receive_form(request, folder, form, max_files=1)
+    return sent, QueryPart(picture=sent.file.path)
 
 
 def choose_seat(query: SearchQuery) -> str | None:

@@ -380,7 +380,7 @@ class Searcher:
     def _warn(self, search: _Search) -> list[AnswerWarning]:
         """What is odd about the texts of a query, once each, and about its filter where that left too few hits."""
         query = search.query
-        texts = [part for part in query.parts if part.text is not None]
+        texts = [part for part in query.parts if part.text is not None and not query.is_list]
         found = list(dict.fromkeys(one for part in texts for one in self.reader.warn(part.text or "", part.field)))
         found += warn_of_fields(search.hits, query.arrangement)
         found += [INACTIVE] * search.is_head_inactive

@@ -175,7 +175,7 @@ export const CHINESE = {
   similar_and: "{similar}，并符合“{words}”",
   excluding: "{text}，不含{list}",
   only_excluding: "不含{list}",
-  nothing_fits: "没有图片很符合“{words}”；最接近的：",
+  nothing_fits: "没有很符合的图片；最接近“{words}”的：",
   best_labels: "最相符的词条",
   found_of: "显示 {n} / {total} · {ms} 毫秒",
   listed_of: "显示 {n} / {total}",

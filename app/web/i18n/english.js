@@ -179,7 +179,7 @@ export const ENGLISH = {
   similar_and: "{similar}, with “{words}”",
   excluding: "{text}, excluding {list}",
   only_excluding: "Excluding {list}",
-  nothing_fits: "Nothing fits “{words}” well; nearest:",
+  nothing_fits: "Nothing fits well; nearest to “{words}”:",
   best_labels: "Best matching labels",
   found_of: "Showing {n} of {total} · {ms} ms",
   listed_of: "Showing {n} of {total}",

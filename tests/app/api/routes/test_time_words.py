@@ -73,6 +73,7 @@ def test_words_of_time_alone_ask_for_a_list(album: RunningServer) -> None:
         3,
     )
     assert all(-1 <= hit["score"] <= 1 and hit["ranks"] == {"vector": None, "keyword": None} for hit in answer["hits"])
+    assert answer["warnings"] == []
     pages = [ids(search(album, "July 2023", k=1, offset=n)) for n in range(4)]
     assert pages == [["red-end"], ["blue-july"], ["red-july"], []]
     assert ids(search(album, "July 2023", order_by="taken_at", k=2)) == ["red-july", "blue-july"]

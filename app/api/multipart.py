@@ -70,8 +70,13 @@ def form_fields(model: type[FormModel]) -> Mapping[str, dict[str, Any]]:
     return fields
 
 
-def describe_form(model: type[FormModel], file_type: str = PICTURE) -> dict[str, Any]:
-    """The form as the body of a call, for the OpenAPI document; `file_type` are the media types of its file."""
+def describe_form(
+    model: type[FormModel], body: type[BaseModel] | None = None, *, file_type: str = PICTURE
+) -> dict[str, Any]:
+    """The form as the body of a call, for the OpenAPI document; `body` is what JSON it takes in its place.
+
+    `file_type` are the media types of its file.
+    """
     fields = {name: one for name, one in form_fields(model).items() if not one.get("deprecated")}
     required = [
         name for name, field in model.model_fields.items() if field.is_required() or "minItems" in fields.get(name, {})
@@ -85,7 +90,10 @@ def describe_form(model: type[FormModel], file_type: str = PICTURE) -> dict[str,
     }
     if encoding:
         content["encoding"] = encoding
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": content}}}
+    kinds = {"multipart/form-data": content}
+    if body is not None:
+        kinds["application/json"] = {"schema": body.model_json_schema()}
+    return {"requestBody": {"required": True, "content": kinds}}
 
 
 def _is_list(schema: Mapping[str, Any]) -> bool:

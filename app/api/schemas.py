@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections import Counter
 from collections.abc import Mapping
+from datetime import date
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import (
@@ -155,6 +156,21 @@ FormFilter = Annotated[
         {"type": "string", "maxLength": 1 << 20, "description": "A filter as JSON.", "examples": ['{"must": []}']}
     ),
 ]
+FIRST_DAY, LAST_DAY = date(1970, 1, 1), date(2100, 12, 31)
+
+
+def read_day(value: object) -> date:
+    """Raises ValueError."""
+    try:
+        day = date.fromisoformat(value) if isinstance(value, str) and len(value) == len("2026-01-31") else None
+    except ValueError:
+        day = None
+    if day is None or not FIRST_DAY <= day <= LAST_DAY:
+        raise ValueError(f"a day is written 2026-01-31, from {FIRST_DAY} to {LAST_DAY}")
+    return day
+
+
+Day = Annotated[date, BeforeValidator(read_day)]
 T = TypeVar("T")
 NOT_NULL = {"not": {"type": "null"}}
 OLD_NAMES = (("nprobe", "probes"), ("refine_k", "rerank"))
@@ -181,6 +197,11 @@ TEMPLATES = (
 )
 SCORE_THRESHOLD = "Hits with a lower cosine are left out."
 CALIBRATE = "Say in `verdict` whether anything fits (true)."
+TIME_WORDS = (
+    'Look for pictures taken at the time that words name ("beach July 2023"), not for these words;'
+    " without it, if the collection has pictures with a time."
+)
+TODAY = "The day for which words like yesterday are meant (that of the server's clock)."
 
 
 class ErrorOut(BaseModel):
@@ -614,6 +635,16 @@ class VerdictOut(BaseModel):
     confidence: float = Field(description="0: it could be either; 1: certain.")
 
 
+class TimeOut(BaseModel):
+    """Words of time in a query, and from which day to which it looked for pictures; null: open."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    text: str
+    from_: date | None = Field(alias="from")
+    to: date | None
+
+
 class AppliedOut(BaseModel):
     """How a search was answered."""
 
@@ -631,6 +662,7 @@ class AppliedOut(BaseModel):
     group_by: str | None = Field(None, exclude_if=is_none, description="Of which each value has group_size hits.")
     diversity: float | None = Field(None, exclude_if=is_none, description="As sent, if it is on.")
     collapse: float | None = Field(None, exclude_if=is_none, description="The cosine from which hits are the same.")
+    time: TimeOut | None = Field(None, exclude_if=is_none, description="The words of time that were a condition.")
     like: float | None = Field(None, exclude_if=is_none, description="The weight of the mean of liked pictures.")
     unlike: float | None = Field(None, exclude_if=is_none, description="The weight of the mean of unliked pictures.")
 
@@ -740,6 +772,8 @@ class SearchIn(RequestModel, ArrangementIn):
     templates: QueryTemplates = Field("auto", description=TEMPLATES)
     score_threshold: ScoreThreshold | None = Field(None, description=SCORE_THRESHOLD)
     calibrate: bool = Field(True, description=CALIBRATE)
+    time_words: bool | None = Field(None, description=TIME_WORDS)
+    today: Day | None = Field(None, description=TODAY)
     like: Feedback = Field(default_factory=list, description="Ids of pictures that the query is moved towards.")
     unlike: Feedback = Field(default_factory=list, description="Ids of pictures that it is moved away from.")
 

@@ -312,6 +312,7 @@ def search(
     """Search a running server by words, or by a picture.
 
     One word that names a picture file searches by that picture. A minus excludes: "beach -people", in quotes.
+    Words of time ("beach July 2023") find pictures taken then, if the collection has pictures with a time.
     A terminal shows a table; a pipe gets a line for each hit: score, id, path and words, with tabs between.
     """
     from app.cli import output
@@ -336,7 +337,7 @@ def search(
         else:
             answer = client.search(" ".join(words), k, target, filter, mode, threshold, **arranged)
     output.show_hint(find_facts(str(answer.get("model"))).hint)
-    output.show_warnings(answer)
+    output.show_reading(answer)
     output.show_verdict(answer)
     if as_json:
         print_json(answer)

@@ -110,6 +110,14 @@ def show_warnings(found: dict[str, Any]) -> None:
         click.echo(f"warning: {clean(warning['detail'])}", err=True)
 
 
+def show_reading(answer: dict[str, Any]) -> None:
+    """Say what is odd about the query, and which of its words were taken as a time."""
+    show_warnings(answer)
+    if time := answer["applied"].get("time"):
+        days = f"from {time['from'] or 'the first'} to {time['to'] or 'the last'}"
+        click.echo(f'"{time["text"]}" is taken as the time {days}; in quotes it is searched for', err=True)
+
+
 def show_verdict(found: dict[str, Any]) -> None:
     """A line on standard error where nothing fits."""
     if (found.get("verdict") or {}).get("match") == "none":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import date
 
 from app.core.types import DEFAULT_COLLECTION, AnswerWarning, Hit, Mode, Target
 from app.encoder.protocol import Embeddings
@@ -11,6 +12,7 @@ from app.search.arrange import AS_RANKED, Arrangement, describe, feedback_shares
 from app.search.facets import Counts
 from app.search.fusion import EQUAL_WEIGHTS, Weights
 from app.search.query_encoder import QueryPart
+from app.search.time_words.finder import TimeWords, find_time
 from app.search.verdict import Verdict
 from app.storage.filters.model import Filter
 from app.storage.keywords import Words
@@ -24,6 +26,8 @@ class SearchQuery:
     Without `mode`, a search for pictures by words alone is hybrid. `templates` None leaves the choice to the searcher.
     Hits below `score_threshold` are left out. With `calibrate` the answer says whether anything fits.
     `like` and `unlike` are ids of pictures; the latter are no hits.
+    With `time_words` words of time are a condition on `taken_at`; None: where the collection has such pictures. `today`
+    is the day of the caller, else that of the server. `is_list`: there are no other words, so the hits are a list.
     """
 
     parts: Sequence[QueryPart]
@@ -42,6 +46,25 @@ class SearchQuery:
     arrangement: Arrangement = AS_RANKED
     like: Sequence[str] = ()
     unlike: Sequence[str] = ()
+    time_words: bool | None = False
+    today: date | None = None
+    is_list: bool = False
+
+    def without_time(self) -> tuple[SearchQuery, TimeWords | None]:
+        """The query without its words of time, and these; they are looked for in the only text that it has."""
+        texts = [part for part in self.parts if part.text is not None and part.weight > 0]
+        if self.time_words is False or self.exact or self.target != "images" or len(texts) != 1:
+            return self, None
+        found = find_time(texts[0].text or "", self.today or date.today())
+        if found is None:
+            return self, None
+        parts = [replace(part, text=found.rest) if part is texts[0] else part for part in self.parts]
+        if found.rest:
+            return replace(self, parts=parts), found
+        others = [part for part in self.parts if part is not texts[0]]
+        if others:
+            return replace(self, parts=others, mode="vector"), found
+        return replace(self, mode="vector", is_list=not (self.like or self.unlike)), found
 
     @property
     def end(self) -> int:
@@ -63,7 +86,7 @@ class SearchQuery:
     def is_calibrated(self) -> bool:
         """Whether it asks for pictures by words alone: what is known of the collection holds for such searches."""
         is_words = bool(self.words) and all(part.text is not None for part in self.parts)
-        return is_words and self.target == "images" and not self.exact
+        return is_words and self.target == "images" and not (self.exact or self.is_list)
 
     @property
     def words(self) -> str:
@@ -88,6 +111,7 @@ class PreparedQuery:
 class SearchResult:
     """The answer: hits, best first; milliseconds by stage; how many vectors were compared; what is odd in the query.
 
+    `arranged` says how the hits are arranged, `time` which words of time were a condition.
     `trust` is that of the model if words were ranked beside the vectors; `head` is that which the query went through,
     `model` the one that answered.
     """
@@ -104,3 +128,5 @@ class SearchResult:
     warnings: list[AnswerWarning] = field(default_factory=list)
     head: str | None = None
     model: str = ""
+    arranged: Mapping[str, str | float] = field(default_factory=dict)
+    time: TimeWords | None = None

@@ -45,11 +45,14 @@ from app.search.heads import INACTIVE, Head, HeadCache
 from app.search.query import PreparedQuery, SearchQuery, SearchResult
 from app.search.query_encoder import EncodedParts, QueryEncoder, QueryPart, result_or_error
 from app.search.templates import PLAIN, is_short
+from app.search.time_words.finder import TimeWords
 from app.search.verdict import Verdict, judge, judge_words
 from app.search.zero_shot import ZeroShot
 from app.storage import keywords
 from app.storage.database import Database
 from app.storage.filters import sql
+from app.storage.filters.parser import join_filters, parse_days
+from app.storage.filters.values import parse_order, select_ordered
 from app.storage.sql import Row
 from app.storage.tables import embeddings, images, texts
 from app.storage.tables.images import image_from_row
@@ -62,6 +65,8 @@ RecordQuery = Callable[[tuple[str, Target], VectorIndex, Embeddings, SearchParam
 
 EXTRA_HITS = 16  # asked for beyond k, because rows may be deleted faster than the index follows
 JUDGED_HITS = 3  # in which all words of a query are looked for
+NEWEST = parse_order("-taken_at", "images")  # of a list that words of time alone ask for
+TAKEN = parse_days(None, None)
 
 
 @dataclass(slots=True, eq=False)
@@ -91,6 +96,7 @@ class _Search:
     error: SightlineError | None = None
     head: Head | None = None  # that the query goes through
     is_head_inactive: bool = False  # whether the collection has one, for another model
+    time: TimeWords | None = None
 
     @classmethod
     def begin(cls, query: SearchQuery) -> _Search:
@@ -109,6 +115,10 @@ class _Search:
         """Equal for those that one search of their index can answer; some then take up to twice as many hits."""
         params = self.params
         return params.exact, params.nprobe, params.refine_k, id(params.allowed_ids), self.limit.bit_length()
+
+    @property
+    def ranks_vectors(self) -> bool:
+        return self.query.applied_mode != "keyword" and not self.query.is_list
 
     def needs_more(self) -> bool:
         """Whether to take more from the index: rows were deleted or changed, and the index has others."""
@@ -196,13 +206,30 @@ class Searcher:
         return [search.error or self._make_result(search, took_ms) for search in searches]
 
     def _begin(self, query: SearchQuery) -> _Search:
-        """The state of a query, with its templates and its head."""
+        """The state of a query, with its templates, its head, and its words of time."""
+        query, time, error = self._take_time(query)
         head, is_inactive = (None, False) if query.exact else self.heads.find(query.collection)
         if head is not None and not any(head.is_for(part.kind, query.target) for part in query.parts):
             head = None
         search = _Search.begin(self._fill_templates(query, head))
         search.head, search.is_head_inactive = head, is_inactive
+        search.time, search.error = time, error
         return search
+
+    def _take_time(self, query: SearchQuery) -> tuple[SearchQuery, TimeWords | None, SightlineError | None]:
+        """The query with a condition in place of its words of time, these words, or why there is no answer."""
+        rest, time = query.without_time()
+        if time is None:
+            return query, None, None
+        if query.time_words is None:
+            dated = result_or_error(partial(self._filter_cache.allowed_ids, query.collection, TAKEN))
+            if isinstance(dated, SightlineError) or not len(dated):
+                return query, None, dated if isinstance(dated, SightlineError) else None
+        if rest.is_list:
+            order = rest.arrangement.order
+            is_ranked = order is None or order.field.name == "score"
+            rest = replace(rest, arrangement=replace(rest.arrangement, order=NEWEST if is_ranked else order))
+        return replace(rest, filter=join_filters(rest.filter, parse_days(time.first, time.last))), time, None
 
     def _fill_templates(self, query: SearchQuery, head: Head | None) -> SearchQuery:
         """The query with its templates; left to us, those that were measured to help, for few words."""
@@ -244,7 +271,7 @@ class Searcher:
             while waiting:
                 start = time.perf_counter()
                 with span("search", {"target": query.target, "questions": len(waiting)}):
-                    search_index(index, [search for search in waiting if search.query.applied_mode != "keyword"])
+                    search_index(index, [search for search in waiting if search.ranks_vectors])
                 middle = time.perf_counter()
                 with span("fetch", {"target": query.target}):
                     self._fetch(query.target, waiting)
@@ -259,7 +286,7 @@ class Searcher:
             took["fetch"] += time.perf_counter() - start
             for search in searches:
                 self._metrics.ghost_hits.labels(query.target).inc(search.orphans)
-                if self._record_query is not None and search.query.applied_mode != "keyword":
+                if self._record_query is not None and search.ranks_vectors:
                     key = (query.collection, query.target)
                     self._record_query(key, index, search.vector, search.params, search.query.k + EXTRA_HITS)
 
@@ -332,6 +359,8 @@ class Searcher:
             warnings,
             search.head.id if search.head is not None else None,
             self._encoder.space.model,
+            search.query.arranged,
+            search.time,
         )
 
     def _judge(self, search: _Search) -> Verdict | None:
@@ -351,7 +380,7 @@ class Searcher:
     def _warn(self, search: _Search) -> list[AnswerWarning]:
         """What is odd about the texts of a query, once each, and about its filter where that left too few hits."""
         query = search.query
-        texts = [part for part in query.parts if part.text is not None]
+        texts = [part for part in query.parts if part.text is not None and not query.is_list]
         found = list(dict.fromkeys(one for part in texts for one in self.reader.warn(part.text or "", part.field)))
         found += warn_of_fields(search.hits, query.arrangement)
         found += [INACTIVE] * search.is_head_inactive
@@ -432,7 +461,12 @@ def filter_rows(c: apsw.Connection, search: _Search, rows: Mapping[int, Row]) ->
 
 
 def rank_hits(c: apsw.Connection, search: _Search) -> Iterable[FusedHit]:
-    """The keys that a search has found, best first."""
+    """The keys that a search has found, best first; those of a list in its order."""
+    if (query := search.query).is_list:
+        order, limit = query.arrangement.order or NEWEST, search.rows + 1
+        places = select_ordered(c, query.collection, query.filter, order, limit, None)
+        search.searched = len(search.params.allowed_ids or ())
+        return (FusedHit(place.key, {}) for place in places)
     by_hubs = search.profile.hubs
     keys = search.keys if by_hubs is None else by_hubs.rerank(search.scores, search.keys)
     by_vectors = [key for key in keys.tolist() if key >= 0]

@@ -6,10 +6,7 @@ texts are also searched in it, as a user would, in every way in which a search c
 
 from __future__ import annotations
 
-import base64
-import json
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -31,22 +28,20 @@ from app.search.query import SearchQuery, SearchResult
 from app.search.query_encoder import QueryPart
 from app.search.searcher import Searcher
 from app.search.templates import PLAIN
+from app.service.pair_sets import read_set, read_vectors
 from app.service.search_service import SearchService
-from app.service.tasks import TaskContext, TaskStopped
+from app.service.tasks import TaskContext
 from app.sources.base import SourcePolicy
 from app.sources.pairs import (
     CAPTIONS,
-    PAIRS_PREFIX,
     LeftOutNames,
     PairSet,
     StoredPairs,
     find_files,
     match_pairs,
     read_captions,
-    read_pairs,
 )
 from app.storage.database import Database
-from app.storage.tables import embeddings
 
 T = TypeVar("T")
 
@@ -58,7 +53,6 @@ BUSY_SECONDS = 0.5  # between two tries while the server is busy
 BUSY_TRIES = 60
 PROFILE_SECONDS = 120.0
 POLL_SECONDS = 0.2
-VECTORS_AT_ONCE = 2_000
 MAX_OWN_TEXTS = 3  # of a missed picture that are shown
 SEARCHES: Mapping[str, Mapping[str, Any]] = {
     "vector, exact": {"exact": True},
@@ -302,23 +296,6 @@ def validate_ks(ks: Sequence[int] | None) -> list[int]:
     return found
 
 
-def pack_parameters(pairs: PairSet) -> dict[str, Any]:
-    """A set as parameters of a task, a third of its size."""
-    return {"set": base64.b85encode(zlib.compress(json.dumps(pairs.to_json()).encode())).decode()}
-
-
-def unpack_set(parameters: Mapping[str, Any]) -> PairSet:
-    return PairSet.from_json(json.loads(zlib.decompress(base64.b85decode(parameters["set"]))))
-
-
-def must_stop(context: TaskContext) -> bool:
-    try:
-        context.check()
-    except TaskStopped:
-        return True
-    return False
-
-
 class EvaluationTask:
     """The handler of the jobs that measure the search of a server."""
 
@@ -354,8 +331,8 @@ class EvaluationTask:
     def _prepare(self, context: TaskContext, encoder: PairEncoder, steps: _Steps) -> PreparedSet:
         source, folder = context.parameters.get("source"), context.parameters.get("pictures")
         if source == CAPTIONS:
-            return self._with_vectors(read_captions(self._database, context.collection))
-        pairs = unpack_set(context.parameters) if source is None else self._read_set(context, source)
+            return self._with_vectors(read_captions(self._database, context.collection), context.check)
+        pairs = read_set(context, self._pool, self._policy.folders)
         if folder is not None:
             files, unknown = find_files(self._policy.folders, folder, pairs)
             steps.total = len(files) + len(pairs.texts)
@@ -367,22 +344,11 @@ class EvaluationTask:
                 f" (the first are {', '.join(stored.unknown.names[:3])}): name them by id, SHA-256 or file, or give the"
                 " folder of the pictures"
             )
-        return self._with_vectors(stored)
+        return self._with_vectors(stored, context.check)
 
-    def _read_set(self, context: TaskContext, source: str) -> PairSet:
-        path = self._policy.folders.resolve_file(source.removeprefix(PAIRS_PREFIX))
-        try:
-            return read_pairs(self._pool, path, path.suffix, context.parameters["split"], lambda: must_stop(context))
-        except Overloaded:
-            context.check()
-            raise
-
-    def _with_vectors(self, stored: StoredPairs) -> PreparedSet:
+    def _with_vectors(self, stored: StoredPairs, check: Callable[[], None]) -> PreparedSet:
         """Pictures that a re-embedding has not reached are left out."""
-        found: dict[int, bytes] = {}
-        for start in range(0, len(stored.keys), VECTORS_AT_ONCE):
-            keys = stored.keys[start : start + VECTORS_AT_ONCE]
-            found |= self._database.read(lambda c, keys=keys: embeddings.get_vectors(c, "images", keys))  # type: ignore[misc]
+        found = read_vectors(self._database, stored.keys, check)
         kept = [n for n, key in enumerate(stored.keys) if key in found]
         for n in set(range(len(stored.keys))) - set(kept):
             stored.unknown.add(stored.pairs.pictures[n])

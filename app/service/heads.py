@@ -10,16 +10,16 @@ from typing import Any
 import apsw
 import numpy as np
 
-from app.core.errors import HeadRefused, NotFound, Overloaded, Validation
+from app.core.errors import HeadRefused, NotFound, Validation
 from app.core.types import CollectionInfo, HeadInfo
 from app.decode.pool import DecodePool
 from app.encoder.protocol import Embeddings, check_vectors
 from app.search.head_training import Pairs, require_gain, select_pairs, split_pairs, teach
-from app.service.evaluation import must_stop, unpack_set
+from app.service.pair_sets import read_set, read_vectors
 from app.service.search_service import LoadedModel, SearchService
 from app.service.tasks import TaskContext
 from app.sources.base import SourcePolicy
-from app.sources.pairs import CAPTIONS, PAIRS_PREFIX, PairSet, StoredPairs, match_pairs, read_captions, read_pairs
+from app.sources.pairs import CAPTIONS, StoredPairs, match_pairs, read_captions
 from app.storage.database import Database
 from app.storage.library import load_contents
 from app.storage.tables import collections, embeddings, heads
@@ -28,7 +28,6 @@ from app.storage.tables.collections import Collection
 TEACH = "teach"  # the kind of the task
 MAX_PICTURES = 20_000  # that a head is taught by
 TEXTS_AT_ONCE = 32  # encoded, so that searches get their turn in between
-VECTORS_AT_ONCE = 2_000  # read
 STEPS = 1_000  # in which a task says how far it is
 ENCODING = 0.5  # of them
 
@@ -124,30 +123,16 @@ class HeadService:
 
     def _prepare(self, context: TaskContext, model: LoadedModel) -> Lesson:
         """Read the pairs and the vectors of their pictures."""
-        name, source = context.collection, context.parameters.get("source")
-        if source == CAPTIONS:
+        name = context.collection
+        if context.parameters.get("source") == CAPTIONS:
             stored = read_captions(self._database, name, MAX_PICTURES)
         else:
-            pairs = unpack_set(context.parameters) if source is None else self._read_set(context, source)
-            stored = match_pairs(self._database, name, pairs)
+            stored = match_pairs(self._database, name, read_set(context, self._pool, self._policy.folders))
         collection = self._database.read(lambda c: collections.require(c, name))
         if collection.space != model.encoder.space.fingerprint:
             raise HeadRefused(f"the collection {name!r} has no vectors of the model {model.encoder.space.model}")
-        vectors: dict[int, bytes] = {}
-        for start in range(0, len(stored.keys), VECTORS_AT_ONCE):
-            context.check()
-            some = stored.keys[start : start + VECTORS_AT_ONCE]
-            read = partial(embeddings.get_vectors, target="images", keys=some, space=collection.space)
-            vectors |= self._database.read(read)
+        vectors = read_vectors(self._database, stored.keys, context.check, collection.space)
         return make_lesson(collection, stored, vectors)
-
-    def _read_set(self, context: TaskContext, source: str) -> PairSet:
-        path = self._policy.folders.resolve_file(source.removeprefix(PAIRS_PREFIX))
-        try:
-            return read_pairs(self._pool, path, path.suffix, context.parameters["split"], lambda: must_stop(context))
-        except Overloaded:
-            context.check()
-            raise
 
     def _encode(self, context: TaskContext, model: LoadedModel, texts: Sequence[str]) -> Embeddings:
         """float32 [n, d], in turn with the searches."""

@@ -32,7 +32,7 @@ import { watchEvaluation } from "./views/evaluation.js";
 import { watchTeaching } from "./views/teaching.js";
 import { closeDetail, openDetail, watchDetail } from "./views/detail.js";
 import { closeDuplicates, openDuplicates, redrawDuplicates } from "./views/duplicates.js";
-import { showEmptyState, showNoFilterHits, showTextsIntro } from "./views/empty_state.js";
+import { showEmptyState, showNoFilterHits, showNoHitsOfTime, showTextsIntro } from "./views/empty_state.js";
 import { showHeader, translatePage } from "./views/header.js";
 import { closeJobs, openJobs, redrawJobs } from "./views/jobs.js";
 import { openMoveDialog } from "./views/move.js";
@@ -42,7 +42,7 @@ import { watchSources } from "./views/sources.js";
 import { resumeUploads, uploadFiles } from "./views/upload.js";
 
 const TYPING_PAUSE_MS = 2000; // words typed after it make a new history entry
-const NO_FEEDBACK = { liked: [], unliked: [] };
+const NO_FEEDBACK = { liked: [], unliked: [], isTimeOff: false };
 const LOAD_AHEAD = 1200; // px above the end of the page at which the next results load
 const SCROLL_PAUSE_MS = 150; // after which the page remembers its scroll position
 
@@ -231,6 +231,7 @@ function showResults(isFirst) {
   if (hits.length) showModelNotice();
   else hideModelNotice(); // the empty page says the same
   if (hits.length) showHits(hits, state, { isComplete: isDone, isContinued: !isFirst });
+  else if (isDone && results.time) showNoHitsOfTime(results.time, () => changeState({ isTimeOff: true }));
   else if (isDone && getQuery(state).filter) showNoFilterHits(() => changeFilter([]));
   else if (isDone) showEmptyState(results.lastPage?.answer, state.target, { searchAgain, refresh });
   showResultCount(results, state);
@@ -427,7 +428,7 @@ function currentSearch() {
 function isCollectionEmpty() {
   const { state, results } = store;
   const isEmptyList = results.isDone && !results.hits.length && !results.lastPage?.answer?.searched;
-  return state.target === "images" && isEmptyList && !state.conditions.length;
+  return state.target === "images" && isEmptyList && !state.conditions.length && !results.time;
 }
 
 function runSelectionAction(action) {

@@ -196,15 +196,15 @@ def test_killed_at_any_point_the_server_goes_on(tmp_path: Path, small: str) -> N
     ],
 )
 def test_a_model_that_cannot_be_loaded_is_refused_before_anything_changes(
-    shared: RunningServer, said: dict[str, Any], words: str
+    shared_server: RunningServer, said: dict[str, Any], words: str
 ) -> None:
-    answer = shared.http.post("/v1/reembed", json=said)
+    answer = shared_server.http.post("/v1/reembed", json=said)
     assert (answer.status_code, answer.json()["code"]) == (422, "validation"), answer.text
     assert words in answer.json()["detail"]
-    assert shared.http.get("/v1/jobs").json()["jobs"] == []
+    assert shared_server.http.get("/v1/jobs").json()["jobs"] == []
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     with RunningServer(tmp_path_factory.mktemp("data"), workers=0) as server:
         yield server

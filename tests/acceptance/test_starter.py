@@ -28,7 +28,7 @@ def scenes() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def loaded(scenes: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def loaded_server(scenes: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server with the starter model that has loaded every scene, and every caption as a text."""
     with RunningServer(tmp_path_factory.mktemp("starter"), model="starter") as server:
         job = server.bulk([(Path(scene["file"]).name, scene["picture"]) for scene in scenes])
@@ -41,11 +41,11 @@ def loaded(scenes: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactor
 
 @pytest.mark.parametrize(("language", "first", "tenth"), KEPT)
 def test_unseen_scenes_are_found_by_their_captions(
-    loaded: RunningServer, scenes: list[dict[str, Any]], language: str, first: float, tenth: float
+    loaded_server: RunningServer, scenes: list[dict[str, Any]], language: str, first: float, tenth: float
 ) -> None:
     ranks = []
     for scene in scenes:
-        hits = loaded.http.get("/v1/search", params={"q": scene[language], "k": K}).json()["hits"]
+        hits = loaded_server.http.get("/v1/search", params={"q": scene[language], "k": K}).json()["hits"]
         found = [hit["image"]["source"] for hit in hits]
         name = Path(scene["file"]).name
         ranks.append(found.index(name) if name in found else K)
@@ -53,18 +53,18 @@ def test_unseen_scenes_are_found_by_their_captions(
     assert sum(rank < K for rank in ranks) / len(ranks) >= tenth
 
 
-def test_a_picture_finds_its_own_words(loaded: RunningServer, scenes: list[dict[str, Any]]) -> None:
+def test_a_picture_finds_its_own_words(loaded_server: RunningServer, scenes: list[dict[str, Any]]) -> None:
     right = 0
     for scene in scenes[:60]:
         sent = {"file": ("scene", io.BytesIO(scene["picture"]))}
-        answer = loaded.http.post("/v1/search/image", files=sent, data={"target": "texts", "k": "4"}).json()
+        answer = loaded_server.http.post("/v1/search/image", files=sent, data={"target": "texts", "k": "4"}).json()
         right += bool({scene["en"], scene["zh"]} & {hit["text"]["text"] for hit in answer["hits"]})
     assert right / 60 >= 0.9
 
 
-def test_a_picture_finds_itself_first(loaded: RunningServer, scenes: list[dict[str, Any]]) -> None:
+def test_a_picture_finds_itself_first(loaded_server: RunningServer, scenes: list[dict[str, Any]]) -> None:
     sent = {"file": ("scene", io.BytesIO(scenes[0]["picture"]))}
-    best = loaded.http.post("/v1/search/image", files=sent).json()["hits"][0]
+    best = loaded_server.http.post("/v1/search/image", files=sent).json()["hits"][0]
     assert best["score"] == pytest.approx(1, abs=1e-3)
     assert best["image"]["source"] == Path(scenes[0]["file"]).name
 
@@ -92,20 +92,20 @@ SCRIPTS = {
 }
 
 
-def test_a_query_in_any_script_is_answered_and_the_same_every_time(loaded: RunningServer) -> None:
+def test_a_query_in_any_script_is_answered_and_the_same_every_time(loaded_server: RunningServer) -> None:
     answers = {}
     for name, words in SCRIPTS.items():
         assert len(words) <= 1_000
         body = {"query": [{"text": words}], "k": 3}
-        hits = [loaded.http.post("/v1/search", json=body).raise_for_status().json()["hits"] for _ in range(2)]
-        shown = loaded.http.get("/v1/search", params={"q": words, "k": 3}).raise_for_status().json()["hits"]
+        hits = [loaded_server.http.post("/v1/search", json=body).raise_for_status().json()["hits"] for _ in range(2)]
+        shown = loaded_server.http.get("/v1/search", params={"q": words, "k": 3}).raise_for_status().json()["hits"]
         assert hits[0] == hits[1] == shown, name
         assert len(hits[0]) == 3, name
         assert all(-1 <= hit["score"] <= 1 for hit in hits[0]), name
         answers[name] = hits[0][0]["score"]
     assert len(set(answers.values())) > len(SCRIPTS) // 2  # words that it does not know are not all one to it
     for lone in (b"%ED%A0%80", b"%ff"):
-        assert loaded.http.get(f"/v1/search?q={lone.decode()}").status_code == 400
+        assert loaded_server.http.get(f"/v1/search?q={lone.decode()}").status_code == 400
     said = b'{"query": [{"text": "\\ud83d"}]}'
-    response = loaded.http.post("/v1/search", content=said, headers={"Content-Type": "application/json"})
+    response = loaded_server.http.post("/v1/search", content=said, headers={"Content-Type": "application/json"})
     assert response.status_code in (400, 422), response.text

@@ -9,11 +9,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import apsw
 import httpx2 as httpx
+
+from app.storage.tables import images
 
 START_SECONDS = 180.0  # the machine may be busy
 ADDRESS = re.compile(r"at (http://\S+)")
@@ -146,3 +150,13 @@ def wait_until(condition: Any, seconds: float, why: Any = lambda: "") -> Any:
             return value
         time.sleep(0.02)
     raise AssertionError(f"not within {seconds} s: {why()}")
+
+
+def set_taken_at(server: RunningServer, times: Mapping[str, str]) -> None:
+    """Give stored pictures of the collection `default`, by id, their times, as if the files carried them."""
+    with closing(apsw.Connection(str(server.data_dir / "sightline.db"))) as c:
+        c.set_busy_timeout(10_000)
+        for id, taken_at in times.items():
+            image = images.get(c, "default", id)
+            assert image is not None
+            images.set_carried(c, image.key, {"taken_at": taken_at})

@@ -2,73 +2,56 @@
 
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Self
 
-from fastapi import Query, Request, Response
+from fastapi import Query, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.admission import BodyLimit, content_type, is_json_type
+from app.api.admission import BodyLimit
 from app.api.dependencies import (
-    DecodePoolDep,
     DryRunQuery,
     HeadsDep,
-    JobsDep,
     LibraryDep,
     OptionalCollectionDep,
-    SourcePolicyDep,
     ThreadsDep,
     is_collection_allowed,
     merge_query,
     open_incoming_folder,
-    receive_json,
     validate_collection,
 )
-from app.api.idempotency import IdempotencyDep, hash_form
-from app.api.multipart import File, FormModel, describe_form, receive_form
-from app.api.openapi import CollectionText, describe_field
-from app.api.routes.jobs import job_response
-from app.api.schemas import CollectionName, DeleteOut, HeadId, JobOut, RequestModel, ShortText, SpaceOut, example
+from app.api.multipart import describe_form
+from app.api.openapi import CollectionText
+from app.api.pair_tasks import PairsForm, PairsIn, PairTasksDep, Split
+from app.api.schemas import CollectionName, DeleteOut, HeadId, JobOut, SpaceOut, example
 from app.api.strict_route import new_router
 from app.core.errors import NotFound
-from app.core.types import HeadInfo, Job
-from app.service.evaluation import pack_parameters
+from app.core.types import HeadInfo
 from app.service.heads import TEACH
-from app.sources.pairs import CAPTIONS, PAIRS_PREFIX, read_pairs, resolve_source
+from app.sources.pairs import CAPTIONS
 
 MAX_SET_BYTES = 64 << 20
 SET = BodyLimit(lambda settings: settings.max_json_bytes, lambda settings: MAX_SET_BYTES)
 router = new_router("/v1/heads", "collections", SET)
 
-Split = Annotated[ShortText, Field(description="Which part of a set of Karpathy's form.", examples=["train"])]
 DryRun = Annotated[bool, Field(description="Tell the figures, and keep no head (false).")]
 TakeOn = Annotated[bool, Field(description="Use the head from its end on, if it is kept (true).")]
 
 
-class HeadIn(RequestModel):
+class HeadIn(PairsIn):
     """What to teach a collection by."""
 
-    model_config = ConfigDict(json_schema_extra=example(source="captions"))
+    model_config = ConfigDict(json_schema_extra=example(source=CAPTIONS))
 
-    source: Annotated[
-        ShortText,
-        Field(
-            description=f"`{CAPTIONS}`: those of the collection; `{PAIRS_PREFIX}PATH`: a set of pairs on the server."
-        ),
-        describe_field(pattern=f"^({CAPTIONS}$|{PAIRS_PREFIX})"),
-    ]
     split: Split = "train"
     dry_run: DryRun = False
     take_on: TakeOn = True
     collection: CollectionName = None
 
 
-class HeadForm(FormModel):
+class HeadForm(PairsForm):
     """A set of pairs to teach a collection by."""
 
-    file: File
     split: Split = "train"
     dry_run: DryRun = False
     take_on: TakeOn = True
@@ -105,44 +88,22 @@ class HeadsOut(BaseModel):
     heads: list[HeadOut]
 
 
-HEAD_FORM = describe_form(HeadForm)
-HEAD_FORM["requestBody"]["content"]["application/json"] = {"schema": HeadIn.model_json_schema()}
+HEAD_FORM = describe_form(HeadForm, HeadIn)
 
 
 @router.post("", status_code=202, openapi_extra=HEAD_FORM, response_model=JobOut)
 async def teach_head(
-    request: Request,
-    library: LibraryDep,
-    jobs: JobsDep,
-    pool: DecodePoolDep,
-    policy: SourcePolicyDep,
-    threads: ThreadsDep,
-    collection: OptionalCollectionDep,
-    idempotency: IdempotencyDep,
+    tasks: PairTasksDep, library: LibraryDep, threads: ThreadsDep, collection: OptionalCollectionDep
 ) -> Any:
     """Teach a collection a head. A job learns a linear map of texts from pairs, and keeps it only if it helps.
 
     The pairs are the captions of the collection, or a set that is sent along or lies on the server.
     """
     async with open_incoming_folder(library, threads) as folder:
-        asked: HeadIn | HeadForm
-        if is_json_type(content_type(request)):
-            asked = await receive_json(request, HeadIn)
-            content = partial(str.encode, asked.model_dump_json())
-            said: dict[str, Any] = {"source": await threads.reads.run(resolve_source, asked.source, policy.folders)}
-        else:
-            asked, form = await receive_form(request, folder, HeadForm, 1)
-            content = partial(hash_form, form)
-            suffix = Path(asked.file.filename).suffix
-            pairs = await threads.writes.run(read_pairs, pool, asked.file.path, suffix, asked.split)
-            said = await threads.reads.run(pack_parameters, pairs)
-        named = validate_collection(merge_query(asked, collection=collection).collection)
-        said |= {"split": asked.split, "dry_run": asked.dry_run, "take_on": asked.take_on}
-        async with idempotency.begin(content, Job, job_response) as call:
-            if (replay := call.replay) is not None:
-                return replay
-            begun = await threads.writes.run(jobs.add_task, named, TEACH, said, call.slot)
-    return JobOut.of(begun)
+        received = await tasks.receive(folder, HeadIn, HeadForm)
+        asked = merge_query(received.asked, collection=collection)
+        how = {"dry_run": asked.dry_run, "take_on": asked.take_on}
+        return await tasks.begin(received, validate_collection(asked.collection), TEACH, how)
 
 
 @router.get("")

@@ -15,7 +15,7 @@ router = new_router("/v1/reembed", "system")
 
 
 @router.post("", status_code=202)
-async def reembed(service: ServiceDep, threads: ThreadsDep, body: ReembedIn) -> JobOut:
+async def change_model(service: ServiceDep, threads: ThreadsDep, body: ReembedIn) -> JobOut:
     """Move all collections to another model. Searches go on in the old space until a job has filled the new one.
 
     Then both change places in one step. Cancelling the job before leaves everything as it was. With `dry_run` the job

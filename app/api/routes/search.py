@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import Query, Request, Response
 
@@ -38,11 +38,14 @@ from app.api.schemas import (
     MODE,
     SCORE_THRESHOLD,
     TEMPLATES,
+    TIME_WORDS,
+    TODAY,
     BatchIn,
     BatchOut,
     ClassifyForm,
     ClassifyIn,
     ClassifyOut,
+    Day,
     ErrorOut,
     HitCount,
     HitOut,
@@ -76,6 +79,7 @@ from app.search.query import SearchQuery, SearchResult
 from app.search.query_encoder import QueryPart, result_or_error
 from app.search.query_syntax import parse_weighted_query
 from app.search.templates import PLAIN, fill
+from app.search.time_words.finder import TimeWords
 from app.service.data_dir import picture_limits
 from app.service.search_service import SearchService
 from app.storage.filters.parser import parse_filter
@@ -92,10 +96,10 @@ MAX_FILLED = 64  # texts of one search, templates filled
 
 NOT_ARRANGED = ArrangementIn()
 SEARCH_FORM = describe_form(SearchForm)
-CLASSIFY_FORM = describe_form(ClassifyForm)
-MATCH_FORM = describe_form(MatchForm)
-MATCH_FORM["requestBody"]["content"]["application/json"] = {"schema": MatchIn.model_json_schema()}
-CLASSIFY_FORM["requestBody"]["content"]["application/json"] = {"schema": ClassifyIn.model_json_schema()}
+CLASSIFY_FORM = describe_form(ClassifyForm, ClassifyIn)
+MATCH_FORM = describe_form(MatchForm, MatchIn)
+StoredPicture = TypeVar("StoredPicture", ClassifyIn, MatchIn)
+SentPicture = TypeVar("SentPicture", ClassifyForm, MatchForm)
 
 KQuery = Annotated[HitCount | None, Query(description="How many hits (10).", examples=[10])]
 TargetQuery = Annotated[Target | None, Query(description="What to search: images (default) or texts.")]
@@ -126,6 +130,8 @@ async def search_images(
     templates: Annotated[list[UnicodeText] | None, Query(description=TEMPLATES, examples=[["a photo of {}"]])] = None,
     score_threshold: ThresholdQuery = None,
     calibrate: Annotated[bool, Query(description=CALIBRATE)] = True,
+    time_words: Annotated[bool | None, Query(description=TIME_WORDS)] = None,
+    today: Annotated[Day | None, Query(description=TODAY)] = None,
     arrangement: ArrangementDep = NOT_ARRANGED,
 ) -> SearchOut:
     """Search pictures, or texts, by words."""
@@ -144,6 +150,8 @@ async def search_images(
         score_threshold=score_threshold,
         calibrate=calibrate,
         arrangement=arrangement.parse(k, target),
+        time_words=validate_time_words(time_words, target, exact),
+        today=today,
     )
     async with take_seat(request, choose_seat(query)):
         found = await threads.queries.run(search.searcher.search, query)
@@ -222,14 +230,8 @@ async def classify_image(
 ) -> ClassifyOut:
     """Say which of at least two labels fits a picture. It is sent along, or stored already (JSON with `image_id`)."""
     searcher = search.searcher
-    asked: ClassifyIn | ClassifyForm
     async with open_incoming_folder(library, threads) as folder:
-        if is_json_type(content_type(request)):
-            asked = await receive_json(request, ClassifyIn)
-            part = QueryPart(image_id=asked.image_id)
-        else:
-            asked, _ = await receive_form(request, folder, ClassifyForm, max_files=1)
-            part = QueryPart(picture=asked.file.path)
+        asked, part = await receive_picture(request, folder, ClassifyIn, ClassifyForm)
         check_labels(asked.labels, asked.template, settings)
         collection = validate_collection(merge_query(asked, collection=collection).collection)
         async with take_seat(request, BATCHES):
@@ -254,14 +256,8 @@ async def match_texts(
 ) -> MatchesOut:
     """Say which texts fit a picture, each by itself. It is sent along, or stored already (JSON with `image_id`)."""
     searcher = search.searcher
-    asked: MatchIn | MatchForm
     async with open_incoming_folder(library, threads) as folder:
-        if is_json_type(content_type(request)):
-            asked = await receive_json(request, MatchIn)
-            part = QueryPart(image_id=asked.image_id)
-        else:
-            asked, _ = await receive_form(request, folder, MatchForm, max_files=1)
-            part = QueryPart(picture=asked.file.path)
+        asked, part = await receive_picture(request, folder, MatchIn, MatchForm)
         if len(asked.text) > MAX_LABELS:
             raise Validation(f"send 1 to {MAX_LABELS} texts, got {len(asked.text)}")
         for text in asked.text:
@@ -284,6 +280,17 @@ async def match_texts(
     )
 
 
+async def receive_picture(
+    request: Request, folder: Path, body: type[StoredPicture], form: type[SentPicture]
+) -> tuple[StoredPicture | SentPicture, QueryPart]:
+    """What a call about one picture asks for, and the picture: a stored one (JSON), or one that it sends along."""
+    if is_json_type(content_type(request)):
+        stored = await receive_json(request, body)
+        return stored, QueryPart(image_id=stored.image_id)
+    sent, _ = await receive_form(request, folder, form, max_files=1)
+    return sent, QueryPart(picture=sent.file.path)
+
+
 def choose_seat(query: SearchQuery) -> str | None:
     """The seat that a search takes; None if it costs little."""
     if any(part.picture is not None for part in query.parts):
@@ -304,7 +311,8 @@ def search_response(search: SearchService, found: SearchResult, query: SearchQue
                 "model_trust": found.trust,
                 "normalisation": "nnn" if found.is_normalised else "off",
                 "templates": found.templates,
-                **query.arranged,
+                **found.arranged,
+                "time": found.time and describe_time(found.time),
                 "head": found.head,
             },
             "facets": facets_out(found.facets) if query.arrangement.facets else None,
@@ -312,6 +320,11 @@ def search_response(search: SearchService, found: SearchResult, query: SearchQue
             "warnings": [WarningOut.of(warning) for warning in found.warnings],
         }
     )
+
+
+def describe_time(time: TimeWords) -> dict[str, str | None]:
+    first, last = (day.isoformat() if day else None for day in (time.first, time.last))
+    return {"text": time.text, "from": first, "to": last}
 
 
 def parse_search(settings: Settings, body: SearchIn, collection: str | None, folder: Path | None) -> SearchQuery:
@@ -326,7 +339,8 @@ def parse_search(settings: Settings, body: SearchIn, collection: str | None, fol
     templates = validate_templates(body.templates, body.exact, parts, settings)
     how = (body.exact, params.nprobe, params.refine_k, mode, weights, templates, body.score_threshold, body.calibrate)
     arranged = (body.parse(k, body.target), *parse_feedback(body, mode))
-    return SearchQuery(parts, body.target, k, collection, parsed, *how, *arranged)
+    timed = (validate_time_words(body.time_words, body.target, body.exact), body.today)
+    return SearchQuery(parts, body.target, k, collection, parsed, *how, *arranged, *timed)
 
 
 def parse_feedback(body: SearchIn, mode: Mode | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -368,6 +382,15 @@ def validate_mode(mode: Mode | None, target: Target, exact: bool, parts: Sequenc
     if not any(part.text is not None and part.weight > 0 for part in parts):
         raise Validation(f"mode {mode!r}: the query has no words to look for")
     return mode
+
+
+def validate_time_words(sent: bool | None, target: Target, exact: bool) -> bool | None:
+    """Whether a search takes words of time. Raises Validation if it asks for them where there is no time."""
+    if sent and exact:
+        raise Validation("time_words: exact compares the vector of the whole text")
+    if sent and target == "texts":
+        raise Validation("time_words: texts are not taken at a time")
+    return sent
 
 
 def validate_templates(

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
@@ -95,6 +95,23 @@ def parse_filter(value: Any, target: Target) -> Filter:
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     compared = tuple(dict.fromkeys(_find_compared(parsed)))
     return Filter(text, target, parsed.condition(), matches_everything=not usage.conditions, compared=compared)
+
+
+def parse_days(first: date | None, last: date | None) -> Filter:
+    """Pictures taken from one day to another, both included; None: any day before or after, but a known one."""
+    bounds = {"gte": first, "lt": last + timedelta(days=1) if last else None}
+    limits = {name: day.isoformat() for name, day in bounds.items() if day}
+    return parse_filter({"key": "taken_at", **({"range": limits} if limits else {"exists": True})}, "images")
+
+
+def join_filters(one: Filter | None, two: Filter) -> Filter:
+    """What both match."""
+    if one is None:
+        return two
+    text = json.dumps({"must": [json.loads(one.text), json.loads(two.text)]}, sort_keys=True, separators=(",", ":"))
+    condition = sql.combine([one.condition, two.condition], [], [])
+    nothing = one.matches_everything and two.matches_everything
+    return Filter(text, two.target, condition, matches_everything=nothing, compared=(*one.compared, *two.compared))
 
 
 # ---- values

@@ -14,6 +14,7 @@ const PARALLEL_REQUESTS = 6; // a browser opens six connections to a server
 const JSON_HEADERS = { "Content-Type": "application/json" };
 const FACETS = ["tags", "format", "year"]; // with the first page of a list
 const FACET_SIZE = 6;
+const LOCAL_DAY = new Intl.DateTimeFormat("sv-SE"); // as 2026-01-31
 
 class Problem extends Error {
   /** `code` is "no_answer" if no server answered. `seconds`: how long to wait before the next attempt. */
@@ -224,12 +225,14 @@ export async function search(query, k, signal) {
 }
 
 async function requestSearch(query, k, signal) {
-  const { q, like, file, target, filter, liked = [], unliked = [], sort = "", isGrouped = false } = query;
+  const { q, like, file, target, filter, liked = [], unliked = [], sort = "", isGrouped = false, isTimeOff = false } = query;
   const { words, without } = parseQuery(q);
   const isJudged = Boolean(liked.length || unliked.length);
   const options = { k, target, filter: filter && JSON.stringify(filter), order_by: sort, collapse: isGrouped };
+  const today = LOCAL_DAY.format(); // of "yesterday"; the server's may be another
   if (!like.length && !file && !without.length && !isJudged) {
-    return request(withCollection(makePath("v1/search", { q: words || q, ...options })), { signal });
+    const time = isTimeOff ? { time_words: "false" } : { today };
+    return request(withCollection(makePath("v1/search", { q: words || q, ...options, ...time })), { signal });
   }
   if (file && !like.length && !q && !isJudged) {
     const body = new FormData();
@@ -238,7 +241,8 @@ async function requestSearch(query, k, signal) {
     return request(withCollection("v1/search/image"), { method: "POST", body, signal });
   }
   const parts = buildParts(query, file ? await encodeBase64(file) : null);
-  const body = { query: parts, target, k, filter, like: liked, unlike: unliked, collapse: isGrouped, order_by: sort || null };
+  const body = { query: parts, target, k, filter, like: liked, unlike: unliked, collapse: isGrouped, order_by: sort || null, today };
+  if (isTimeOff) body.time_words = false;
   return send("POST", withCollection("v1/search"), body, { signal });
 }
 

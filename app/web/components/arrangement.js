@@ -1,7 +1,8 @@
 // How the results are arranged: the menu of orders, the switch that shows one of each group of similar pictures, links
-// that narrow the results by their most frequent tags, formats and years, and chips that end the feedback on pictures.
+// that narrow the results by their most frequent tags, formats and years, and chips that end the feedback on pictures and
+// the condition that words of time are.
 
-import { translate, translateCount } from "../i18n/i18n.js";
+import { formatDays, translate, translateCount } from "../i18n/i18n.js";
 import { getQuery, makeHref, SORTS } from "../state/url_state.js";
 import { byId, make } from "./dom.js";
 
@@ -14,8 +15,8 @@ export function watchArrangement({ getState, onChange }) {
   byId("feedback").addEventListener("click", (event) => {
     const kind = event.target.closest("button")?.dataset.kind;
     if (!kind) return;
-    onChange({ [kind]: [] });
-    showFeedback(getState()); // the results come later
+    onChange(kind === "time" ? { isTimeOff: true } : { [kind]: [] });
+    showFeedback(getState(), null); // the results come later
     (byId("feedback").querySelector("button") ?? byId("box")).focus();
   });
 }
@@ -26,7 +27,7 @@ export function showArrangement(results, state) {
   byId("sort").disabled = isEmpty;
   byId("group").disabled = isEmpty || !results.isSearch;
   byId("group").ariaPressed = String(state.isGrouped);
-  showFeedback(state);
+  showFeedback(state, results.time);
   showFacets(results, state, isEmpty);
 }
 
@@ -37,12 +38,12 @@ function showSorts(isSearch, { sort }) {
   byId("sort").replaceChildren(...options);
 }
 
-function showFeedback(state) {
+function showFeedback(state, time) {
   const given = JUDGED.filter((kind) => getQuery(state)[kind].length);
-  byId("feedback").hidden = !given.length;
-  const chips = given.map((kind) => {
-    const text = translateCount(kind === "liked" ? "liked_pictures" : "unliked_pictures", state[kind].length);
-    const label = translate("feedback_end", { text });
+  const kinds = time ? ["time", ...given] : given;
+  byId("feedback").hidden = !kinds.length;
+  const chips = kinds.map((kind) => {
+    const [text, label] = kind === "time" ? describeTime(time) : describeFeedback(kind, state[kind].length);
     const shown = byId("feedback").querySelector(`[data-kind=${kind}]`);
     if (shown?.title === label) return shown.parentElement; // keeps the focus
     const chip = make("button", { type: "button", title: label, ariaLabel: label }, `${text} ×`);
@@ -51,6 +52,17 @@ function showFeedback(state) {
   });
   const list = byId("feedback");
   if (chips.length !== list.children.length || chips.some((chip) => chip.parentElement !== list)) list.replaceChildren(...chips);
+}
+
+function describeFeedback(kind, n) {
+  const text = translateCount(kind === "liked" ? "liked_pictures" : "unliked_pictures", n);
+  return [text, translate("feedback_end", { text })];
+}
+
+/** Which days the words of time mean, and what the chip does. */
+function describeTime({ text, from, to }) {
+  const days = translate("taken", { days: formatDays(from, to) });
+  return [days, `${days}. ${translate("taken_end", { text })}`];
 }
 
 /** Links to the values that some of the results have, and others have not. */

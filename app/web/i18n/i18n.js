@@ -53,6 +53,13 @@ export function formatWallTime(text) {
   return offset ? `${time} (UTC${offset === "+00:00" ? "" : offset})` : time;
 }
 
+/** From one day to another (2026-01-31), both included; null: open. */
+export function formatDays(from, to) {
+  const format = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeZone: "UTC" });
+  if (from && to) return format.formatRange(new Date(from), new Date(to));
+  return from ? translate("filtered_from", { value: format.format(new Date(from)) }) : translate("filtered_to", { value: format.format(new Date(to)) });
+}
+
 export function formatTimeLeft(seconds) {
   if (seconds < 100) return translate("seconds_left", { n: Math.round(seconds) });
   if (seconds < 5400) return translate("minutes_left", { n: Math.round(seconds / 60) });

@@ -37,6 +37,17 @@ export class ResultList {
     return this.lastPage?.facets ?? null;
   }
 
+  /** The words of time that were a condition of the search, {text, from, to}, or null. */
+  get time() {
+    return this.lastPage?.answer?.applied.time ?? null;
+  }
+
+  /** Whether there are no other words, so that no hit has a rank. */
+  get isList() {
+    const ranks = this.time && this.lastPage.answer.hits[0]?.ranks;
+    return Boolean(ranks) && !ranks.vector && !ranks.keyword;
+  }
+
   get isStarted() {
     return this.lastPage !== null;
   }

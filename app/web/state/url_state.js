@@ -1,5 +1,5 @@
 // The state of the page and its address:
-// `?collection=&q=&target=&like=&weight=&liked=&unliked=&sort=&grouped=&tag=&format=&from=&to=&meta=&job=&show=&view=`.
+// `?collection=&q=&target=&like=&weight=&liked=&unliked=&sort=&grouped=&time=&tag=&format=&from=&to=&meta=&job=&show=&view=`.
 // A dropped picture has no address: this module keeps the file under a number, which the history entry stores.
 
 import { ID } from "../api/client.js";
@@ -33,6 +33,7 @@ export function readState() {
     unliked: readIds(parameters.get("unliked")),
     sort: SORTS.find((one) => one === parameters.get("sort")) ?? "",
     isGrouped: parameters.get("grouped") === "1",
+    isTimeOff: parameters.get("time") === "off", // words of time are words like others
     weight: parseWeight(parameters.get("weight")),
     conditions: readFilter(parameters),
     show: parameters.get("show") || null,
@@ -53,10 +54,10 @@ export function getQuery(state) {
 }
 
 /** How the results are arranged; labels are not, and only a search has feedback and groups. */
-function getArrangement({ q, like, picture, target, liked, unliked, sort, isGrouped }) {
+function getArrangement({ q, like, picture, target, liked, unliked, sort, isGrouped, isTimeOff }) {
   const isImages = target === "images";
   const isSearch = isImages && Boolean(q.trim() || like.length || picture);
-  return { liked: isSearch ? liked : [], unliked: isSearch ? unliked : [], isGrouped: isSearch && isGrouped, sort: isImages ? sort : "" };
+  return { liked: isSearch ? liked : [], unliked: isSearch ? unliked : [], isGrouped: isSearch && isGrouped, isTimeOff: isSearch && isTimeOff, sort: isImages ? sort : "" };
 }
 
 /** A text that is equal for two states if they have the same results. */
@@ -77,6 +78,7 @@ export function makeHref(state) {
   for (const name of ["like", "liked", "unliked"]) if (state[name]?.length) parameters.set(name, state[name].join(","));
   if (state.sort) parameters.set("sort", state.sort);
   if (state.isGrouped) parameters.set("grouped", "1");
+  if (state.isTimeOff) parameters.set("time", "off");
   if ((state.weight ?? EQUAL_WEIGHT) !== EQUAL_WEIGHT) parameters.set("weight", state.weight);
   for (const [kind, value] of state.conditions ?? []) parameters.append(kind, value);
   if (VIEWS.includes(state.view)) parameters.set("view", state.view);

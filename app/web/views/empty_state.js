@@ -6,7 +6,7 @@ import { hasScope } from "../api/session.js";
 import { showProblem } from "../components/banner.js";
 import { byId, make, makeButton } from "../components/dom.js";
 import { describeModel } from "../components/notices.js";
-import { translate } from "../i18n/i18n.js";
+import { formatDays, translate } from "../i18n/i18n.js";
 import { currentCollection, homeCollection } from "../state/collection_context.js";
 import { showMessage } from "./results.js";
 import { makeTextForm, makeTextList } from "./texts.js";
@@ -57,6 +57,13 @@ export function showNoFilterHits(onClear) {
   const button = makeButton("button plain", translate("filters_clear"));
   button.addEventListener("click", onClear);
   showMessage(translate("no_hits_filter"), make("p", {}, button));
+}
+
+/** No picture was taken at the time that the words name. */
+export function showNoHitsOfTime({ text, from, to }, onEnd) {
+  const button = makeButton("button plain", translate("taken_end", { text }));
+  button.addEventListener("click", onEnd);
+  showMessage(translate("no_hits_of_time", { days: formatDays(from, to) }), make("p", {}, button));
 }
 
 /** The user has chosen texts as the target, and has not searched yet. */

@@ -19,7 +19,7 @@ WHERE: dict[str, Any] = {"collection": "typed-twins"}
 
 
 @pytest.fixture(scope="module")
-def loaded(server: RunningServer) -> Iterator[None]:
+def loaded_pictures(server: RunningServer) -> Iterator[None]:
     """A picture, a small copy of it that has tags, and another picture."""
     assert server.http.post("/v1/collections", json={"name": WHERE["collection"]}).status_code == 201
     original = draw(5)
@@ -39,7 +39,7 @@ def run(server: RunningServer, *arguments: str) -> Result:
     return CliRunner().invoke(main, ["duplicates", *arguments], env=environment)
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("loaded_pictures")
 def test_duplicates_are_found_listed_and_deleted(server: RunningServer) -> None:
     before = run(server)
     assert (before.exit_code, before.stdout) == (0, "")

@@ -16,7 +16,7 @@ from tests.support.servers import RunningServer
 
 
 @pytest.fixture(scope="module")
-def loaded(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def loaded_folder(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a picture that the server has, in a collection of these tests."""
     folder = tmp_path_factory.mktemp("typed") / "trip"
     folder.mkdir()
@@ -31,8 +31,8 @@ def run(server: RunningServer, *arguments: str) -> Result:
     return CliRunner().invoke(main, arguments, env={"SIGHTLINE_SERVER": server.url, "SIGHTLINE_COLLECTION": "typed"})
 
 
-def test_a_word_that_is_a_picture_file_searches_by_the_picture(server: RunningServer, loaded: Path) -> None:
-    path = str(loaded / "purple.png")
+def test_a_word_that_is_a_picture_file_searches_by_the_picture(server: RunningServer, loaded_folder: Path) -> None:
+    path = str(loaded_folder / "purple.png")
     found = run(server, "search", path, "-k", "1")
     assert found.stdout.split("\t")[0] == "1.000"
     assert f"searching by the picture {path}; --text searches by the words" in found.stderr
@@ -45,8 +45,8 @@ def test_a_word_that_is_a_picture_file_searches_by_the_picture(server: RunningSe
     assert "there is no file gone.png here" in gone.stderr
 
 
-def test_paths_alone_are_printed_for_other_programs(server: RunningServer, loaded: Path) -> None:
-    assert run(server, "search", str(loaded / "purple.png"), "-k", "1", "--paths").stdout == "trip/purple.png\n"
+def test_paths_alone_are_printed_for_other_programs(server: RunningServer, loaded_folder: Path) -> None:
+    assert run(server, "search", str(loaded_folder / "purple.png"), "-k", "1", "--paths").stdout == "trip/purple.png\n"
 
 
 def test_a_question_is_answered_with_probabilities(server: RunningServer, loaded: Path) -> None:
@@ -93,7 +93,7 @@ def test_options_that_contradict_each_other_are_refused(arguments: tuple[str, ..
     assert "Usage" in ran.stderr
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("loaded_folder")
 def test_files_are_excluded_by_name(server: RunningServer, tmp_path: Path) -> None:
     for name in ("keep.png", "x_thumb.png", "raw/y.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -102,14 +102,14 @@ def test_files_are_excluded_by_name(server: RunningServer, tmp_path: Path) -> No
     assert "1 loaded, 0 already there, 0 failed" in ran.stdout
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("loaded_folder")
 def test_a_job_is_shown_by_the_beginning_of_its_id(server: RunningServer) -> None:
     id = run(server, "jobs").stdout.split("\t")[0]
     shown = run(server, "job", id[:16])
     assert (shown.exit_code, shown.stdout.split("\t")[0]) == (0, id)
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("loaded_folder")
 def test_what_the_command_left_out_reaches_the_job(server: RunningServer, tmp_path: Path) -> None:
     for name, content in (("a.png", picture("purple", 95_200)), ("b.psd", b"x"), ("c.avi", b"x"), ("d.psd", b"x")):
         (tmp_path / name).write_bytes(content)
@@ -121,7 +121,7 @@ def test_what_the_command_left_out_reaches_the_job(server: RunningServer, tmp_pa
     assert "3 files of other kinds left out (2 .psd, 1 .avi)" in again.stdout
 
 
-@pytest.mark.usefixtures("loaded")
+@pytest.mark.usefixtures("loaded_folder")
 def test_status_tells_what_failed_although_it_is_no_picture(server: RunningServer, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no picture")
     assert run(server, "ingest", str(tmp_path)).exit_code == 1

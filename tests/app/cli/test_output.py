@@ -17,6 +17,7 @@ from app.cli.output import (
     show_jobs,
     show_matches,
     show_models,
+    show_reading,
     show_status,
     show_verdict,
     show_warnings,
@@ -190,3 +191,17 @@ def test_a_frame_of_a_video_says_where_it_is() -> None:
     hit = {"id": "x", "score": 0.5, "text": None, "image": {"source": "trip/clip.mp4", "caption": None, "t_ms": 83_500}}
     row = hit_row(hit)
     assert (row["name"], row["path"]) == ("clip.mp4 1:23", "trip/clip.mp4")
+
+
+@pytest.mark.parametrize(
+    ("time", "said"),
+    [
+        (None, ""),
+        ({"text": "July 2023", "from": "2023-07-01", "to": "2023-07-31"}, "from 2023-07-01 to 2023-07-31"),
+        ({"text": "before 2020", "from": None, "to": "2019-12-31"}, "from the first to 2019-12-31"),
+    ],
+)
+def test_words_of_time_are_told(time: dict[str, Any] | None, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    show_reading({"warnings": [], "applied": {"mode": "hybrid"} | ({"time": time} if time else {})})
+    assert said in (err := capsys.readouterr().err)
+    assert bool(err) is bool(time)

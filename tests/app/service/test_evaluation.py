@@ -10,7 +10,7 @@ from app.core.settings import Settings
 from app.core.types import JobState
 from app.decode.pool import DecodePool
 from app.encoder.dummy import DummyEncoder
-from app.service import evaluation
+from app.service import evaluation, pair_sets
 from app.service.evaluation import PairEncoder, choose_texts, prepare_files, retry_while_busy, validate_ks
 from app.service.service import Service, open_service
 from app.sources.pairs import LeftOutNames, PairSet, read_captions, read_pairs
@@ -100,7 +100,7 @@ def test_pictures_without_vectors_are_left_out(service: Service) -> None:
     database.write(lambda c: embeddings.remove(c, "images", 1))
     task = evaluation.EvaluationTask(database, service.pool, service.search, service.source_policy)
     stored = read_captions(database, "default")
-    prepared = task._with_vectors(stored)
+    prepared = task._with_vectors(stored, lambda: None)
     assert (prepared.ids, prepared.unknown.names) == (["p1", "p2"], ["p0"])
     assert prepared.images.shape == (2, SPACE.d)
 
@@ -115,7 +115,7 @@ def test_a_cancelled_evaluation_ends(service: Service, tmp_path: Path, monkeypat
         service.jobs.cancel(job.id)
         return read(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(evaluation, "read_pairs", cancel_and_read)
+    monkeypatch.setattr(pair_sets, "read_pairs", cancel_and_read)
     service.start()
     wait_until(lambda: service.jobs.get(job.id).state is JobState.CANCELLED, 30.0)
     assert service.jobs.get(job.id).result is None

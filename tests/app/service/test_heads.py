@@ -15,8 +15,8 @@ from app.encoder.protocol import normalise
 from app.search import head_training
 from app.search.query import SearchQuery, SearchResult
 from app.search.query_encoder import QueryPart
-from app.service.evaluation import pack_parameters
 from app.service.heads import TEACH, make_lesson, save_head
+from app.service.pair_sets import pack_parameters
 from app.service.service import Service, open_service
 from app.sources.pairs import PairSet, StoredPairs, read_captions
 from app.storage.tables import collections, embeddings, heads

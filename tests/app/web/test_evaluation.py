@@ -14,7 +14,7 @@ from tests.support.servers import RunningServer
 
 
 @pytest.fixture(scope="module")
-def captioned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def captioned_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A picture of each colour, with captions, of which two are each other's; `bare` has none."""
     wrong = {"red": "blue", "blue": "red"}
     with RunningServer(tmp_path_factory.mktemp("captioned") / "data") as server:
@@ -27,8 +27,8 @@ def captioned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServe
 
 
 @pytest.fixture
-def page(browser: Browser, captioned: RunningServer) -> Iterator[Page]:
-    watched = Watched(browser, captioned.url)
+def page(browser: Browser, captioned_server: RunningServer) -> Iterator[Page]:
+    watched = Watched(browser, captioned_server.url)
     yield watched.open()
     watched.context.close()
     assert watched.faults == []

@@ -102,7 +102,7 @@ def test_where_nothing_fits_the_page_says_so_and_shows_the_nearest(
 
     wait_until(is_unfit, 60, large_server.output)
     page = large_page.open("/?q=pink")
-    expect(page.locator("#count")).to_have_text("Nothing fits “pink” well; nearest:")
+    expect(page.locator("#count")).to_have_text("Nothing fits well; nearest to “pink”:")
     expect(page.locator("#results")).to_have_class("unfit")
     expect(page.locator(".cell").first).to_be_visible()
     page.locator("#box").fill("red")

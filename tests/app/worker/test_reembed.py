@@ -34,7 +34,7 @@ RED = [names[0] for names in PALETTE].index("red")
 
 
 @pytest.fixture
-def filled(library: Library) -> Library:
+def filled_library(library: Library) -> Library:
     """Three pictures and a text of the model `small`."""
     for colour in ("red", "blue", "green"):
         add(library, picture(colour), id=colour)
@@ -60,8 +60,8 @@ def cancel(library: Library, job: str) -> None:
 
 
 @pytest.fixture
-def filler(filled: Library, pool: DecodePool) -> SpaceFiller:
-    return make_filler(filled, pool)
+def filler(filled_library: Library, pool: DecodePool) -> SpaceFiller:
+    return make_filler(filled_library, pool)
 
 
 def make_filler(library: Library, pool: DecodePool, encoder: Encoder | None = None) -> SpaceFiller:
@@ -78,31 +78,36 @@ def row(library: Library) -> Any:
     return library.database.read(next_space.get)
 
 
-def test_everything_is_encoded_by_the_new_model(filled: Library, filler: SpaceFiller) -> None:
+def test_everything_is_encoded_by_the_new_model(filled_library: Library, filler: SpaceFiller) -> None:
     filler.fill()
     words = DummyEncoder().encode_texts(["red", "blue", "green"])
     for id, word in zip(("red", "blue", "green"), words, strict=True):
-        found = vector(filled, id)
+        found = vector(filled_library, id)
         assert found is not None
         assert float(found @ word) > 0.9
-    assert (row(filled).done, row(filled).failed, row(filled).total) == (4, 0, 4)
-    seq = row(filled).seq
+    assert (row(filled_library).done, row(filled_library).failed, row(filled_library).total) == (4, 0, 4)
+    seq = row(filled_library).seq
     filler.fill()  # its own vectors are nothing new
-    assert row(filled).done == 4
-    assert row(filled).seq > seq
-    assert filled.get_collection("default").space == SPACE
+    assert row(filled_library).done == 4
+    assert row(filled_library).seq > seq
+    assert filled_library.get_collection("default").space == SPACE
 
 
-def test_a_picture_that_cannot_be_read_or_encoded_fails_alone(filled: Library, pool: DecodePool) -> None:
-    gone = image_of(filled.database, "blue")
-    filled.blobs.path(gone.sha256).unlink()
-    torn = image_of(filled.database, "green")
-    filled.blobs.path(torn.sha256).write_bytes(b"nothing")
-    add(filled, picture("white"), id="white")
-    finish(filled.database, claim(filled.database)[0])
-    make_filler(filled, pool, FaultyEncoder(RED)).fill()
-    assert [vector(filled, id) is not None for id in ("red", "blue", "green", "white")] == [False, False, False, True]
-    assert (row(filled).done, row(filled).failed) == (2, 3)
+def test_a_picture_that_cannot_be_read_or_encoded_fails_alone(filled_library: Library, pool: DecodePool) -> None:
+    gone = image_of(filled_library.database, "blue")
+    filled_library.blobs.path(gone.sha256).unlink()
+    torn = image_of(filled_library.database, "green")
+    filled_library.blobs.path(torn.sha256).write_bytes(b"nothing")
+    add(filled_library, picture("white"), id="white")
+    finish(filled_library.database, claim(filled_library.database)[0])
+    make_filler(filled_library, pool, FaultyEncoder(RED)).fill()
+    assert [vector(filled_library, id) is not None for id in ("red", "blue", "green", "white")] == [
+        False,
+        False,
+        False,
+        True,
+    ]
+    assert (row(filled_library).done, row(filled_library).failed) == (2, 3)
 
 
 class FaultyPool:
@@ -124,14 +129,14 @@ class FaultyPool:
 
 @pytest.mark.parametrize(("faults", "failed"), [(2, 0), (9, 3)])
 def test_a_fault_of_the_machine_is_waited_out_for_a_while(
-    filled: Library, pool: DecodePool, monkeypatch: pytest.MonkeyPatch, faults: int, failed: int
+    filled_library: Library, pool: DecodePool, monkeypatch: pytest.MonkeyPatch, faults: int, failed: int
 ) -> None:
     monkeypatch.setattr(reembed, "FIRST_PAUSE", 0.0)
-    make_filler(filled, FaultyPool(pool, faults)).fill()  # type: ignore[arg-type]
-    assert row(filled).failed == failed
+    make_filler(filled_library, FaultyPool(pool, faults)).fill()  # type: ignore[arg-type]
+    assert row(filled_library).failed == failed
 
 
-def test_it_follows_what_comes_in_until_its_job_ends(filled: Library, filler: SpaceFiller) -> None:
+def test_it_follows_what_comes_in_until_its_job_ends(filled_library: Library, filler: SpaceFiller) -> None:
     ended: list[BaseException] = []
 
     def run() -> None:
@@ -142,12 +147,12 @@ def test_it_follows_what_comes_in_until_its_job_ends(filled: Library, filler: Sp
 
     thread = threading.Thread(target=run)
     thread.start()
-    wait_until(lambda: row(filled).done == 4, 20)
-    add(filled, picture("white"), id="white")
-    finish(filled.database, claim(filled.database)[0])
-    wait_until(lambda: vector(filled, "white") is not None, 20)
-    cancel(filled, row(filled).job_id)
-    filled.put_texts("default", FINGERPRINT, [("u", "another", {})], [VECTOR])
+    wait_until(lambda: row(filled_library).done == 4, 20)
+    add(filled_library, picture("white"), id="white")
+    finish(filled_library.database, claim(filled_library.database)[0])
+    wait_until(lambda: vector(filled_library, "white") is not None, 20)
+    cancel(filled_library, row(filled_library).job_id)
+    filled_library.put_texts("default", FINGERPRINT, [("u", "another", {})], [VECTOR])
     thread.join(20)
     assert len(ended) == 1
 
@@ -156,25 +161,29 @@ def settings_of(library: Library) -> Settings:
     return Settings(data_dir=library.database.path.parent, model="small", decoders=1)
 
 
-def test_a_dry_run_measures_and_writes_nothing(filled: Library) -> None:
+def test_a_dry_run_measures_and_writes_nothing(filled_library: Library) -> None:
     said: list[dict[str, Any]] = []
-    run_order(FillOrder(new_job(filled, begin=False), "colours", dry_run=True), settings_of(filled), said.append)
+    run_order(
+        FillOrder(new_job(filled_library, begin=False), "colours", dry_run=True),
+        settings_of(filled_library),
+        said.append,
+    )
     ((only),) = said
     assert (only["model"], only["space"], only["d"]) == ("colours", NEW.fingerprint, 60)
     assert only["rate"] > 0
-    assert row(filled) is None
-    assert vector(filled, "red") is None
+    assert row(filled_library) is None
+    assert vector(filled_library, "red") is None
 
 
-def test_the_model_that_serves_is_refused(filled: Library) -> None:
-    filled.database.write(lambda c: embeddings.save_space(c, NEW))
-    filled.database.write(lambda c: c.execute("UPDATE collections SET space = ?", (NEW.fingerprint,)) and None)
+def test_the_model_that_serves_is_refused(filled_library: Library) -> None:
+    filled_library.database.write(lambda c: embeddings.save_space(c, NEW))
+    filled_library.database.write(lambda c: c.execute("UPDATE collections SET space = ?", (NEW.fingerprint,)) and None)
     with pytest.raises(StartupError, match="belongs to the model colours already"):
-        run_order(FillOrder("job", "colours"), settings_of(filled), print)
+        run_order(FillOrder("job", "colours"), settings_of(filled_library), print)
 
 
-def test_the_process_says_why_it_ends(filled: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in settings_of(filled).environment().items():
+def test_the_process_says_why_it_ends(filled_library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in settings_of(filled_library).environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("os.nice", lambda _: 0)
     monkeypatch.setattr(reembed, "die_with_parent", lambda _: None)
@@ -183,29 +192,29 @@ def test_the_process_says_why_it_ends(filled: Library, monkeypatch: pytest.Monke
     with redirect_stdout(out):
         assert reembed.main(FillOrder("no job", "colours").to_json(), 1) == 0
         assert reembed.main(FillOrder("no job", "local-dir:/nowhere").to_json(), 1) == 1
-        assert reembed.main(FillOrder(new_job(filled, begin=False), "colours", dry_run=True).to_json(), 1) == 0
+        assert reembed.main(FillOrder(new_job(filled_library, begin=False), "colours", dry_run=True).to_json(), 1) == 0
     failed, measured = map(json.loads, out.getvalue().splitlines())
     assert "is missing" in failed["error"]
     assert measured["d"] == 60
 
 
 @pytest.fixture
-def worker(filled: Library, pool: DecodePool, tmp_path: Path) -> EmbeddingWorker:
+def worker(filled_library: Library, pool: DecodePool, tmp_path: Path) -> EmbeddingWorker:
     """A worker of the model that serves."""
     encoder = DummyEncoder()
-    filled.database.write(lambda c: embeddings.delete_all(c))
-    filled.database.write(lambda c: embeddings.mark_served(c, encoder.space))
-    filled.database.write(lambda c: embeddings.save_golden(c, encoder.space.fingerprint, b"golden"))
-    importer = Importer(filled, pool, ArchiveLimits(), 60.0, 60.0, 3)
-    return EmbeddingWorker(filled, encoder, pool, importer, tmp_path / "workers", WorkerOptions(2, 60.0, 3, 32))
+    filled_library.database.write(lambda c: embeddings.delete_all(c))
+    filled_library.database.write(lambda c: embeddings.mark_served(c, encoder.space))
+    filled_library.database.write(lambda c: embeddings.save_golden(c, encoder.space.fingerprint, b"golden"))
+    importer = Importer(filled_library, pool, ArchiveLimits(), 60.0, 60.0, 3)
+    return EmbeddingWorker(filled_library, encoder, pool, importer, tmp_path / "workers", WorkerOptions(2, 60.0, 3, 32))
 
 
 def test_a_worker_begins_nothing_while_it_is_held_and_ends_after_the_change(
-    filled: Library, worker: EmbeddingWorker
+    filled_library: Library, worker: EmbeddingWorker
 ) -> None:
-    job = new_job(filled, begin=False)
-    filled.database.write(lambda c: next_space.begin(c, job, SPACE, None))
-    filled.database.write(lambda c: next_space.hold_workers(c, job, held=True))
+    job = new_job(filled_library, begin=False)
+    filled_library.database.write(lambda c: next_space.begin(c, job, SPACE, None))
+    filled_library.database.write(lambda c: next_space.hold_workers(c, job, held=True))
     ended: list[BaseException] = []
 
     def run() -> None:
@@ -216,12 +225,12 @@ def test_a_worker_begins_nothing_while_it_is_held_and_ends_after_the_change(
 
     thread = threading.Thread(target=run)
     thread.start()
-    held = add(filled, picture("white"), id="white").image
-    filled.database.write(lambda c: next_space.finish_round(c, job, 0))
+    held = add(filled_library, picture("white"), id="white").image
+    filled_library.database.write(lambda c: next_space.finish_round(c, job, 0))
     thread.join(1.0)
-    assert image_of(filled.database, held.id).status.value == "queued"
-    changed = filled.database.write(lambda c: next_space.change_places(c, job, b"golden", (), lambda _: [], 1))
+    assert image_of(filled_library.database, held.id).status.value == "queued"
+    changed = filled_library.database.write(lambda c: next_space.change_places(c, job, b"golden", (), lambda _: [], 1))
     assert changed == 0
     thread.join(20)
     assert len(ended) == 1
-    assert filled.database.read(collections.list_all)[0].space is None
+    assert filled_library.database.read(collections.list_all)[0].space is None

@@ -41,7 +41,7 @@ def halves(first: str, second: str, seed: int = 0) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def measured_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """Pictures of two colours in `default`, with captions but for the last; plain ones in `bare`; a folder `album`."""
     folder = tmp_path_factory.mktemp("measured")
     album = folder / "album"
@@ -82,8 +82,8 @@ def codes(result: dict[str, Any]) -> list[str]:
     return [one["code"] for one in result["warnings"]]
 
 
-def test_captions_measure_the_search_both_ways(measured: RunningServer) -> None:
-    job = evaluate(measured, source="captions", k=[1, 3])
+def test_captions_measure_the_search_both_ways(measured_server: RunningServer) -> None:
+    job = evaluate(measured_server, source="captions", k=[1, 3])
     assert (job["state"], job["kind"], job["is_task"], job["done"]) == ("succeeded", "evaluate", True, job["total"])
     result = job["result"]
     assert (result["n"], result["texts"], result["model"], result["head"]) == (6, 6, "colours", None)
@@ -98,12 +98,12 @@ def test_captions_measure_the_search_both_ways(measured: RunningServer) -> None:
     assert codes(result) == ["too_few", "captions_searched"]
 
 
-def test_a_set_is_matched_by_id_digest_and_file_and_what_is_unknown_is_named(measured: RunningServer) -> None:
-    sha256 = measured.http.get("/v1/images/red-green").json()["sha256"]
+def test_a_set_is_matched_by_id_digest_and_file_and_what_is_unknown_is_named(measured_server: RunningServer) -> None:
+    sha256 = measured_server.http.get("/v1/images/red-green").json()["sha256"]
     rows = [("green-blue", "blue, green"), (sha256, "green, red"), ("red_blue.png", "红色和蓝色"), ("none.png", "red")]
     rows += [("green-blue", "绿和蓝"), ("purple-white", "blue, green"), ("", "red")]
     lines = "".join(json.dumps({"picture": name, "text": text}, ensure_ascii=False) + "\n" for name, text in rows)
-    result = evaluate_sent(measured, lines, "set.jsonl", k=["1", "10"])["result"]
+    result = evaluate_sent(measured_server, lines, "set.jsonl", k=["1", "10"])["result"]
     assert (result["n"], result["texts"], result["source"]) == (4, 5, "set")
     assert result["unknown"] == {"count": 1, "names": ["none.png"]}
     assert codes(result) == ["unknown_pictures", "bad_rows", "shared_texts", "too_few"]
@@ -118,27 +118,27 @@ def test_a_set_is_matched_by_id_digest_and_file_and_what_is_unknown_is_named(mea
     assert (missed["image"], missed["texts"]) == ({"id": "purple-white"}, ["blue, green"])
 
 
-def test_languages_are_told_apart(measured: RunningServer) -> None:
+def test_languages_are_told_apart(measured_server: RunningServer) -> None:
     rows = [(f"{a}-{b}", f"{a} and {b}") for a, b in PAIRS]
     rows += [(f"{a}-{b}", f"{CHINESE[a]}色和{CHINESE[b]}色") for a, b in PAIRS]
-    result = evaluate_sent(measured, "id,text\n" + "".join(f"{id},{text}\n" for id, text in rows))["result"]
+    result = evaluate_sent(measured_server, "id,text\n" + "".join(f"{id},{text}\n" for id, text in rows))["result"]
     assert set(result["languages"]) == {"en", "zh"}
     assert all(one["text_to_image"]["R@1"] == 1.0 for one in result["languages"].values())
     assert result["languages"]["zh"]["image_to_text"]["n"] == 6
 
 
-def test_pictures_of_a_folder_are_embedded_and_not_stored(measured: RunningServer) -> None:
-    album = measured.data_dir.parent / "album"
-    before = measured.http.get("/v1/stats").json()["images"]["total"]
-    result = evaluate(measured, source=f"pairs:{album}/pairs.csv", pictures=str(album))["result"]
+def test_pictures_of_a_folder_are_embedded_and_not_stored(measured_server: RunningServer) -> None:
+    album = measured_server.data_dir.parent / "album"
+    before = measured_server.http.get("/v1/stats").json()["images"]["total"]
+    result = evaluate(measured_server, source=f"pairs:{album}/pairs.csv", pictures=str(album))["result"]
     assert (result["n"], result["text_to_image"]["R@1"]) == (6, 1.0)
     assert "searches" not in result
     names = "file,text\nbroken.png,red\nnone.png,blue\nsub/red-blue.png,red and blue\ngreen-blue.png,purple\n"
-    result = evaluate_sent(measured, names, pictures=str(album))["result"]
+    result = evaluate_sent(measured_server, names, pictures=str(album))["result"]
     assert (result["n"], result["unreadable"]["names"], result["unknown"]["names"]) == (2, ["broken.png"], ["none.png"])
     assert codes(result)[:2] == ["unknown_pictures", "unreadable_pictures"]
     assert all("name" in miss["image"] for miss in result["misses"]["text_to_image"])
-    assert measured.http.get("/v1/stats").json()["images"]["total"] == before
+    assert measured_server.http.get("/v1/stats").json()["images"]["total"] == before
 
 
 @pytest.mark.parametrize(
@@ -156,13 +156,13 @@ def test_pictures_of_a_folder_are_embedded_and_not_stored(measured: RunningServe
     ],
 )
 def test_a_set_that_cannot_be_used_is_refused_at_once(
-    measured: RunningServer, name: str, content: str, detail: str
+    measured_server: RunningServer, name: str, content: str, detail: str
 ) -> None:
-    assert detail in check_refusal(send(measured, content, name), 422, "validation")["detail"]
+    assert detail in check_refusal(send(measured_server, content, name), 422, "validation")["detail"]
 
 
-def test_other_requests_are_refused(measured: RunningServer) -> None:
-    post = measured.http.post
+def test_other_requests_are_refused(measured_server: RunningServer) -> None:
+    post = measured_server.http.post
     for body, detail in (
         ({"source": "urls"}, "source"),
         ({"source": "captions", "k": [0]}, "k"),
@@ -174,21 +174,21 @@ def test_other_requests_are_refused(measured: RunningServer) -> None:
         assert detail in check_refusal(post("/v1/evaluations", json=body), 422, "validation")["detail"]
     missing = post("/v1/evaluations", json={"source": "captions"}, params={"collection": "none"})
     check_refusal(missing, 404, "not_found")
-    refused = send(measured, "id,text\nalone,red\n", pictures="/etc")
+    refused = send(measured_server, "id,text\nalone,red\n", pictures="/etc")
     assert "may not read this folder" in check_refusal(refused, 422, "validation")["detail"]
 
 
-def test_an_evaluation_without_captions_or_known_pictures_fails_with_the_remedy(measured: RunningServer) -> None:
-    job = evaluate(measured, "bare", source="captions")
+def test_an_evaluation_without_captions_or_known_pictures_fails_with_the_remedy(measured_server: RunningServer) -> None:
+    job = evaluate(measured_server, "bare", source="captions")
     assert (job["state"], job["error"]["code"]) == ("failed", "validation")
     assert "send captions with the pictures" in job["error"]["detail"]
-    job = evaluate_sent(measured, "id,text\nx,red\ny,blue\n")
+    job = evaluate_sent(measured_server, "id,text\nx,red\ny,blue\n")
     assert (
         "none of the 2 pictures of the set is in the collection 'default' (the first are x, y)"
         in job["error"]["detail"]
     )
-    album = measured.data_dir.parent / "album"
-    job = evaluate_sent(measured, "file,text\nbroken.png,red\n", pictures=str(album))
+    album = measured_server.data_dir.parent / "album"
+    job = evaluate_sent(measured_server, "file,text\nbroken.png,red\n", pictures=str(album))
     assert "none of the 1 pictures of the set can be read" in job["error"]["detail"]
 
 
@@ -196,10 +196,10 @@ def run(server: RunningServer, *arguments: str) -> Any:
     return CliRunner().invoke(main, ["evaluate", "--server", server.url, *arguments])
 
 
-def test_the_command_prints_figures_and_writes_a_report(measured: RunningServer, tmp_path: Path) -> None:
+def test_the_command_prints_figures_and_writes_a_report(measured_server: RunningServer, tmp_path: Path) -> None:
     (tmp_path / "set.csv").write_text('id,text\ngreen-blue,"<b>red</b>"\nred-green,blue\nnone,red\n')
     report = tmp_path / "report.html"
-    done = run(measured, str(tmp_path / "set.csv"), "-k", "1", "-k", "2", "--report", str(report))
+    done = run(measured_server, str(tmp_path / "set.csv"), "-k", "1", "-k", "2", "--report", str(report))
     assert done.exit_code == 0, done.output
     lines = [line.split("\t") for line in done.stdout.splitlines()]
     assert ["text → picture", "2", "0.000", "1.000", "2"] in lines
@@ -213,13 +213,15 @@ def test_the_command_prints_figures_and_writes_a_report(measured: RunningServer,
     assert "<script" not in page
 
 
-def test_the_command_measures_another_model_on_the_same_pictures(measured: RunningServer, tmp_path: Path) -> None:
-    done = run(measured, "--model", "colours", "--json")
+def test_the_command_measures_another_model_on_the_same_pictures(
+    measured_server: RunningServer, tmp_path: Path
+) -> None:
+    done = run(measured_server, "--model", "colours", "--json")
     assert done.exit_code == 0, done.output
     served, local = json.loads(done.stdout)
     assert served["n"] == local["n"] == 6
     assert served["text_to_image"] == local["text_to_image"]
-    album = measured.data_dir.parent / "album"
+    album = measured_server.data_dir.parent / "album"
     report = tmp_path / "report.html"
     again = CliRunner().invoke(
         main,
@@ -233,14 +235,14 @@ def test_the_command_measures_another_model_on_the_same_pictures(measured: Runni
     assert "data:image/jpeg;base64," in report.read_text()
 
 
-def test_a_request_that_comes_again_makes_no_second_job(measured: RunningServer) -> None:
+def test_a_request_that_comes_again_makes_no_second_job(measured_server: RunningServer) -> None:
     headers = {"Idempotency-Key": "measure-once"}
     first, again = (
-        measured.http.post("/v1/evaluations", json={"source": "captions"}, headers=headers).json()["id"]
+        measured_server.http.post("/v1/evaluations", json={"source": "captions"}, headers=headers).json()["id"]
         for _ in range(2)
     )
     assert first == again
-    assert measured.wait_job(first)["state"] == "succeeded"
+    assert measured_server.wait_job(first)["state"] == "succeeded"
 
 
 @pytest.mark.parametrize(
@@ -255,7 +257,7 @@ def test_a_request_that_comes_again_makes_no_second_job(measured: RunningServer)
         (["--report", "/none/report.html"], "cannot be written"),
     ],
 )
-def test_the_command_says_what_is_wrong(measured: RunningServer, arguments: list[str], error: str) -> None:
-    done = run(measured, *arguments)
+def test_the_command_says_what_is_wrong(measured_server: RunningServer, arguments: list[str], error: str) -> None:
+    done = run(measured_server, *arguments)
     assert done.exit_code == 2
     assert error in done.stderr

@@ -284,7 +284,7 @@ def test_whoever_stops_listening_harms_nobody(server: RunningServer) -> None:
 
 
 @pytest.fixture
-def paused(guarded: Guarded) -> Iterator[dict[str, Any]]:
+def paused_job(guarded: Guarded) -> Iterator[dict[str, Any]]:
     """A job that does not end by itself."""
     sent = {"files": [("files", (f"{n}.png", make_picture())) for n in range(500)]}
     job: dict[str, Any] = guarded.ask("admin", "POST", "/v1/images/bulk", **sent).json()
@@ -292,22 +292,22 @@ def paused(guarded: Guarded) -> Iterator[dict[str, Any]]:
     guarded.ask("admin", "POST", f"/v1/jobs/{job['id']}/cancel")
 
 
-def test_a_stream_ends_with_the_key_of_its_reader(guarded: Guarded, paused: dict[str, Any]) -> None:
-    assert paused["state"] == "paused"
+def test_a_stream_ends_with_the_key_of_its_reader(guarded: Guarded, paused_job: dict[str, Any]) -> None:
+    assert paused_job["state"] == "paused"
     made, text = guarded.access.create("short", KeyScope.SEARCH)
     headers = {"Authorization": f"Bearer {text}", "X-Forwarded-For": guarded.address()}
-    with guarded.server.http.stream("GET", f"/v1/jobs/{paused['id']}/events", headers=headers) as response:
+    with guarded.server.http.stream("GET", f"/v1/jobs/{paused_job['id']}/events", headers=headers) as response:
         lines = response.iter_lines()
         assert [next(lines) for _ in range(2)][-1].startswith("data: ")
         guarded.access.revoke(made.id)
-        guarded.ask("admin", "POST", f"/v1/jobs/{paused['id']}/resume")
+        guarded.ask("admin", "POST", f"/v1/jobs/{paused_job['id']}/resume")
         assert not [line for line in lines if line.startswith("data: ")]
 
 
-def test_streams_are_limited_for_each_key_and_given_back(guarded: Guarded, paused: dict[str, Any]) -> None:
+def test_streams_are_limited_for_each_key_and_given_back(guarded: Guarded, paused_job: dict[str, Any]) -> None:
     address = urlsplit(guarded.server.url)
     head = (
-        f"GET /v1/jobs/{paused['id']}/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        f"GET /v1/jobs/{paused_job['id']}/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         f"X-API-Key: {guarded.keys['search']}\r\n\r\n"
     ).encode()
 
@@ -318,7 +318,7 @@ def test_streams_are_limited_for_each_key_and_given_back(guarded: Guarded, pause
 
     streams = [follow() for _ in range(65)]
     assert [status for _, status in streams] == [200] * 64 + [429]
-    assert guarded.ask("search", "GET", f"/v1/jobs/{paused['id']}").is_success
+    assert guarded.ask("search", "GET", f"/v1/jobs/{paused_job['id']}").is_success
     for connection, _ in streams:
         connection.close()
 
@@ -431,8 +431,8 @@ def test_a_paused_job_waits_over_a_restart_and_goes_on_when_it_is_resumed(tmp_pa
         job = server.bulk([(f"{n}.png", make_picture()) for n in range(3)])
         assert job["priority"] == "normal"
         url = f"/v1/jobs/{job['id']}"
-        paused = server.http.post(f"{url}/pause").json()
-        assert (paused["state"], paused["eta_s"]) == ("paused", None)
+        paused_job = server.http.post(f"{url}/pause").json()
+        assert (paused_job["state"], paused_job["eta_s"]) == ("paused", None)
         first = server.http.post(
             "/v1/images/bulk", params={"priority": "high"}, files={"files": ("a.png", make_picture())}
         ).json()

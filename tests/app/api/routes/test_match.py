@@ -34,7 +34,7 @@ def draw(colours: tuple[str, ...]) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def measured_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server whose collection of colours, each picture with its caption, has been measured."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
@@ -62,31 +62,33 @@ def post(server: RunningServer, **body: Any) -> dict[str, Any]:
     return found
 
 
-def test_the_verdict_tells_what_is_there_from_what_is_not(measured: RunningServer) -> None:
-    present = [search(measured, " and ".join(colours))["verdict"] for colours in PICTURES]
-    absent = [search(measured, words)["verdict"] for words in ("pink", "black and white", "a purple house", "brown")]
+def test_the_verdict_tells_what_is_there_from_what_is_not(measured_server: RunningServer) -> None:
+    present = [search(measured_server, " and ".join(colours))["verdict"] for colours in PICTURES]
+    absent = [
+        search(measured_server, words)["verdict"] for words in ("pink", "black and white", "a purple house", "brown")
+    ]
     assert [one["match"] for one in present].count("good") > 0.8 * len(PICTURES)
     assert [one["match"] for one in absent] == ["none"] * 4
     assert all(0 <= one["confidence"] <= 1 for one in [*present, *absent])
 
 
-def test_words_that_were_found_are_good_whatever_the_vectors_say(measured: RunningServer) -> None:
-    assert search(measured, "pink", mode="hybrid")["verdict"]["match"] == "none"
-    id = search(measured, "red", k=1)["hits"][0]["id"]
-    measured.http.patch(f"/v1/images/{id}", json={"tags": ["umbrella"]})
-    assert search(measured, "umbrella", mode="hybrid")["verdict"] == {"match": "good", "confidence": 1}
-    assert search(measured, "umbrella", mode="keyword")["verdict"]["match"] == "good"
-    assert search(measured, "umbrella", mode="vector")["verdict"]["match"] == "none"
-    assert search(measured, "xylophones", mode="keyword")["verdict"] == {"match": "none", "confidence": 1}
+def test_words_that_were_found_are_good_whatever_the_vectors_say(measured_server: RunningServer) -> None:
+    assert search(measured_server, "pink", mode="hybrid")["verdict"]["match"] == "none"
+    id = search(measured_server, "red", k=1)["hits"][0]["id"]
+    measured_server.http.patch(f"/v1/images/{id}", json={"tags": ["umbrella"]})
+    assert search(measured_server, "umbrella", mode="hybrid")["verdict"] == {"match": "good", "confidence": 1}
+    assert search(measured_server, "umbrella", mode="keyword")["verdict"]["match"] == "good"
+    assert search(measured_server, "umbrella", mode="vector")["verdict"]["match"] == "none"
+    assert search(measured_server, "xylophones", mode="keyword")["verdict"] == {"match": "none", "confidence": 1}
 
 
-def test_the_verdict_can_be_left_out(measured: RunningServer) -> None:
-    assert search(measured, "red", calibrate="false")["verdict"] is None
-    assert search(measured, "red", exact="true", mode="vector")["verdict"] is None
-    assert search(measured, "red", target="texts")["verdict"] is None
-    assert post(measured, calibrate=False)["verdict"] is None
+def test_the_verdict_can_be_left_out(measured_server: RunningServer) -> None:
+    assert search(measured_server, "red", calibrate="false")["verdict"] is None
+    assert search(measured_server, "red", exact="true", mode="vector")["verdict"] is None
+    assert search(measured_server, "red", target="texts")["verdict"] is None
+    assert post(measured_server, calibrate=False)["verdict"] is None
     picture = {"file": ("a.png", make_picture("red"))}
-    assert measured.http.post("/v1/search/image", files=picture).json()["verdict"] is None
+    assert measured_server.http.post("/v1/search/image", files=picture).json()["verdict"] is None
 
 
 def test_a_collection_that_is_too_small_is_uncertain(server: RunningServer) -> None:
@@ -98,24 +100,26 @@ def test_a_collection_that_is_too_small_is_uncertain(server: RunningServer) -> N
     assert search(server, "red", collection="few")["verdict"] == {"match": "weak", "confidence": 0}
 
 
-def test_hits_below_the_threshold_are_left_out(measured: RunningServer) -> None:
-    whole = search(measured, "red", k=1000)["hits"]
+def test_hits_below_the_threshold_are_left_out(measured_server: RunningServer) -> None:
+    whole = search(measured_server, "red", k=1000)["hits"]
     scores = [hit["score"] for hit in whole]
     assert min(scores) < 0.5 < max(scores)
     for mode in ("vector", "hybrid", "keyword"):
-        found = search(measured, "red", k=1000, score_threshold=0.5, mode=mode)["hits"]
-        allowed = [hit["id"] for hit in search(measured, "red", k=1000, mode=mode)["hits"] if hit["score"] >= 0.5]
+        found = search(measured_server, "red", k=1000, score_threshold=0.5, mode=mode)["hits"]
+        allowed = [
+            hit["id"] for hit in search(measured_server, "red", k=1000, mode=mode)["hits"] if hit["score"] >= 0.5
+        ]
         assert [hit["id"] for hit in found] == allowed
-    assert search(measured, "red", k=3, score_threshold=0.5)["hits"] == whole[:3]
-    assert search(measured, "pink", score_threshold=0.9)["hits"] == []
-    assert post(measured, score_threshold=1)["hits"] == []
+    assert search(measured_server, "red", k=3, score_threshold=0.5)["hits"] == whole[:3]
+    assert search(measured_server, "pink", score_threshold=0.9)["hits"] == []
+    assert post(measured_server, score_threshold=1)["hits"] == []
     picture = {"file": ("a.png", make_picture("red"))}
     for more in ({"data": {"score_threshold": "0.9"}}, {"params": {"score_threshold": "0.9"}}):
-        hits = measured.http.post("/v1/search/image", files=picture, **more).json()["hits"]  # type: ignore[arg-type]
+        hits = measured_server.http.post("/v1/search/image", files=picture, **more).json()["hits"]  # type: ignore[arg-type]
         assert 0 < len(hits) < 10
         assert all(hit["score"] >= 0.9 for hit in hits)
     batch = {"searches": [{"query": [{"text": "red"}], "score_threshold": 0.5}, {"query": [{"text": "red"}]}]}
-    some, more_hits = measured.http.post("/v1/search/batch", json=batch).json()["answers"]
+    some, more_hits = measured_server.http.post("/v1/search/batch", json=batch).json()["answers"]
     assert all(hit["score"] >= 0.5 for hit in some["hits"])
     assert len(more_hits["hits"]) == 10
 
@@ -130,21 +134,21 @@ def test_a_threshold_is_a_cosine(threshold: str, server: RunningServer) -> None:
     assert answer.status_code in (400, 422)
 
 
-def test_templates_are_averaged(measured: RunningServer) -> None:
-    plain = search(measured, "red")
+def test_templates_are_averaged(measured_server: RunningServer) -> None:
+    plain = search(measured_server, "red")
     assert plain["applied"]["templates"] == []
     assert plain["applied"]["normalisation"] in ("nnn", "off")
     for given in ("auto", "none"):
-        assert search(measured, "red", templates=given)["hits"] == plain["hits"]
-    mixed = search(measured, "red", templates=["{}", "{} and green"])
+        assert search(measured_server, "red", templates=given)["hits"] == plain["hits"]
+    mixed = search(measured_server, "red", templates=["{}", "{} and green"])
     assert mixed["applied"]["templates"] == ["{}", "{} and green"]
-    both = measured.http.post(
+    both = measured_server.http.post(
         "/v1/search", json={"query": [{"text": "red"}, {"text": "red and green"}], "mode": "vector"}
     ).json()
     assert [hit["id"] for hit in mixed["hits"]] == [hit["id"] for hit in both["hits"]]
-    body = post(measured, query=[{"text": "red"}], templates=["{}", "{} and green"], mode="vector")
+    body = post(measured_server, query=[{"text": "red"}], templates=["{}", "{} and green"], mode="vector")
     assert body["hits"] == mixed["hits"]
-    assert post(measured, templates="none")["applied"]["templates"] == []
+    assert post(measured_server, templates="none")["applied"]["templates"] == []
 
 
 @pytest.mark.parametrize(
@@ -186,15 +190,15 @@ def match(server: RunningServer, *texts: str, colour: str = "red") -> dict[str, 
     return found
 
 
-def test_a_text_fits_or_does_not(measured: RunningServer) -> None:
-    found = match(measured, "red", "blue", "black and white")
+def test_a_text_fits_or_does_not(measured_server: RunningServer) -> None:
+    found = match(measured_server, "red", "blue", "black and white")
     assert [one["text"] for one in found["matches"]] == ["red", "blue", "black and white"]
     assert [one["match"] for one in found["matches"]] == [True, False, False]
     assert all(set(one) == {"text", "score", "probability", "match"} for one in found["matches"])
     assert found["matches"][0]["probability"] > 0.5 > found["matches"][1]["probability"]
     assert found["warnings"] == []
-    id = search(measured, "blue", k=1)["hits"][0]["id"]
-    by_id = measured.http.post("/v1/match", json={"image_id": id, "text": ["blue", "red"]}).json()["matches"]
+    id = search(measured_server, "blue", k=1)["hits"][0]["id"]
+    by_id = measured_server.http.post("/v1/match", json={"image_id": id, "text": ["blue", "red"]}).json()["matches"]
     assert [one["match"] for one in by_id] == [True, False]
 
 

@@ -109,7 +109,7 @@ def nest_conditions(conditions: st.SearchStrategy[dict[str, Any]]) -> st.SearchS
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Database]:
+def shared_rows() -> Iterator[Database]:
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         database = Database(Path(folder) / "sightline.db")
         yield database
@@ -135,21 +135,24 @@ SETTINGS = settings(max_examples=400, deadline=None, suppress_health_check=[Heal
 
 @SETTINGS
 @given(rows=st.lists(descriptions, min_size=1, max_size=6), asked=nest_conditions(of_images))
-def test_sql_lets_through_what_the_filter_means(shared: Database, rows: list[Any], asked: dict[str, Any]) -> None:
-    stored = refill(shared, rows, "images")
+def test_sql_lets_through_what_the_filter_means(shared_rows: Database, rows: list[Any], asked: dict[str, Any]) -> None:
+    stored = refill(shared_rows, rows, "images")
     filter = parse_filter(asked, "images")
     expected = [row.key for row in stored if matches_filter(asked, row)]
-    assert shared.read(lambda c: sql.select_keys(c, "default", filter)) == expected
-    assert sorted(shared.read(lambda c: sql.select_passing(c, "default", filter, [r.key for r in stored]))) == expected
+    assert shared_rows.read(lambda c: sql.select_keys(c, "default", filter)) == expected
+    assert (
+        sorted(shared_rows.read(lambda c: sql.select_passing(c, "default", filter, [r.key for r in stored])))
+        == expected
+    )
 
 
 @settings(SETTINGS, max_examples=150)
 @given(rows=st.lists(descriptions, min_size=1, max_size=6), asked=nest_conditions(of_texts))
-def test_texts_are_filtered_the_same_way(shared: Database, rows: list[Any], asked: dict[str, Any]) -> None:
-    stored = refill(shared, rows, "texts")
+def test_texts_are_filtered_the_same_way(shared_rows: Database, rows: list[Any], asked: dict[str, Any]) -> None:
+    stored = refill(shared_rows, rows, "texts")
     filter = parse_filter(asked, "texts")
     expected = [row.key for row in stored if matches_filter(asked, row)]
-    assert shared.read(lambda c: sql.select_keys(c, "default", filter)) == expected
+    assert shared_rows.read(lambda c: sql.select_keys(c, "default", filter)) == expected
 
 
 def test_what_takes_too_long_is_ended(database: Database) -> None:

@@ -103,7 +103,7 @@ def test_values_of_records_are_read(database: Database) -> None:
 
 
 @pytest.fixture
-def mixed(database: Database) -> Database:
+def mixed_rows(database: Database) -> Database:
     for n, value in enumerate(MIXED * 2):
         insert(database, n, f"id-{n}", metadata={"n": value}, tags=("odd",) if n % 2 else ())
     return database
@@ -123,17 +123,17 @@ def list_all(database: Database, order: Order, limit: int, filter: Any = None) -
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(limit=st.integers(1, 40), is_descending=st.booleans(), name=st.sampled_from(["n", "width", "bytes"]))
 def test_pages_of_an_ordered_list_are_those_of_the_whole(
-    mixed: Database, limit: int, is_descending: bool, name: str
+    mixed_rows: Database, limit: int, is_descending: bool, name: str
 ) -> None:
     field = Field("metadata", ("n",)) if name == "n" else Field(name)
     order = Order(field, is_descending)
-    rows = mixed.read(lambda c: images.list_page(c, "default", 1000, None))
+    rows = mixed_rows.read(lambda c: images.list_page(c, "default", 1000, None))
     whole = [rows[n].key for n in sort_by_value([read_value(row, field) for row in rows], is_descending)]
-    assert [place.key for place in list_all(mixed, order, limit)] == whole
+    assert [place.key for place in list_all(mixed_rows, order, limit)] == whole
 
 
-def test_a_filter_is_kept_and_long_texts_are_cut(mixed: Database) -> None:
+def test_a_filter_is_kept_and_long_texts_are_cut(mixed_rows: Database) -> None:
     odd = {"key": "tags", "match": {"value": "odd"}}
-    found = list_all(mixed, parse_order("-metadata.n", "images"), 3, odd)
+    found = list_all(mixed_rows, parse_order("-metadata.n", "images"), 3, odd)
     assert len(found) == len(MIXED)
     assert max(len(place.value) for place in found if isinstance(place.value, str)) <= MAX_CHARS

@@ -23,7 +23,7 @@ GOLDEN = b"golden"
 
 
 @pytest.fixture
-def filled(library: Library) -> Library:
+def filled_library(library: Library) -> Library:
     """Two ready pictures and a text, in the space of the model `small`, which serves."""
     for name, colour in {"one": "red", "two": "blue"}.items():
         add(library, picture(colour), id=name)
@@ -84,8 +84,8 @@ def row(database: Database) -> Any:
     return database.read(next_space.get)
 
 
-def test_the_spaces_change_places_when_everything_has_two_vectors(filled: Library) -> None:
-    database = filled.database
+def test_the_spaces_change_places_when_everything_has_two_vectors(filled_library: Library) -> None:
+    database = filled_library.database
     job = begin(database)
     assert (row(database).total, row(database).done, row(database).seq) == (3, 0, -1)
     assert change(database, job) is None  # not everything was tried
@@ -97,53 +97,55 @@ def test_the_spaces_change_places_when_everything_has_two_vectors(filled: Librar
     assert vectors(database, "images") == vectors(database, "texts") == {NEW}
     assert vectors(database, "images", FINGERPRINT) == {VECTOR}  # for searches that are under way
     assert row(database) is None
-    assert filled.get_collection("default").space == OTHER
+    assert filled_library.get_collection("default").space == OTHER
     assert database.read(lambda c: embeddings.get_other_served(c, OTHER.fingerprint)) is None
     assert database.read(lambda c: embeddings.get_other_served(c, FINGERPRINT)) == OTHER
     assert database.read(lambda c: next_space.get_precision(c, "other")) == "fp32"
-    while filled.delete_unused_vectors(2):
+    while filled_library.delete_unused_vectors(2):
         pass
     assert (count(database, SPACE), count(database, OTHER)) == (0, 3)
 
 
-def test_what_is_replaced_or_deleted_meanwhile_is_so_in_both_spaces(filled: Library) -> None:
-    database = filled.database
+def test_what_is_replaced_or_deleted_meanwhile_is_so_in_both_spaces(filled_library: Library) -> None:
+    database = filled_library.database
     job = begin(database)
     (part,) = [part for part in database.read(next_space.list_parts) if part.target == "images"]
     entries = database.read(lambda c: next_space.list_lacking(c, part, OTHER.fingerprint, 0, 100))
-    filled.delete("default", "one")  # while its vector is being made
+    filled_library.delete("default", "one")  # while its vector is being made
     database.write(lambda c: next_space.add_vectors(c, job, part, [(entry, NEW) for entry in entries], 0))
     assert len(vectors(database, "images", OTHER.fingerprint)) == 1
     fill(database, job)
-    add(filled, picture("green"), id="two", replace=True)
-    filled.put_texts("default", FINGERPRINT, [("t", "something red", {})], [VECTOR])
+    add(filled_library, picture("green"), id="two", replace=True)
+    filled_library.put_texts("default", FINGERPRINT, [("t", "something red", {})], [VECTOR])
     assert count(database, OTHER) == 0
     (lease,) = claim(database)
     finish(database, lease)
-    assert fill(database, job) == [image_of(database, "two").key, filled.get_text("default", "t").key]
-    filled.delete_text("default", "t")
+    assert fill(database, job) == [image_of(database, "two").key, filled_library.get_text("default", "t").key]
+    filled_library.delete_text("default", "t")
     assert change(database, job) == 0
     assert (len(vectors(database, "images")), vectors(database, "texts")) == (1, set())
 
 
-def test_late_texts_are_encoded_by_the_change_and_late_pictures_wait_for_it(filled: Library) -> None:
-    database = filled.database
+def test_late_texts_are_encoded_by_the_change_and_late_pictures_wait_for_it(filled_library: Library) -> None:
+    database = filled_library.database
     job = begin(database)
     fill(database, job)
-    filled.put_texts("default", FINGERPRINT, [("late", "a text", {}), ("later", "a text", {})], [VECTOR, VECTOR])
+    filled_library.put_texts(
+        "default", FINGERPRINT, [("late", "a text", {}), ("later", "a text", {})], [VECTOR, VECTOR]
+    )
     assert change(database, job, most=1) is None
     insert(database, 7)
     finish(database, claim(database)[0])
     assert change(database, job) is None
     fill(database, job)
-    filled.put_texts("default", FINGERPRINT, [("last", "a text", {})], [VECTOR])
+    filled_library.put_texts("default", FINGERPRINT, [("last", "a text", {})], [VECTOR])
     assert change(database, job) == 0
     assert count(database, OTHER) == 7
     assert vectors(database, "texts") == {NEW}
 
 
-def test_a_picture_of_which_no_vector_can_be_made_waits_for_a_worker(filled: Library) -> None:
-    database = filled.database
+def test_a_picture_of_which_no_vector_can_be_made_waits_for_a_worker(filled_library: Library) -> None:
+    database = filled_library.database
     key = image_of(database, "two").key
     job = begin(database)
     fill(database, job, failed=[key])
@@ -153,8 +155,8 @@ def test_a_picture_of_which_no_vector_can_be_made_waits_for_a_worker(filled: Lib
     assert image_of(database, "one").status is Status.READY
 
 
-def test_while_workers_are_held_the_row_says_so(filled: Library) -> None:
-    database = filled.database
+def test_while_workers_are_held_the_row_says_so(filled_library: Library) -> None:
+    database = filled_library.database
     job = begin(database)
     assert not database.read(next_space.are_workers_held)
     database.write(lambda c: next_space.hold_workers(c, job, held=True))
@@ -163,28 +165,28 @@ def test_while_workers_are_held_the_row_says_so(filled: Library) -> None:
     assert not database.read(next_space.are_workers_held)
 
 
-def test_a_cancelled_job_adds_nothing_more_and_leaves_nothing(filled: Library) -> None:
-    database = filled.database
+def test_a_cancelled_job_adds_nothing_more_and_leaves_nothing(filled_library: Library) -> None:
+    database = filled_library.database
     job = begin(database)
     fill(database, job)
-    filled.drop_ended_space()
+    filled_library.drop_ended_space()
     assert row(database) is not None
     database.write(lambda c: c.execute("UPDATE jobs SET state = 'cancelled' WHERE id = ?", (job,)) and None)
-    filled.drop_ended_space()
+    filled_library.drop_ended_space()
     assert row(database) is None
     for work in (lambda: fill(database, job), lambda: change(database, job)):
         with pytest.raises(Superseded):
             work()
     with pytest.raises(Superseded):
         database.write(lambda c: next_space.begin(c, job, OTHER, None))
-    while filled.delete_unused_vectors(100):
+    while filled_library.delete_unused_vectors(100):
         pass
     assert (count(database, SPACE), count(database, OTHER)) == (3, 0)
-    assert filled.get_collection("default").space == SPACE
+    assert filled_library.get_collection("default").space == SPACE
 
 
-def test_a_restart_goes_on_and_another_job_begins_anew(filled: Library) -> None:
-    database = filled.database
+def test_a_restart_goes_on_and_another_job_begins_anew(filled_library: Library) -> None:
+    database = filled_library.database
     job = begin(database)
     fill(database, job)
     insert(database, 7)
@@ -196,8 +198,8 @@ def test_a_restart_goes_on_and_another_job_begins_anew(filled: Library) -> None:
     assert row(database).job_id == other
 
 
-def test_a_name_of_the_old_model_means_the_new_one(filled: Library) -> None:
-    database = filled.database
+def test_a_name_of_the_old_model_means_the_new_one(filled_library: Library) -> None:
+    database = filled_library.database
     job = begin(database)
     fill(database, job)
     assert tell_change(database, "small") is None
@@ -213,8 +215,8 @@ def test_a_name_of_the_old_model_means_the_new_one(filled: Library) -> None:
     assert find_model_name(database, "small") == "small"
 
 
-def test_vectors_that_came_with_waiting_pictures_go_with_their_space(filled: Library) -> None:
-    database = filled.database
+def test_vectors_that_came_with_waiting_pictures_go_with_their_space(filled_library: Library) -> None:
+    database = filled_library.database
     waiting = insert(database, 9)
     database.write(lambda c: precomputed_vectors.store(c, waiting.key, FINGERPRINT, VECTOR))
     assert database.read(next_space.count_given) == 1

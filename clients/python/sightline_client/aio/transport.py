@@ -1,0 +1,140 @@
+"""Sends calls, again where that is safe, and reads their answers."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from sightline_client.aio.waiting import sleep
+from sightline_client.call import Call, encode_query, to_plain
+from sightline_client.errors import ApiError, ConnectionFailed, NotSightline
+from sightline_client.pictures import MAX_DOWNLOAD, NamedPicture, Picture, is_url, name_of_url, open_picture
+from sightline_client.retry import BUSY, Patience, read_retry_after
+
+T = TypeVar("T")
+
+TIMEOUT = httpx.Timeout(120.0, connect=15.0)
+MAX_CONNECTIONS = 32
+
+
+class AsyncTransport:
+    """A connection to one server. Use it as a context manager, or call `aclose`."""
+
+    def __init__(
+        self,
+        server: str = "http://127.0.0.1:8000",
+        *,
+        key: str | None = None,
+        collection: str | None = None,
+        patience: float = 60.0,
+        http: httpx.AsyncClient | None = None,
+    ) -> None:
+        """`key` is the API key, by default that of SIGHTLINE_KEY. Calls that name no collection go to `collection`.
+
+        A call that the server is too busy for, or whose connection fails, is tried again for up to `patience` seconds.
+        `http` brings settings of your own (proxies, certificates, timeouts); the address and the key are added to it.
+        """
+        self.server = server.rstrip("/")
+        self.collection = collection
+        self.patience = patience
+        self._http = http or httpx.AsyncClient(
+            timeout=TIMEOUT, limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=8)
+        )
+        self._is_ours = http is None
+        key = os.environ.get("SIGHTLINE_KEY") if key is None else key
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections, unless `http` brought them."""
+        if self._is_ours:
+            await self._http.aclose()
+
+    async def _run(self, call: Call[T]) -> T:
+        """Do a call. Raises ApiError, ConnectionFailed, NotSightline."""
+        call = call.with_collection(self.collection)
+        headers = {**self._headers, **({"Idempotency-Key": uuid.uuid4().hex} if call.is_keyed else {})}
+        pictures = await self._fetch_pictures(call)
+        patience = Patience(self.patience)
+        while True:
+            failure: ApiError | ConnectionFailed
+            try:
+                response = await self._send(call, headers, pictures)
+            except httpx.TransportError as error:
+                failure, asked = ConnectionFailed(describe_failure(error, self.server)), 0.0
+                is_new = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+                is_safe = is_new or call.is_repeatable
+            else:
+                if response.is_success:
+                    return read_answer(call, response)
+                failure, asked = read_problem(response), read_retry_after(response.headers.get("Retry-After"))
+                is_safe = response.status_code in BUSY
+            pause = patience.next_pause(asked) if is_safe else None
+            if pause is None:
+                raise failure
+            await sleep(pause)
+
+    async def _send(self, call: Call[T], headers: Mapping[str, str], pictures: list[Picture]) -> httpx.Response:
+        options: dict[str, Any] = {"params": encode_query(call.query), "headers": dict(headers)}
+        with ExitStack() as opened:
+            fields = call.fields()
+            if pictures or call.is_form:
+                parts = [(call.files or "file", open_picture(picture, opened)) for picture in pictures]
+                said: dict[str, list[str]] = {}
+                for name, value in encode_query(fields):
+                    said.setdefault(name, []).append(value)
+                options |= {"files": parts, "data": said}
+            elif call.body:
+                options["json"] = to_plain(fields)
+            return await self._http.request(call.method, self.server + call.path, **options)
+
+    async def _fetch_pictures(self, call: Call[T]) -> list[Picture]:
+        """The pictures of a call; those at URLs are fetched, without the key."""
+        value = call.body.get(call.files) if call.files else None
+        pictures = [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+        return [await self._fetch_picture(one) if is_url(one) else one for one in pictures]
+
+    async def _fetch_picture(self, url: Any) -> NamedPicture:
+        content = bytearray()
+        try:
+            async with self._http.stream("GET", url, follow_redirects=True) as response:
+                response.raise_for_status()
+                async for part in response.aiter_bytes():
+                    content += part
+                    if len(content) > MAX_DOWNLOAD:
+                        raise ValueError(f"{url} has more than {MAX_DOWNLOAD:,} bytes")
+        except httpx.HTTPError as error:
+            raise ConnectionFailed(f"{url} cannot be fetched: {error}") from error
+        return NamedPicture(name_of_url(url), bytes(content))
+
+
+def read_answer(call: Call[T], response: httpx.Response) -> T:
+    try:
+        return call.read(response.content)
+    except ValueError as error:
+        kind = response.headers.get("Content-Type", "nothing")
+        raise NotSightline(f"{response.request.url} answered {response.status_code} with {kind}: {error}") from error
+
+
+def read_problem(response: httpx.Response) -> ApiError:
+    try:
+        problem = response.json()
+    except (ValueError, RecursionError):
+        problem = None
+    return ApiError(
+        response.status_code, problem if isinstance(problem, dict) else {}, response.headers.get("X-Request-ID")
+    )
+
+
+def describe_failure(error: httpx.TransportError, server: str) -> str:
+    return f"no answer from {server}: {str(error) or type(error).__name__}"

@@ -1,0 +1,628 @@
+"""The records of bodies and answers, written by generate.py from the OpenAPI document of the server. Do not edit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Filter = Mapping[str, Any]
+
+
+class AnswerWarning(BaseModel):
+    """What a call did, or left out, that its client might not expect."""
+
+    code: str
+    """A stable code."""
+    detail: str
+    """A sentence for a person."""
+    field: str | None = None
+    """The parameter or field that the warning is about."""
+
+
+class Applied(BaseModel):
+    """How a search was answered."""
+
+    mode: Literal["hybrid", "vector", "keyword"]
+    model_trust: float | None = None
+    """How much the vectors counted beside the words: the share of captions and names of the collection by which
+    the model finds their pictures. Null if the vectors were ranked alone.
+    """
+    head: str | None = None
+    """The head that the query went through; null for none."""
+    normalisation: Literal["nnn", "off"]
+    """Whether pictures that are near to every text were ranked down (nnn)."""
+    templates: list[str]
+    """The templates whose mean was searched for; empty without any."""
+    order_by: str | None = None
+    """The order of these hits, if not the ranking."""
+    group_by: str | None = None
+    """Of which each value has group_size hits."""
+    diversity: float | None = None
+    """As sent, if it is on."""
+    collapse: float | None = None
+    """The cosine from which hits are the same."""
+    like: float | None = None
+    """The weight of the mean of liked pictures."""
+    unlike: float | None = None
+    """The weight of the mean of unliked pictures."""
+
+
+class BatchResult(BaseModel):
+    """The answers, in the order of the searches."""
+
+    answers: list[SearchResult | Refused]
+
+
+class Classification(BaseModel):
+    """Labels, likeliest first; the probabilities add up to 1, or are each its own (of a model like SigLIP)."""
+
+    labels: list[Label]
+    warnings: list[AnswerWarning]
+    """What is odd about the texts and the filter that were sent; empty for most."""
+
+
+class Collection(BaseModel):
+    """A collection with its counts; `space` is null until its first vector, `head` is the head that it uses."""
+
+    name: str
+    description: str
+    images: int
+    texts: int
+    space: Space | None = None
+    head: str | None = None
+    created_at: str
+
+
+class Collections(BaseModel):
+    """All collections by name."""
+
+    collections: list[Collection]
+
+
+class DeletedCollections(BaseModel):
+    matched: int
+    deleted: int
+    examples: list[Collection]
+    warnings: list[AnswerWarning] = []
+    """What is odd about the filter."""
+
+
+class DeletedHeads(BaseModel):
+    matched: int
+    deleted: int
+    examples: list[Head]
+    warnings: list[AnswerWarning] = []
+    """What is odd about the filter."""
+
+
+class DeletedImages(BaseModel):
+    matched: int
+    deleted: int
+    examples: list[Image]
+    warnings: list[AnswerWarning] = []
+    """What is odd about the filter."""
+
+
+class DeletedTexts(BaseModel):
+    matched: int
+    deleted: int
+    examples: list[Text]
+    warnings: list[AnswerWarning] = []
+    """What is odd about the filter."""
+
+
+class Duplicate(BaseModel):
+    """A picture of a group, and how far it is from the first one of the group."""
+
+    id: str
+    distance: float
+    """Bits of 64 that differ (exact), or 1 - cosine (near); 0 of the first."""
+    image: Image
+
+
+class DuplicateGroup(BaseModel):
+    """Pictures that are alike. The first is the best: it has the most pixels, then bytes, then is the oldest."""
+
+    images: list[Duplicate]
+    size: int
+    """How many pictures the group has; `images` holds the first 100."""
+
+
+class DuplicateScan(BaseModel):
+    """How far the collection is searched for duplicates."""
+
+    finished_at: str | None = None
+    """When a search last ended; null if none has."""
+    compared: int
+    """Pictures that are compared with each other."""
+    waiting: int
+    """Ready pictures that no search has compared yet."""
+    job_id: str | None = None
+    """The job that searches the collection now."""
+
+
+class Duplicates(BaseModel):
+    """Groups of duplicates, those whose best picture is the newest first."""
+
+    collection: str
+    kind: Literal["exact", "near"]
+    threshold: float
+    groups: list[DuplicateGroup]
+    total: int
+    """How many groups there are."""
+    extra: int
+    """How many pictures the groups have beside the best ones."""
+    next_cursor: str | None = None
+    scan: DuplicateScan
+    warnings: list[AnswerWarning]
+    """Says if no search has been made, or pictures came after it."""
+
+
+class Facet(BaseModel):
+    """A value, and how many records have it."""
+
+    value: str | int | float | bool
+    count: int
+
+
+class Head(BaseModel):
+    """A head that a collection was taught."""
+
+    id: str
+    collection: str
+    space: Space
+    is_used: bool
+    """Whether the collection uses it; it counts while the server has its model."""
+    figures: dict[str, Any]
+    """What was measured on held-out pairs, as in the result of its job."""
+    created_at: str
+
+
+class Heads(BaseModel):
+    """Heads, newest first."""
+
+    heads: list[Head]
+
+
+class Hit(BaseModel):
+    """A hit: `score` is the cosine, higher is nearer; either `image` or `text` is set."""
+
+    id: str
+    score: float
+    image: Image | None = None
+    text: Text | None = None
+    ranks: Ranks
+    """Its places, from 1, in the rankings that were fused."""
+    matched: list[Literal["caption", "tags", "name", "ocr", "generated"]] = []
+    """Where the picture has words of the query."""
+    highlights: dict[str, list[str]] = {}
+    """These words by their place, as they are written there."""
+    duplicates: list[SimilarHit] = []
+    """With collapse: hits that are nearly the same picture, best first."""
+
+
+class Image(BaseModel):
+    """A picture. `ready` means: a search sent after this answer finds it."""
+
+    id: str
+    collection: str
+    sha256: str
+    status: Literal["queued", "processing", "ready", "failed"]
+    error: ItemError | None = None
+    width: int | None = None
+    height: int | None = None
+    format: str
+    bytes: int
+    animated: bool
+    caption: str | None = None
+    tags: list[str]
+    metadata: dict[str, Any]
+    source: str | None = None
+    created_at: str
+    job_id: str | None = None
+    taken_at: str | None = None
+    """When it was taken, by the camera's clock; with its offset from UTC if the camera tells it."""
+    camera: str | None = None
+    lens: str | None = None
+    location: Location | None = None
+    ocr_text: str | None = None
+    """The text that was read in the picture."""
+    generated_caption: str | None = None
+    """What a model wrote about the picture."""
+    video_id: str | None = None
+    """The video that it is a frame of."""
+    t_ms: int | None = None
+    """Where the frame is in its video, in milliseconds."""
+    duplicate: bool = False
+    vector: list[float] | None = None
+    """Its vector, where a list was asked for vectors and it has one."""
+
+
+class ImagePage(BaseModel):
+    """Pictures, newest first or in the order asked for."""
+
+    images: list[Image]
+    next_cursor: str | None = None
+    total: int | None = None
+    """How many pictures the whole listing has; null unless asked for."""
+    facets: dict[str, list[Facet]] | None = None
+    """The most frequent values of the facets asked for."""
+    warnings: list[AnswerWarning] = []
+    """What is odd about the filter."""
+
+
+class Item(BaseModel):
+    """The result of one item of a job."""
+
+    name: str
+    status: Literal["queued", "done", "failed", "duplicate"]
+    image_id: str | None = None
+    error: ItemError | None = None
+    warnings: list[AnswerWarning] = []
+    """What was cut, left out or filled."""
+
+
+class ItemError(BaseModel):
+    """Why an item failed."""
+
+    code: str
+    detail: str
+
+
+class ItemPage(BaseModel):
+    """Items of a job, in their order."""
+
+    items: list[Item]
+    next_cursor: str | None = None
+
+
+ItemStatus = Literal["queued", "done", "failed", "duplicate"]
+
+
+class Job(BaseModel):
+    """An import of many pictures, or another task. At the end of an import `done + failed + duplicates ==
+    total`.
+    """
+
+    id: str
+    collection: str
+    kind: str
+    state: Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
+    priority: Literal["high", "normal", "low"]
+    total: int
+    done: int
+    failed: int
+    duplicates: int
+    created_at: str
+    started_at: str | None = None
+    finished_at: str | None = None
+    rate: float | None = None
+    """Items a second since the start."""
+    eta_s: float | None = None
+    """Seconds to the end at this rate."""
+    left_out: dict[str, int] = {}
+    """How many files of other kinds were left out, by their suffix."""
+    warnings: list[AnswerWarning] = []
+    """Places that were left out, by name."""
+    warned: int = 0
+    """How many items have warnings."""
+    name: str | None = None
+    """The archive, folder or bucket; null for loose files."""
+    is_task: bool = False
+    """Whether it is no import, but a task of the server."""
+    result: dict[str, Any] | None = None
+    """What came of a task that is no import."""
+    error: ItemError | None = None
+    """Why a task failed."""
+
+
+JobState = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
+
+
+class Jobs(BaseModel):
+    """Jobs, newest first."""
+
+    jobs: list[Job]
+
+
+class Known(BaseModel):
+    """Those of them that are stored already, and what of caption, tags and metadata each of these lacks."""
+
+    sha256: list[str]
+    lacks: dict[str, list[str]]
+
+
+class Label(BaseModel):
+    """A label and its probability among the labels that were sent."""
+
+    label: str
+    probability: float
+
+
+class Location(BaseModel):
+    """Where a picture was taken, in degrees (WGS 84)."""
+
+    latitude: float
+    longitude: float
+
+
+class Match(BaseModel):
+    """How a text fits: its cosine, and the probability that it is right. Null where nothing tells that."""
+
+    text: str
+    score: float
+    probability: float | None = None
+    match: bool | None = None
+    """Whether the probability is at least one half."""
+
+
+class Matches(BaseModel):
+    """The texts in the order in which they were sent."""
+
+    matches: list[Match]
+    warnings: list[AnswerWarning]
+    """What is odd about the texts and the filter that were sent; empty for most."""
+
+
+class NewText(BaseModel):
+    """A text to store; without an id, the same words always get the same id."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str | None = None
+    text: str
+    metadata: dict[str, Any] = {}
+
+
+class QueryPart(BaseModel):
+    """One part of a query: exactly one of text, image_id, text_id, image and vector."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str | None = None
+    image_id: str | None = None
+    text_id: str | None = None
+    image: str | None = None
+    """A picture, as base64 or a data URI."""
+    vector: list[float] | None = None
+    weight: float = 1.0
+    """How much the part counts; negative: away from it."""
+
+
+class Ranks(BaseModel):
+    """Places in the ranking of the vectors and in that of the words; null where the picture is not among its
+    first.
+    """
+
+    vector: int | None = None
+    keyword: int | None = None
+
+
+class Refused(BaseModel):
+    """The error of a search that has no answer."""
+
+    error: ItemError
+
+
+class SearchParams(BaseModel):
+    """How much an approximate index compares; an exact index ignores it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    nprobe: int | None = None
+    """How many lists of the index are searched."""
+    refine_k: int | None = None
+    """Candidates compared again by full vectors."""
+    probes: int | None = None
+    """The old name of `nprobe`."""
+    rerank: int | None = None
+    """The old name of `refine_k`."""
+
+
+class SearchQuery(BaseModel):
+    """A query of weighted parts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    offset: int = 0
+    """Skip so many hits of the ranking; offset + k is 10,000 at most."""
+    order_by: str | None = None
+    """The order: score (the ranking), created_at, width, bytes or metadata.KEY; a leading - descends."""
+    group_by: str | None = None
+    """At most group_size hits of each job_id, day, month or metadata.KEY."""
+    group_size: int = 1
+    collapse: bool = False
+    """Of near-duplicates among the hits show the best alone; the others are its duplicates."""
+    diversity: float = 0.0
+    """From 0 (off) to 1: how unlike each other the first hits are (maximal marginal relevance)."""
+    facets: list[str] = []
+    """Count the values of these fields: tags, format, year, metadata.KEY."""
+    facet_size: int = 10
+    query: list[QueryPart]
+    target: Literal["images", "texts"] = "images"
+    k: int = 10
+    """How many hits."""
+    collection: str | None = None
+    """Which collection (default)."""
+    filter: Filter | None = None
+    """Only what matches, in Qdrant's form: `must`, `should`, `must_not` of conditions."""
+    exact: bool = False
+    """Compare with every vector, whatever the index could save (false)."""
+    mode: Literal["hybrid", "vector", "keyword"] | None = None
+    """Compare words (keyword), vectors (vector), or both (hybrid: the default for words alone)."""
+    weights: Weights | None = None
+    params: SearchParams | None = None
+    templates: Literal["auto", "none"] | list[str] = "auto"
+    """Sentences with {} in whose place the text is put; auto (default): where they were measured to help; or
+    none.
+    """
+    score_threshold: float | None = None
+    """Hits with a lower cosine are left out."""
+    calibrate: bool = True
+    """Say in `verdict` whether anything fits (true)."""
+    like: list[str] = []
+    """Ids of pictures that the query is moved towards."""
+    unlike: list[str] = []
+    """Ids of pictures that it is moved away from."""
+
+
+class SearchResult(BaseModel):
+    """Hits, best first; `searched` is how many vectors were compared."""
+
+    hits: list[Hit]
+    took_ms: Timings
+    model: str
+    target: Literal["images", "texts"]
+    searched: int
+    applied: Applied
+    verdict: Verdict | None = None
+    """Of searches for pictures by words, unless `calibrate` is false or `exact` is true."""
+    facets: dict[str, list[Facet]] | None = None
+    """The most frequent values of the facets asked for."""
+    warnings: list[AnswerWarning]
+    """What is odd about the texts and the filter that were sent; empty for most."""
+
+
+class Session(BaseModel):
+    """Whether keys are needed here, and what the key of the request allows."""
+
+    needed: bool
+    name: str | None = None
+    scope: str | None = None
+    collections: list[str] | None = None
+    expires_at: str | None = None
+
+
+class SimilarHit(BaseModel):
+    """A hit that is nearly the same as a better one, with its cosine to that."""
+
+    id: str
+    score: float
+    similarity: float
+
+
+class Sources(BaseModel):
+    """What the operator allows `POST /v1/images/ingest` to read, and the limits of uploads."""
+
+    urls: bool
+    folders: list[str]
+    max_urls: int
+    max_upload_bytes: int
+    max_archive_bytes: int
+    max_archive_members: int
+    max_image_bytes: int
+
+
+class Space(BaseModel):
+    """The embedding space of the vectors of a collection."""
+
+    fingerprint: str
+    model: str
+    d: int
+
+
+class StoredTexts(BaseModel):
+    """The stored texts, in the order they were sent."""
+
+    texts: list[Text]
+    warnings: list[AnswerWarning]
+    """What is odd about the texts that were sent; empty for most."""
+
+
+class Text(BaseModel):
+    """A text that searches find, like pictures."""
+
+    id: str
+    text: str
+    metadata: dict[str, Any]
+    created_at: str
+    truncated: bool | None = None
+    """Whether the model read only its beginning; null of a text that an older version stored."""
+
+
+class TextPage(BaseModel):
+    """Texts, newest first."""
+
+    texts: list[Text]
+    next_cursor: str | None = None
+
+
+class Timings(BaseModel):
+    """Milliseconds by stage."""
+
+    encode: float
+    search: float
+    fetch: float
+    total: float
+
+
+class Upload(BaseModel):
+    """A picture that was sent. `filled` and `kept` are there when its bytes were stored before."""
+
+    id: str
+    collection: str
+    sha256: str
+    status: Literal["queued", "processing", "ready", "failed"]
+    error: ItemError | None = None
+    width: int | None = None
+    height: int | None = None
+    format: str
+    bytes: int
+    animated: bool
+    caption: str | None = None
+    tags: list[str]
+    metadata: dict[str, Any]
+    source: str | None = None
+    created_at: str
+    job_id: str | None = None
+    taken_at: str | None = None
+    """When it was taken, by the camera's clock; with its offset from UTC if the camera tells it."""
+    camera: str | None = None
+    lens: str | None = None
+    location: Location | None = None
+    ocr_text: str | None = None
+    """The text that was read in the picture."""
+    generated_caption: str | None = None
+    """What a model wrote about the picture."""
+    video_id: str | None = None
+    """The video that it is a frame of."""
+    t_ms: int | None = None
+    """Where the frame is in its video, in milliseconds."""
+    duplicate: bool = False
+    vector: list[float] | None = None
+    """Its vector, where a list was asked for vectors and it has one."""
+    filled: list[str] = []
+    """What the stored picture lacked, and has now."""
+    kept: list[str] = []
+    """What was sent, and did not replace what it has."""
+    warnings: list[AnswerWarning] = []
+
+
+class Vector(BaseModel):
+    """The stored vector of a picture, float32, of length 1, and the embedding space that it belongs to."""
+
+    id: str
+    vector: list[float]
+    d: int
+    space: str
+    """The fingerprint of the space: vectors of two spaces are never compared."""
+    model: str
+
+
+class Verdict(BaseModel):
+    """Whether anything fits the query."""
+
+    match: Literal["good", "weak", "none"]
+    confidence: float
+    """0: it could be either; 1: certain."""
+
+
+class Weights(BaseModel):
+    """How much each ranking counts in a hybrid search."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    vector: float = 1.0
+    keyword: float = 1.0

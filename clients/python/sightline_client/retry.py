@@ -1,0 +1,44 @@
+"""When a call is tried again, and after how long."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+
+BUSY = frozenset({429, 502, 503, 504})
+FIRST_PAUSE, LAST_PAUSE = 0.25, 10.0
+MAX_PAUSE = 300.0  # that an answer may ask for
+
+
+@dataclass(slots=True)
+class Patience:
+    """How long a call goes on trying: `seconds` in all, with pauses that double, or as long as the server says."""
+
+    seconds: float
+    clock: Callable[[], float] = time.monotonic
+    began: float = field(default=0.0, init=False)
+    pause: float = field(default=FIRST_PAUSE, init=False)
+
+    def __post_init__(self) -> None:
+        self.began = self.clock()
+
+    def next_pause(self, asked: float = 0.0) -> float | None:
+        """How long to wait now; None when the patience is over. `asked` is what the server wants."""
+        pause = max(min(asked, MAX_PAUSE), self.pause * random.uniform(0.5, 1.0))
+        self.pause = min(self.pause * 2, LAST_PAUSE)
+        left = self.began + self.seconds - self.clock()
+        return pause if pause <= left else None
+
+
+def read_retry_after(text: str | None) -> float:
+    """The seconds that a Retry-After header asks for, a number or a date; 0 if it says nothing."""
+    text = (text or "").strip()
+    if text.isdecimal() and len(text) < 10:
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0

@@ -1,0 +1,228 @@
+"""The client: the calls of the API, and what people do with several of them."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+from sightline_client.call import quote
+from sightline_client.errors import JobFailed
+from sightline_client.folder import (
+    Describe,
+    FolderFile,
+    UploadProgress,
+    UploadReport,
+    find_files,
+    group_into_batches,
+    load_files,
+    pack_files,
+)
+from sightline_client.models import Filter, Image, Item, Job, QueryPart, SearchResult, Text, Upload
+from sightline_client.pictures import NamedPicture, Picture, is_url, open_picture
+from sightline_client.sync.calls import Calls
+from sightline_client.sync.waiting import run_at_once, run_in_thread, sleep
+
+RUNNING = ("queued", "running", "paused")
+FIRST_POLL, LAST_POLL = 0.1, 2.0
+PAGE = 1_000
+
+
+class Client(Calls):
+    """The asynchronous client of one server."""
+
+    def search(
+        self,
+        words: str | None = None,
+        *,
+        picture: Picture | None = None,
+        like: str | None = None,
+        k: int | None = None,
+        target: Literal["images", "texts"] | None = None,
+        filter: Filter | None = None,
+        collection: str | None = None,
+        **options: Any,
+    ) -> SearchResult:
+        """Search by words, by a picture, by a stored picture (`like`, its id), or by several of these together.
+
+        `options` are those of `search_by_parts`, like `mode`, `score_threshold` and `order_by`.
+        """
+        common = {"k": k, "target": target, "filter": filter, "collection": collection, **options}
+        if words is not None and picture is None and like is None:
+            return (
+                self.search_images(q=words, **common)
+                if fits_address(options)
+                else self._search([QueryPart(text=words)], common)
+            )
+        parts = [QueryPart(text=words)] if words is not None else []
+        parts += [QueryPart(image_id=like)] if like is not None else []
+        if picture is not None:
+            with ExitStack() as opened:
+                fetched = self._fetch_picture(picture) if is_url(picture) else picture
+                _, content = open_picture(fetched, opened)
+                packed = content if isinstance(content, bytes) else content.read()
+            parts.append(QueryPart(image=base64.b64encode(packed).decode()))
+        return self._search(parts, common)
+
+    def _search(self, parts: Sequence[QueryPart], options: dict[str, Any]) -> SearchResult:
+        return self.search_by_parts(query=parts, **options)
+
+    def upload(self, picture: Picture, *, name: str | None = None, **options: Any) -> Upload:
+        """Store one picture; `options` are those of `upload_image`: id, caption, tags, metadata, wait, replace."""
+        if name is not None:
+            with ExitStack() as opened:
+                fetched = self._fetch_picture(picture) if is_url(picture) else picture
+                content = open_picture(fetched, opened)[1]
+                picture = NamedPicture(name, content if isinstance(content, bytes) else content.read())
+        return self.upload_image(file=picture, **options)
+
+    def upload_folder(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        describe: Describe | None = None,
+        progress: Callable[[UploadProgress], object] | None = None,
+        concurrency: int = 4,
+        collection: str | None = None,
+        wait: bool = True,
+    ) -> UploadReport:
+        """Send every picture below a folder that the server does not have, as one job, and wait for its end.
+
+        `describe` gives the `caption`, `tags`, `metadata` or `id` of a file, or None. `progress` is called as files are
+        sent and imported. Sending the same folder again sends what is missing.
+        """
+        files = run_in_thread(find_files, folder, describe)
+        report = UploadReport(total=len(files))
+
+        def send(batch: Sequence[FolderFile]) -> None:
+            self._send_batch(batch, report, collection)
+            if progress is not None:
+                progress(report)
+
+        batches = list(group_into_batches(files))
+        if batches:
+            send(batches[0])  # makes the job that the others join
+            for _ in run_at_once(send, batches[1:], concurrency):
+                pass
+        sent = report.duplicates  # by their SHA-256, before any job
+        while wait and report.jobs:
+            jobs = [self.get_job(id) for id in report.jobs]
+            report.done = sum(job.done for job in jobs)
+            report.failed = sum(job.failed for job in jobs) + len(report.unreadable)
+            report.duplicates = sent + sum(job.duplicates for job in jobs)
+            if progress is not None:
+                progress(report)
+            if not any(job.state in RUNNING for job in jobs):
+                break
+            sleep(FIRST_POLL * 5)
+        for id in report.jobs if wait else ():
+            for item in self.iter_job_items(id, status="failed"):
+                report.failures.append(item)
+        return report
+
+    def _send_batch(self, batch: Sequence[FolderFile], report: UploadReport, collection: str | None) -> None:
+        loaded = run_in_thread(load_files, batch, report.unreadable)
+        digests = list(dict.fromkeys(one.sha256 for one in loaded))
+        known = self.find_known_images(sha256=digests, collection=collection) if digests else None
+        lacks = known.lacks if known is not None else {}
+        has = set(known.sha256) if known is not None else set()
+        new = [one for one in loaded if one.sha256 not in has or set(one.file.fields) & set(lacks.get(one.sha256, ()))]
+        if new:
+            job = report.jobs[0] if report.jobs else None
+            sent = self.upload_images(files=pack_files(new), job=job, collection=collection)
+            if sent.id not in report.jobs:
+                report.jobs.append(sent.id)
+        report.duplicates += len(loaded) - len(new)
+        report.sent += len(batch)
+
+    def download(self, id: str, path: str | os.PathLike[str], *, collection: str | None = None) -> Path:
+        """Write the file of a picture to `path`."""
+        content = self.get_image_file(id, collection=collection)
+        run_in_thread(Path(path).write_bytes, content)
+        return Path(path)
+
+    def wait_for_job(
+        self, job: Job | str, *, progress: Callable[[Job], object] | None = None, raise_on_failure: bool = True
+    ) -> Job:
+        """The job when it has ended. Raises JobFailed for one that failed as a whole, or was cancelled."""
+        id, pause = job if isinstance(job, str) else job.id, FIRST_POLL
+        while (found := self.get_job(id)).state in RUNNING:
+            if progress is not None:
+                progress(found)
+            sleep(pause)
+            pause = min(pause * 1.5, LAST_POLL)
+        if progress is not None:
+            progress(found)
+        if raise_on_failure and found.state != "succeeded":
+            reason = f": {found.error.detail}" if found.error is not None else ""
+            raise JobFailed(
+                f"the job {id} has {'failed' if found.state == 'failed' else 'been cancelled'}{reason}", found
+            )
+        return found
+
+    def follow_job(self, job: Job | str) -> Iterator[Job]:
+        """The job whenever it changes, until it ends. Where the server's stream breaks, it is opened again."""
+        id = job if isinstance(job, str) else job.id
+        last: Job | None = None
+        while last is None or last.state in RUNNING:
+            request = self._http.build_request(
+                "GET", f"{self.server}/v1/jobs/{quote(id)}/events", headers=self._headers
+            )
+            response = self._http.send(request, stream=True)
+            try:
+                if not response.is_success:
+                    break
+                for line in response.iter_lines():
+                    if line.startswith("data:") and line[5:].strip():
+                        last = Job.model_validate_json(line[5:])
+                        yield last
+            finally:
+                response.close()
+            if last is None or last.state in RUNNING:
+                sleep(FIRST_POLL * 5)
+        if last is None:
+            yield self.wait_for_job(id, raise_on_failure=False)
+
+    def iter_images(
+        self, *, filter: Filter | None = None, order_by: str | None = None, collection: str | None = None
+    ) -> Iterator[Image]:
+        """Every picture that the filter lets through, the newest first unless `order_by` says otherwise."""
+        cursor: str | None = None
+        while True:
+            page = self.list_images(
+                limit=PAGE, cursor=cursor, filter=filter, order_by=order_by, count=False, collection=collection
+            )
+            for image in page.images:
+                yield image
+            if (cursor := page.next_cursor) is None:
+                return
+
+    def iter_texts(self, *, collection: str | None = None) -> Iterator[Text]:
+        """Every stored text."""
+        cursor: str | None = None
+        while True:
+            page = self.list_texts(limit=PAGE, cursor=cursor, collection=collection)
+            for text in page.texts:
+                yield text
+            if (cursor := page.next_cursor) is None:
+                return
+
+    def iter_job_items(
+        self, id: str, *, status: Literal["queued", "done", "failed", "duplicate"] | None = None
+    ) -> Iterator[Item]:
+        """Every item of a job, or those with this status."""
+        cursor: str | None = None
+        while True:
+            page = self.list_job_items(id, status=status, limit=PAGE, cursor=cursor)
+            for item in page.items:
+                yield item
+            if (cursor := page.next_cursor) is None:
+                return
+
+
+def fits_address(options: dict[str, Any]) -> bool:
+    """Whether a search by words needs no body for these options."""
+    return not {"weights", "params", "like", "unlike"} & options.keys()

@@ -105,9 +105,10 @@ def _parse_exif(exif: Image.Exif) -> tuple[CameraData, CameraData]:
     strong = CameraData(camera=join_name(_text(get(MAKE)), _text(get(MODEL))))
     weak = CameraData(caption=make_caption([], [_text(get(IMAGE_DESCRIPTION))]))
     with suppress(Exception):
-        get = _load_ifd(exif, EXIF_IFD, EXIF_ENTRIES).get
-        strong = _add_exif_ifd(strong, get)
-        weak = with_time(weak, parse_taken_time(_text(get(DIGITISED)), _text(get(DIGITISED_OFFSET))))
+        entries = _load_ifd(exif, EXIF_IFD, EXIF_ENTRIES)
+        strong = _add_exif_ifd(strong, entries.get)
+        digitised = (_text(entries.get(tag)) for tag in (DIGITISED, DIGITISED_OFFSET))
+        weak = with_time(weak, parse_taken_time(*digitised))
     with suppress(Exception):
         if (place := _read_gps(_load_ifd(exif, GPS_IFD, GPS_ENTRIES).get)) is not None:
             strong = replace(strong, latitude=place[0], longitude=place[1])
@@ -138,7 +139,8 @@ def _load_ifd(exif: Image.Exif, tag: int, wanted: Iterable[int]) -> dict[int, An
     offset = exif.get(tag, exif._hidden_data.get(tag))
     if not isinstance(offset, int):
         return {}
-    file, order, found = exif.fp, exif.endian or "<", {}
+    found: dict[int, Any] = {}
+    file, order = exif.fp, exif.endian or "<"
     file.seek(offset)
     (count,) = struct.unpack(f"{order}H", file.read(2))
     table = file.read(count * ENTRY_BYTES)

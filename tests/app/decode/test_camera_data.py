@@ -346,7 +346,8 @@ def test_a_place_of_a_child_is_checked() -> None:
 def test_bytes_that_were_altered_cost_no_picture() -> None:
     iptc = make_iptc({5: [b"Lake"], 25: [b"water", b"sky"], 55: [b"20190704"], 60: [b"120000"]})
     whole = photograph("JPEG", make_exif(CAMERA, SHOT, PLACE), XMP, iptc)
-    pixels, dice, opened = whole.index(b"\xff\xdb"), random.Random(7), []
+    pixels, dice = whole.index(b"\xff\xdb"), random.Random(7)
+    opened: list[Image.Image] = []
     for _ in range(300):
         altered = bytearray(whole)
         for _ in range(dice.choice((1, 5, 20))):

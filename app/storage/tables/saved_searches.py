@@ -222,7 +222,7 @@ def finish_message(c: apsw.Connection, search: SavedSearch, last: int, now: floa
 
 
 def fail_message(c: apsw.Connection, search: SavedSearch, error: str, next_at: float | None) -> None:
-    """A message was not taken: try again at `next_at`, or, if that is None, send nothing more until a person switches it on."""
+    """A message was not taken: try again at `next_at`; None switches the webhook off."""
     c.execute(
         "UPDATE saved_searches SET failures = failures + 1, next_at = coalesce(?1, 0), last_error = ?2,"
         " disabled_at = iif(?1 IS NULL, ?3, NULL) WHERE id = ?4 AND url = ?5",

@@ -59,7 +59,7 @@ class VideoForm(FormModel):
     priority: Annotated[Literal["high", "normal", "low"] | None, Field(examples=["normal"])] = None
 
 
-FORM = describe_form(VideoForm, ", ".join(MEDIA_TYPES.values()))
+FORM = describe_form(VideoForm, file_type=", ".join(MEDIA_TYPES.values()))
 
 
 class VideoOut(BaseModel):

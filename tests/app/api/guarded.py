@@ -23,8 +23,8 @@ _addresses = itertools.count(1)
 
 @dataclass
 class Guarded:
-    """A server with a picture, a job, a text, a head, a saved search and a watched folder in `default`, and keys of every
-    kind."""
+    """A server with one of everything in `default` (picture, job, text, head, saved search, watched folder), and keys of
+    every kind."""
 
     server: RunningServer
     access: ApiKeyService

@@ -98,7 +98,13 @@ def test_a_key_of_another_collection_finds_nothing_here(call: str, guarded: Guar
     )
     assert (here.status_code, shape(here)) == (nowhere.status_code, shape(nowhere))
     if here.status_code == 200:
-        nothing = ({"jobs": []}, {"collections": []}, {"heads": []}, {"saved_searches": []}, {"watches": []})
+        nothing: tuple[dict[str, list[str]], ...] = (
+            {"jobs": []},
+            {"collections": []},
+            {"heads": []},
+            {"saved_searches": []},
+            {"watches": []},
+        )
         assert here.json() in nothing
     else:
         assert here.status_code == (403 if call in ALL_COLLECTIONS_ROUTES else 404), here.text

@@ -148,7 +148,7 @@ def write_models(document: Mapping[str, Any]) -> str:
     lines.append(
         "from __future__ import annotations\n\nfrom collections.abc import Mapping\nfrom typing import Any, Literal\n"
     )
-    lines.append("from pydantic import BaseModel, ConfigDict\n")
+    lines.append("from pydantic import BaseModel, ConfigDict, Field\n")
     lines.append("Filter = Mapping[str, Any]\n")
     for name in list_models(document):
         schema = schemas[name]
@@ -176,7 +176,9 @@ def write_docstring(text: str, indent: str = "    ") -> str:
 
 def write_field(name: str, schema: Mapping[str, Any], required: Sequence[str]) -> str:
     kind = write_type(schema)
-    if name in required and not kind.endswith(" | None"):  # an older server may lack what can be null
+    if keyword.iskeyword(name):
+        line = f'    {name}_: {kind.removesuffix(" | None")} | None = Field(None, alias="{name}")'
+    elif name in required and not kind.endswith(" | None"):  # an older server may lack what can be null
         line = f"    {name}: {kind}"
     elif "default" in schema and schema["default"] is not None:
         line = f"    {name}: {kind} = {schema['default']!r}"

@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 Filter = Mapping[str, Any]
+
+
+class Answer(BaseModel):
+    """A possible answer, and the probability that it is the right one of those that were sent."""
+
+    answer: str
+    probability: float
 
 
 class AnswerWarning(BaseModel):
@@ -43,10 +50,39 @@ class Applied(BaseModel):
     """As sent, if it is on."""
     collapse: float | None = None
     """The cosine from which hits are the same."""
+    time: Time | None = None
+    """The words of time that were a condition."""
     like: float | None = None
     """The weight of the mean of liked pictures."""
     unlike: float | None = None
     """The weight of the mean of unliked pictures."""
+
+
+class AppliedLabels(BaseModel):
+    """How all pictures were last tagged."""
+
+    at: str
+    is_current: bool
+    """Whether it was by these labels."""
+    basis: Literal["pairs", "shares", "none"] | None = None
+
+
+class Ask(BaseModel):
+    """The answers, likeliest first. `by` and `model` say what has answered."""
+
+    question: str
+    answers: list[Answer]
+    by: Literal["encoder", "captioner"]
+    model: str
+    warnings: list[AnswerWarning]
+    """What is odd about the texts and the filter that were sent; empty for most."""
+
+
+class AutoTag(BaseModel):
+    """A tag that a label of the collection gave to a picture."""
+
+    tag: str
+    probability: float
 
 
 class BatchResult(BaseModel):
@@ -55,10 +91,23 @@ class BatchResult(BaseModel):
     answers: list[SearchResult | Refused]
 
 
+class Changes(BaseModel):
+    """What came of the changes."""
+
+    added: int
+    replaced: int
+    moved: int
+    deleted: int
+    wanted: list[str]
+    """Paths whose bytes are needed: send their changes again, with the files."""
+    failed: dict[str, ItemError]
+    """Paths of files that are no pictures, and why."""
+
+
 class Classification(BaseModel):
     """Labels, likeliest first; the probabilities add up to 1, or are each its own (of a model like SigLIP)."""
 
-    labels: list[Label]
+    labels: list[app__api__schemas__Label]
     warnings: list[AnswerWarning]
     """What is odd about the texts and the filter that were sent; empty for most."""
 
@@ -79,6 +128,22 @@ class Collections(BaseModel):
     """All collections by name."""
 
     collections: list[Collection]
+
+
+class DeleteOut_SavedSearchOut_(BaseModel):
+    matched: int
+    deleted: int
+    examples: list[SavedSearch]
+    warnings: list[AnswerWarning] = []
+    """What is odd about the filter."""
+
+
+class DeleteOut_VideoOut_(BaseModel):
+    matched: int
+    deleted: int
+    examples: list[Video]
+    warnings: list[AnswerWarning] = []
+    """What is odd about the filter."""
 
 
 class DeletedCollections(BaseModel):
@@ -160,11 +225,66 @@ class Duplicates(BaseModel):
     """Says if no search has been made, or pictures came after it."""
 
 
+class Enrichment(BaseModel):
+    """How far a second pass is with a picture."""
+
+    state: Literal["waiting", "running", "done", "failed"]
+    detail: str | None = None
+    """Why it was given up."""
+    result: dict[str, Any] | None = None
+    """What the pass found last, beside the fields of the picture."""
+
+
+class Enrichments(BaseModel):
+    """How far each second pass is with a picture; a kind that the picture never waited for is absent."""
+
+    id: str
+    enrichments: dict[str, Enrichment]
+
+
 class Facet(BaseModel):
     """A value, and how many records have it."""
 
     value: str | int | float | bool
     count: int
+
+
+class Fields(BaseModel):
+    """What the files beside a picture say of it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str | None = None
+    caption: str | None = None
+    tags: list[str] = []
+    metadata: dict[str, Any] = {}
+
+
+class FileChange(BaseModel):
+    """What became of one file. `move` has the path `before`; `put` a `sha256`; `delete` only its `path`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["put", "move", "delete"]
+    path: str
+    before: str = ""
+    size: int = 0
+    mtime_ns: int = 0
+    inode: int = 0
+    sha256: str = ""
+    beside: str = ""
+    is_mounted: bool = False
+    fields: Fields | None = None
+    error: FileError | None = None
+
+
+class FileError(BaseModel):
+    """Why a file cannot become a picture."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    code: str
+    detail: str
 
 
 class Head(BaseModel):
@@ -235,6 +355,10 @@ class Image(BaseModel):
     """The video that it is a frame of."""
     t_ms: int | None = None
     """Where the frame is in its video, in milliseconds."""
+    auto_tags: list[AutoTag]
+    """What the labels of its collection say of it, the likeliest first."""
+    rejected_tags: list[str]
+    """Auto-tags that a person took off, for good."""
     duplicate: bool = False
     vector: list[float] | None = None
     """Its vector, where a list was asked for vectors and it has one."""
@@ -335,10 +459,32 @@ class Known(BaseModel):
 
 
 class Label(BaseModel):
-    """A label and its probability among the labels that were sent."""
+    """A label: a picture that it fits gets it as a tag."""
+
+    model_config = ConfigDict(extra="forbid")
 
     label: str
-    probability: float
+    texts: list[str] = []
+    """What describes it, if not its own words; the mean of their vectors counts."""
+    templates: Literal["auto", "none"] | list[str] | None = None
+    """Sentences with {} for this label, as of a search."""
+    threshold: float | None = None
+    """The probability from which a picture gets it."""
+
+
+class Labels(BaseModel):
+    """The labels of a collection. `basis` says what probabilities are, null while that is not known yet."""
+
+    collection: str
+    labels: list[app__api__routes__labels__Label]
+    basis: Literal["pairs", "shares", "none"] | None = None
+    """pairs: each label by itself, as of POST /v1/match; shares: among the labels, as of POST /v1/classify;
+    none: nothing tells, and nothing is tagged.
+    """
+    applied: AppliedLabels | None = None
+    job: str | None = None
+    """The job that this call has begun, which tags what is there."""
+    warnings: list[AnswerWarning]
 
 
 class Location(BaseModel):
@@ -356,6 +502,25 @@ class Match(BaseModel):
     probability: float | None = None
     match: bool | None = None
     """Whether the probability is at least one half."""
+
+
+class MatchPage(BaseModel):
+    """Matches, newest first."""
+
+    matches: list[Matched]
+    next_cursor: str | None = None
+
+
+class Matched(BaseModel):
+    """A picture that a saved search has found; `score` is its cosine, null of words alone."""
+
+    n: int
+    is_new: bool
+    """Whether nobody has seen it."""
+    score: float | None = None
+    matched: list[Literal["vector", "keyword"]]
+    matched_at: str
+    image: Image
 
 
 class Matches(BaseModel):
@@ -404,6 +569,33 @@ class Refused(BaseModel):
     """The error of a search that has no answer."""
 
     error: ItemError
+
+
+class SavedSearch(BaseModel):
+    """A saved search. `total` counts the pictures that it has found, `new` those that nobody has seen."""
+
+    id: str
+    collection: str
+    name: str
+    query: dict[str, Any]
+    match: Literal["good"] | None = None
+    total: int
+    new: int
+    last: int
+    """The number of its last match; 0 before the first."""
+    is_complete: bool
+    """Whether it was compared with every picture that is ready."""
+    error: str | None = None
+    """Why it cannot be compared, such as a deleted picture in its query."""
+    created_at: str
+    webhook: Webhook | None = None
+    warnings: list[AnswerWarning] = []
+
+
+class SavedSearches(BaseModel):
+    """Saved searches, newest first."""
+
+    saved_searches: list[SavedSearch]
 
 
 class SearchParams(BaseModel):
@@ -462,6 +654,12 @@ class SearchQuery(BaseModel):
     """Hits with a lower cosine are left out."""
     calibrate: bool = True
     """Say in `verdict` whether anything fits (true)."""
+    time_words: bool | None = None
+    """Look for pictures taken at the time that words name ("beach July 2023"), not for these words; without it,
+    if the collection has pictures with a time.
+    """
+    today: str | None = None
+    """The day for which words like yesterday are meant (that of the server's clock)."""
     like: list[str] = []
     """Ids of pictures that the query is moved towards."""
     unlike: list[str] = []
@@ -504,7 +702,9 @@ class SimilarHit(BaseModel):
 
 
 class Sources(BaseModel):
-    """What the operator allows `POST /v1/images/ingest` to read, and the limits of uploads."""
+    """What the operator allows `POST /v1/images/ingest` to read, the limits of uploads, and the accepted
+    formats.
+    """
 
     urls: bool
     folders: list[str]
@@ -513,6 +713,9 @@ class Sources(BaseModel):
     max_archive_bytes: int
     max_archive_members: int
     max_image_bytes: int
+    formats: list[str]
+    videos: bool
+    max_video_bytes: int
 
 
 class Space(BaseModel):
@@ -547,6 +750,14 @@ class TextPage(BaseModel):
 
     texts: list[Text]
     next_cursor: str | None = None
+
+
+class Time(BaseModel):
+    """Words of time in a query, and from which day to which it looked for pictures; null: open."""
+
+    text: str
+    from_: str | None = Field(None, alias="from")
+    to: str | None = None
 
 
 class Timings(BaseModel):
@@ -590,6 +801,10 @@ class Upload(BaseModel):
     """The video that it is a frame of."""
     t_ms: int | None = None
     """Where the frame is in its video, in milliseconds."""
+    auto_tags: list[AutoTag]
+    """What the labels of its collection say of it, the likeliest first."""
+    rejected_tags: list[str]
+    """Auto-tags that a person took off, for good."""
     duplicate: bool = False
     vector: list[float] | None = None
     """Its vector, where a list was asked for vectors and it has one."""
@@ -619,6 +834,145 @@ class Verdict(BaseModel):
     """0: it could be either; 1: certain."""
 
 
+class Video(BaseModel):
+    """A video. Its frames are the pictures whose `video_id` is its id."""
+
+    id: str
+    """The SHA-256 of its file."""
+    collection: str
+    source: str | None = None
+    """The name that it came with."""
+    format: Literal["mp4", "mov", "webm", "mkv"]
+    codec: str
+    bytes: int
+    width: int
+    """Upright, with square pixels."""
+    height: int
+    duration_ms: int
+    frames: int
+    """How many of its frames are pictures now."""
+    taken_at: str | None = None
+    """When it begins, if it tells."""
+    created_at: str
+    job_id: str | None = None
+    kept: bool
+    """Whether its file can be had."""
+
+
+class VideoPage(BaseModel):
+    """Videos, newest first."""
+
+    videos: list[Video]
+    next_cursor: str | None = None
+
+
+class Watch(BaseModel):
+    """A watched folder, and how its pictures stand to it."""
+
+    id: str
+    collection: str
+    source: str
+    title: str
+    exclude: list[str]
+    deletes: Literal["mirror", "keep"]
+    poll_seconds: float | None = None
+    state: str
+    """new, scanning, watching, polling, held (deletions wait), missing (it cannot be read), refused, paused, or
+    away (its client is silent).
+    """
+    fault: str | None = None
+    """What somebody should look at."""
+    files: int
+    """Files that were applied."""
+    failed: int
+    """Files of them that are no pictures."""
+    held: int
+    """Deletions that wait for a confirmation."""
+    confirmed: bool
+    """Whether somebody has confirmed them."""
+    identity: str | None = None
+    """Device and inode of the folder; other ones may be another disk."""
+    created_at: str
+    scanned_at: str | None = None
+    """When every file was looked at last."""
+    changed_at: str | None = None
+    """When something was applied last."""
+    seen_at: str | None = None
+    """When the reader of the folder last reported its state."""
+
+
+class WatchReport(BaseModel):
+    """How the one that reads the folder stands."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: Literal["scanning", "watching", "polling", "held", "missing"]
+    fault: str | None = None
+    held: int = 0
+    scanned: bool = False
+    identity: str | None = None
+    took_confirmation: bool = False
+
+
+class WatchedFile(BaseModel):
+    """A file as it was when it was applied."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    inode: int
+    sha256: str
+    beside: str
+    """Changes with the files beside it."""
+    is_mounted: bool
+    """Whether it lay on another device than the folder."""
+    image_id: str | None = None
+    """Its picture; null if it is none, or somebody has deleted that."""
+    error: ItemError | None = None
+    """Why it is no picture."""
+
+
+class WatchedFilePage(BaseModel):
+    """Files of a watched folder, by folder and name."""
+
+    files: list[WatchedFile]
+    next_cursor: str | None = None
+
+
+class Watches(BaseModel):
+    """Watched folders, in the order in which they were added."""
+
+    watches: list[Watch]
+
+
+class Webhook(BaseModel):
+    """A webhook, and how it fares. `secret` is there once, in the answer that made it."""
+
+    url: str
+    """Without its path for a key that may only search."""
+    state: Literal["on", "waiting", "off", "disabled"]
+    """waiting: the last try failed, and is repeated; disabled: too many tries failed; off: the operator allows
+    no webhooks.
+    """
+    failures: int
+    error: str | None = None
+    disabled_at: str | None = None
+    secret: str | None = None
+
+
+class Webhook(BaseModel):
+    """Where new matches are sent."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: str | None = None
+    """http or https; the addresses of its host must be public."""
+    new_secret: bool = False
+    """Make a new secret, which the answer shows once."""
+    enabled: Literal[True] | None = None
+    """true: try again what was given up."""
+
+
 class Weights(BaseModel):
     """How much each ranking counts in a hybrid search."""
 
@@ -626,3 +980,20 @@ class Weights(BaseModel):
 
     vector: float = 1.0
     keyword: float = 1.0
+
+
+class app__api__routes__labels__Label(BaseModel):
+    """A label, and how many pictures have it."""
+
+    label: str
+    texts: list[str]
+    templates: list[str] | Literal["auto"]
+    threshold: float
+    tagged: int
+
+
+class app__api__schemas__Label(BaseModel):
+    """A label and its probability among the labels that were sent."""
+
+    label: str
+    probability: float

@@ -23,7 +23,7 @@ _addresses = itertools.count(1)
 
 @dataclass
 class Guarded:
-    """A server with one of everything in `default` (picture, job, text, head, saved search, watched folder), and keys of
+    """A server with one of everything in `default` (picture, job, text, head, saved search, watch), and keys of
     every kind."""
 
     server: RunningServer

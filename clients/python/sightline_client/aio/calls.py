@@ -8,7 +8,9 @@ from typing import Any, Literal
 from sightline_client.aio.transport import AsyncTransport
 from sightline_client.call import UNSET, Call, Unset, quote
 from sightline_client.models import (
+    Ask,
     BatchResult,
+    Changes,
     Classification,
     Collection,
     Collections,
@@ -16,7 +18,11 @@ from sightline_client.models import (
     DeletedHeads,
     DeletedImages,
     DeletedTexts,
+    DeleteOut_SavedSearchOut_,
+    DeleteOut_VideoOut_,
     Duplicates,
+    Enrichments,
+    FileChange,
     Filter,
     Head,
     Heads,
@@ -28,9 +34,14 @@ from sightline_client.models import (
     Jobs,
     JobState,
     Known,
+    Label,
+    Labels,
     Matches,
+    MatchPage,
     NewText,
     QueryPart,
+    SavedSearch,
+    SavedSearches,
     SearchParams,
     SearchQuery,
     SearchResult,
@@ -41,6 +52,13 @@ from sightline_client.models import (
     TextPage,
     Upload,
     Vector,
+    Video,
+    VideoPage,
+    Watch,
+    WatchedFilePage,
+    Watches,
+    WatchReport,
+    Webhook,
     Weights,
 )
 from sightline_client.pictures import Picture
@@ -86,6 +104,8 @@ class AsyncCalls(AsyncTransport):
         templates: Sequence[str] | None = None,
         score_threshold: float | None = None,
         calibrate: bool | None = None,
+        time_words: bool | None = None,
+        today: str | None = None,
         collection: str | None = None,
         offset: int | None = None,
         order_by: str | None = None,
@@ -112,6 +132,8 @@ class AsyncCalls(AsyncTransport):
                     "templates": templates,
                     "score_threshold": score_threshold,
                     "calibrate": calibrate,
+                    "time_words": time_words,
+                    "today": today,
                     "collection": collection,
                     "offset": offset,
                     "order_by": order_by,
@@ -148,6 +170,8 @@ class AsyncCalls(AsyncTransport):
         templates: Literal["auto", "none"] | Sequence[str] | None = None,
         score_threshold: float | None = None,
         calibrate: bool | None = None,
+        time_words: bool | None = None,
+        today: str | None = None,
         like: Sequence[str] | None = None,
         unlike: Sequence[str] | None = None,
     ) -> SearchResult:
@@ -178,6 +202,8 @@ class AsyncCalls(AsyncTransport):
                     "templates": templates,
                     "score_threshold": score_threshold,
                     "calibrate": calibrate,
+                    "time_words": time_words,
+                    "today": today,
                     "like": like,
                     "unlike": unlike,
                 },
@@ -316,6 +342,46 @@ class AsyncCalls(AsyncTransport):
             )
         )
 
+    async def upload_video(
+        self,
+        *,
+        file: Picture,
+        caption: str | None = None,
+        tags: Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        collection: str | None = None,
+        priority: Literal["high", "normal", "low"] | None = None,
+    ) -> Job:
+        """Add a video (MP4, MOV, WebM, MKV). A job makes pictures of its frames. `POST /v1/images/bulk` takes
+        videos as well, among pictures and archives.
+        """
+        return await self._run(
+            Call(
+                "POST",
+                "/v1/videos",
+                Job,
+                body={
+                    "file": file,
+                    "caption": caption,
+                    "tags": tags,
+                    "metadata": metadata,
+                    "collection": collection,
+                    "priority": priority,
+                },
+                files="file",
+                is_form=True,
+                is_keyed=True,
+            )
+        )
+
+    async def list_videos(
+        self, *, limit: int | None = None, cursor: str | None = None, collection: str | None = None
+    ) -> VideoPage:
+        """List videos, newest first."""
+        return await self._run(
+            Call("GET", "/v1/videos", VideoPage, query={"limit": limit, "cursor": cursor, "collection": collection})
+        )
+
     async def search_by_image(
         self,
         *,
@@ -426,6 +492,14 @@ class AsyncCalls(AsyncTransport):
         """Say what may be imported: URLs, the folders of this machine, and the limits of uploads."""
         return await self._run(Call("GET", "/v1/sources", Sources))
 
+    async def read_camera_data(self, *, again: bool | None = None, collection: str | None = None) -> Job:
+        """Read the camera data of pictures that an older version has stored. A job does it, and decodes no vectors
+        anew.
+        """
+        return await self._run(
+            Call("POST", "/v1/camera-data", Job, query={"again": again, "collection": collection}, is_repeatable=False)
+        )
+
     async def find_known_images(self, *, sha256: Sequence[str], collection: str | None = None) -> Known:
         """Say which files are pictures of the collection already. A client need not send them."""
         return await self._run(
@@ -444,8 +518,8 @@ class AsyncCalls(AsyncTransport):
         filter: Filter | None = None,
         ids: Sequence[str] | None = None,
         all: bool | None = None,
-        dry_run: bool | None = None,
         collection: str | None = None,
+        dry_run: bool | None = None,
     ) -> DeletedImages:
         """Delete the pictures that match a filter. Pictures that are added meanwhile stay."""
         return await self._run(
@@ -453,7 +527,7 @@ class AsyncCalls(AsyncTransport):
                 "POST",
                 "/v1/images/delete",
                 DeletedImages,
-                body={"filter": filter, "ids": ids, "all": all, "dry_run": dry_run, "collection": collection},
+                body={"filter": filter, "ids": ids, "all": all, "collection": collection, "dry_run": dry_run},
                 is_repeatable=False,
             )
         )
@@ -469,17 +543,27 @@ class AsyncCalls(AsyncTransport):
         caption: str | Unset | None = UNSET,
         tags: Sequence[str] | Unset | None = UNSET,
         metadata: Mapping[str, Any] | Unset | None = UNSET,
+        generated_caption: Unset | None = UNSET,
+        rejected_tags: Sequence[str] | Unset | None = UNSET,
         collection: str | None = None,
     ) -> Image:
-        """Change caption, tags or metadata. What is not sent stays."""
+        """Change caption, tags or metadata, reject auto-tags, or delete a generated caption. What is not sent
+        stays.
+        """
         return await self._run(
             Call(
                 "PATCH",
                 f"/v1/images/{quote(id)}",
                 Image,
                 query={"collection": collection},
-                body={"caption": caption, "tags": tags, "metadata": metadata},
-                nulls=("caption", "tags", "metadata"),
+                body={
+                    "caption": caption,
+                    "tags": tags,
+                    "metadata": metadata,
+                    "generated_caption": generated_caption,
+                    "rejected_tags": rejected_tags,
+                },
+                nulls=("caption", "tags", "metadata", "generated_caption", "rejected_tags"),
             )
         )
 
@@ -502,11 +586,13 @@ class AsyncCalls(AsyncTransport):
         return await self._run(Call("GET", f"/v1/images/{quote(id)}/vector", Vector, query={"collection": collection}))
 
     async def get_image_file(self, id: str, *, collection: str | None = None) -> bytes:
-        """Get the bytes of a picture as they were sent."""
+        """Get the bytes of a picture as they were sent. Browsers do not show HEIC, TIFF, JPEG XL, JPEG 2000 and RAW
+        files; a thumbnail of 2048 pixels is for them.
+        """
         return await self._run(Call("GET", f"/v1/images/{quote(id)}/file", bytes, query={"collection": collection}))
 
     async def get_image_thumbnail(self, id: str, *, size: int | None = None, collection: str | None = None) -> bytes:
-        """Get a thumbnail. It is a JPEG of a JPEG, a WebP of all others, without their metadata."""
+        """Get a thumbnail. It is a JPEG of a JPEG, HEIC or RAW file, a WebP of all others, without their metadata."""
         return await self._run(
             Call("GET", f"/v1/images/{quote(id)}/thumbnail", bytes, query={"size": size, "collection": collection})
         )
@@ -562,12 +648,228 @@ class AsyncCalls(AsyncTransport):
         """
         return await self._run(Call("POST", f"/v1/jobs/{quote(id)}/retry", Job, is_repeatable=False))
 
+    async def get_video(self, id: str, *, collection: str | None = None) -> Video:
+        """Get one video."""
+        return await self._run(Call("GET", f"/v1/videos/{quote(id)}", Video, query={"collection": collection}))
+
+    async def delete_video(
+        self, id: str, *, dry_run: bool | None = None, collection: str | None = None
+    ) -> DeleteOut_VideoOut_ | None:
+        """Delete a video, its file and its frames. No search sent after this answer finds them."""
+        return await self._run(
+            Call(
+                "DELETE",
+                f"/v1/videos/{quote(id)}",
+                DeleteOut_VideoOut_,
+                query={"dry_run": dry_run, "collection": collection},
+                is_optional=True,
+            )
+        )
+
+    async def get_video_file(self, id: str, *, collection: str | None = None) -> bytes:
+        """Get the bytes of a video as they were sent, or a range of them, as players ask."""
+        return await self._run(Call("GET", f"/v1/videos/{quote(id)}/file", bytes, query={"collection": collection}))
+
+    async def create_watch(
+        self,
+        *,
+        source: str,
+        collection: str | None = None,
+        title: str | None = None,
+        exclude: Sequence[str] | None = None,
+        deletes: Literal["mirror", "keep"] | None = None,
+        poll_seconds: float | None = None,
+    ) -> Watch:
+        """Watch a folder: its pictures become those of a collection, and stay equal to it. A folder that is watched
+        already gets the new options.
+        """
+        return await self._run(
+            Call(
+                "POST",
+                "/v1/watches",
+                Watch,
+                body={
+                    "source": source,
+                    "collection": collection,
+                    "title": title,
+                    "exclude": exclude,
+                    "deletes": deletes,
+                    "poll_seconds": poll_seconds,
+                },
+                is_repeatable=False,
+            )
+        )
+
+    async def list_watches(self, *, collection: str | None = None) -> Watches:
+        """List watched folders."""
+        return await self._run(Call("GET", "/v1/watches", Watches, query={"collection": collection}))
+
+    async def get_watch(self, id: str) -> Watch:
+        """Get a watched folder, with its state."""
+        return await self._run(Call("GET", f"/v1/watches/{quote(id)}", Watch))
+
+    async def delete_watch(self, id: str) -> None:
+        """Watch a folder no more. Its pictures stay."""
+        await self._run(Call("DELETE", f"/v1/watches/{quote(id)}", None))
+
+    async def pause_watch(self, id: str) -> Watch:
+        """Pause a watched folder: nothing of it is applied until it is resumed."""
+        return await self._run(Call("POST", f"/v1/watches/{quote(id)}/pause", Watch, is_repeatable=False))
+
+    async def resume_watch(self, id: str) -> Watch:
+        """Resume a watched folder. It begins with a scan."""
+        return await self._run(Call("POST", f"/v1/watches/{quote(id)}/resume", Watch, is_repeatable=False))
+
+    async def scan_watch(self, id: str) -> Watch:
+        """Scan a folder of the server now."""
+        return await self._run(Call("POST", f"/v1/watches/{quote(id)}/scan", Watch, is_repeatable=False))
+
+    async def confirm_watch(self, id: str) -> Watch:
+        """Confirm the deletions that are held: the files are gone, and their pictures shall be deleted."""
+        return await self._run(Call("POST", f"/v1/watches/{quote(id)}/confirm", Watch, is_repeatable=False))
+
+    async def list_watched_files(
+        self, id: str, *, limit: int | None = None, cursor: str | None = None, status: Literal["failed"] | None = None
+    ) -> WatchedFilePage:
+        """List the files of a watched folder as they were when they were applied."""
+        return await self._run(
+            Call(
+                "GET",
+                f"/v1/watches/{quote(id)}/files",
+                WatchedFilePage,
+                query={"limit": limit, "cursor": cursor, "status": status},
+            )
+        )
+
+    async def send_files(
+        self, id: str, *, files: Sequence[Picture] | None = None, change: Sequence[str] | None = None
+    ) -> Changes:
+        """Send files of a folder that a client watches, with their changes."""
+        return await self._run(
+            Call(
+                "POST",
+                f"/v1/watches/{quote(id)}/files",
+                Changes,
+                body={"files": files, "change": change},
+                files="files",
+                is_form=True,
+                is_repeatable=False,
+            )
+        )
+
+    async def apply_changes(
+        self, id: str, *, changes: Sequence[FileChange] | None = None, report: WatchReport | None = None
+    ) -> Changes:
+        """Apply what became of files of a folder that a client watches. The same changes again change nothing."""
+        return await self._run(
+            Call(
+                "POST",
+                f"/v1/watches/{quote(id)}/changes",
+                Changes,
+                body={"changes": changes, "report": report},
+                is_repeatable=False,
+            )
+        )
+
+    async def ask_about_image(
+        self,
+        id: str,
+        *,
+        question: str,
+        answers: Sequence[str],
+        by: Literal["encoder", "captioner"] | None = None,
+        collection: str | None = None,
+    ) -> Ask:
+        """Say which of the answers to a question about a picture is right. `by` says what has answered: the
+        captioner, if it is a server, or the encoder.
+        """
+        return await self._run(
+            Call(
+                "POST",
+                f"/v1/images/{quote(id)}/ask",
+                Ask,
+                body={"question": question, "answers": answers, "by": by, "collection": collection},
+            )
+        )
+
+    async def list_saved_searches(self, *, collection: str | None = None) -> SavedSearches:
+        """List saved searches with their counts, newest first."""
+        return await self._run(Call("GET", "/v1/saved-searches", SavedSearches, query={"collection": collection}))
+
+    async def save_search(
+        self,
+        *,
+        name: str,
+        query: SearchQuery,
+        match: Literal["good"] | None = None,
+        webhook: Webhook | None = None,
+        collection: str | None = None,
+    ) -> SavedSearch:
+        """Save a search. What matches it now is counted; each picture that comes later and matches is news."""
+        return await self._run(
+            Call(
+                "POST",
+                "/v1/saved-searches",
+                SavedSearch,
+                body={"name": name, "query": query, "match": match, "webhook": webhook, "collection": collection},
+            )
+        )
+
+    async def get_saved_search(self, id: str) -> SavedSearch:
+        """Get a saved search, with how many pictures it has found and how many of them are new."""
+        return await self._run(Call("GET", f"/v1/saved-searches/{quote(id)}", SavedSearch))
+
+    async def update_saved_search(
+        self,
+        id: str,
+        *,
+        name: str | Unset | None = UNSET,
+        query: SearchQuery | Unset | None = UNSET,
+        match: Literal["good"] | Unset | None = UNSET,
+        webhook: Webhook | Unset | None = UNSET,
+        seen: bool | int | Unset | None = UNSET,
+    ) -> SavedSearch:
+        """Change a saved search, its webhook, or what was seen of it. What is not sent stays."""
+        return await self._run(
+            Call(
+                "PATCH",
+                f"/v1/saved-searches/{quote(id)}",
+                SavedSearch,
+                body={"name": name, "query": query, "match": match, "webhook": webhook, "seen": seen},
+                nulls=("name", "query", "match", "webhook", "seen"),
+            )
+        )
+
+    async def delete_saved_search(self, id: str, *, dry_run: bool | None = None) -> DeleteOut_SavedSearchOut_ | None:
+        """Delete a saved search, with what it has found and its webhook. No picture is deleted."""
+        return await self._run(
+            Call(
+                "DELETE",
+                f"/v1/saved-searches/{quote(id)}",
+                DeleteOut_SavedSearchOut_,
+                query={"dry_run": dry_run},
+                is_optional=True,
+            )
+        )
+
+    async def list_matches(self, id: str, *, limit: int | None = None, cursor: str | None = None) -> MatchPage:
+        """List the pictures that a saved search has found, the newest match first; the last 10,000 are kept."""
+        return await self._run(
+            Call("GET", f"/v1/saved-searches/{quote(id)}/matches", MatchPage, query={"limit": limit, "cursor": cursor})
+        )
+
+    async def follow_saved_search(self, id: str) -> bytes:
+        """Follow a saved search as server-sent events: a `match` for each new picture that it finds. The id of an
+        event is the number of the match: a client that comes back with `Last-Event-ID` misses none.
+        """
+        return await self._run(Call("GET", f"/v1/saved-searches/{quote(id)}/events", bytes))
+
     async def evaluate_search(
         self,
         *,
         file: Picture | None = None,
-        k: Sequence[int] | None = None,
         split: str | None = None,
+        k: Sequence[int] | None = None,
         pictures: str | None = None,
         collection: str | None = None,
         source: str | None = None,
@@ -584,8 +886,8 @@ class AsyncCalls(AsyncTransport):
                 Job,
                 body={
                     "file": file,
-                    "k": k,
                     "split": split,
+                    "k": k,
                     "pictures": pictures,
                     "collection": collection,
                     "source": source,
@@ -630,6 +932,42 @@ class AsyncCalls(AsyncTransport):
         """
         return await self._run(
             Call("POST", "/v1/duplicates", Job, query={"collection": collection}, is_repeatable=False)
+        )
+
+    async def get_enrichments(self, id: str, *, collection: str | None = None) -> Enrichments:
+        """Get how far each second pass is with a picture, and what it found: the lines of text that were read
+        (`ocr`).
+        """
+        return await self._run(
+            Call("GET", f"/v1/images/{quote(id)}/enrichments", Enrichments, query={"collection": collection})
+        )
+
+    async def enrich_again(
+        self,
+        *,
+        kind: Literal["ocr", "caption"],
+        filter: Filter | None = None,
+        ids: Sequence[str] | None = None,
+        all: bool | None = None,
+        collection: str | None = None,
+        failed_only: bool | None = None,
+    ) -> Job:
+        """Let pictures wait for a second pass again, before all others. The job ends when they wait."""
+        return await self._run(
+            Call(
+                "POST",
+                "/v1/enrichments",
+                Job,
+                body={
+                    "kind": kind,
+                    "filter": filter,
+                    "ids": ids,
+                    "all": all,
+                    "collection": collection,
+                    "failed_only": failed_only,
+                },
+                is_repeatable=False,
+            )
         )
 
     async def put_texts(self, *, texts: Sequence[NewText], collection: str | None = None) -> StoredTexts:
@@ -708,6 +1046,38 @@ class AsyncCalls(AsyncTransport):
             Call("PUT", f"/v1/collections/{quote(name)}/head", Collection, body={"head": head}, nulls=("head",))
         )
 
+    async def get_labels(self, name: str) -> Labels:
+        """Get the labels of a collection, with how many pictures each has tagged."""
+        return await self._run(Call("GET", f"/v1/collections/{quote(name)}/labels", Labels))
+
+    async def set_labels(
+        self,
+        name: str,
+        *,
+        labels: Sequence[Label],
+        templates: Literal["auto", "none"] | Sequence[str] | None = None,
+        threshold: float | None = None,
+    ) -> Labels:
+        """Replace the labels of a collection. New pictures are tagged as they come; a job tags those that are
+        there. It takes off the tags of labels that are gone.
+        """
+        return await self._run(
+            Call(
+                "PUT",
+                f"/v1/collections/{quote(name)}/labels",
+                Labels,
+                body={"labels": labels, "templates": templates, "threshold": threshold},
+            )
+        )
+
+    async def delete_labels(self, name: str) -> None:
+        """Take all labels away. A job takes their tags off the pictures."""
+        await self._run(Call("DELETE", f"/v1/collections/{quote(name)}/labels", None))
+
+    async def apply_labels(self, name: str) -> Job:
+        """Compare every picture with the labels again: after the collection has grown much, say."""
+        return await self._run(Call("POST", f"/v1/collections/{quote(name)}/labels/apply", Job, is_keyed=True))
+
     async def teach_head(
         self,
         *,
@@ -753,7 +1123,7 @@ class AsyncCalls(AsyncTransport):
             Call("DELETE", f"/v1/heads/{quote(id)}", DeletedHeads, query={"dry_run": dry_run}, is_optional=True)
         )
 
-    async def reembed(
+    async def change_model(
         self, *, model: str, precision: Literal["fp32", "bf16", "fp16"] | None = None, dry_run: bool | None = None
     ) -> Job:
         """Move all collections to another model. Searches go on in the old space until a job has filled the new

@@ -170,7 +170,7 @@ def read_day(value: object) -> date:
     return day
 
 
-Day = Annotated[date, BeforeValidator(read_day)]
+Day = Annotated[date, BeforeValidator(read_day), describe_field(maxLength=10)]
 T = TypeVar("T")
 NOT_NULL = {"not": {"type": "null"}}
 OLD_NAMES = (("nprobe", "probes"), ("refine_k", "rerank"))

@@ -70,7 +70,7 @@ def read_camera_data(image: Image.Image) -> CameraData:
     """The camera data of an opened picture. It raises nothing."""
     exif = weak = xmp = iptc = png = NOTHING
     with suppress(Exception):  # on hostile bytes parsers raise errors of any kind
-        exif, weak = _read_exif(image)
+        exif, weak = _read_exif(_open_exif(image))
     with suppress(Exception):
         xmp = _read_xmp(image)
     with suppress(Exception):
@@ -80,27 +80,24 @@ def read_camera_data(image: Image.Image) -> CameraData:
     return merge_camera_data((exif, xmp, iptc, weak, png))
 
 
-def read_raw_camera_data(file: IO[bytes]) -> CameraData:
-    """The camera data of a RAW file, most of which are TIFF files with EXIF. It raises nothing."""
-    with suppress(Exception):
-        exif = Image.Exif()
-        file.seek(0)
-        exif.load_from_fp(file)
-        return merge_camera_data(_parse_exif(exif))
-    return NOTHING
-
-
 # ---- EXIF
 
 
-def _read_exif(image: Image.Image) -> tuple[CameraData, CameraData]:
-    exif = _open_exif(image)
-    return (NOTHING, NOTHING) if exif is None else _parse_exif(exif)
+def read_raw_camera_data(file: IO[bytes]) -> CameraData:
+    """The camera data of a RAW file of the kind of TIFF (DNG, CR2, NEF, ARW); of others the preview has them."""
+    exif = Image.Exif()
+    with suppress(Exception):
+        file.seek(0)
+        exif.load_from_fp(file)
+        return merge_camera_data(_read_exif(exif))
+    return NOTHING
 
 
-def _parse_exif(exif: Image.Exif) -> tuple[CameraData, CameraData]:
+def _read_exif(exif: Image.Exif | None) -> tuple[CameraData, CameraData]:
     """What the EXIF says, and what of it counts only if nothing else says it: when a film was scanned, and the
     description, which cameras fill."""
+    if exif is None:
+        return NOTHING, NOTHING
     get: Callable[[int], Any] = partial(_get_entry, exif)
     strong = CameraData(camera=join_name(_text(get(MAKE)), _text(get(MODEL))))
     weak = CameraData(caption=make_caption([], [_text(get(IMAGE_DESCRIPTION))]))

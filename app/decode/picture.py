@@ -18,7 +18,7 @@ from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 from app.core.errors import ImageCorrupt, ImageTooLarge, SightlineError, from_os_error
 from app.core.picture_formats import Format
 from app.core.types import CameraData, Preprocessing
-from app.decode.camera_data import camera_data_to_json
+from app.decode.camera_data import camera_data_to_json, merge_camera_data
 from app.decode.colours import find_nclx_profile
 from app.decode.decoders import extract_preview, open_image
 from app.decode.exif import read_camera_data, read_raw_camera_data
@@ -226,17 +226,20 @@ def _decode_preview(
     seen: _Seen | None = None,
 ) -> tuple[Image.Image, bool, Size]:
     """The preview in a RAW file, with the size of the whole picture."""
-    if seen is not None:
-        seen.camera_data = read_raw_camera_data(file)
     preview = extract_preview(file)
     check_size(*preview.size, "raw", limits)
+    whole = CameraData()
+    if seen is not None:
+        whole = seen.camera_data = read_raw_camera_data(file)
     if isinstance(preview.content, Image.Image):
         return _turn_upright(flatten_to_srgb(preview.content), preview.turn), False, preview.size
     content = io.BytesIO(preview.content)
     header = read_header(content, limits)
     if header.format != "jpeg":
         raise ImageCorrupt("the preview in the RAW file is no JPEG")
-    upright, _, (width, height) = _decode(content, header, preprocessing, limits, thumbnail_size)
+    upright, _, (width, height) = _decode(content, header, preprocessing, limits, thumbnail_size, seen)
+    if seen is not None and seen.camera_data is not None:
+        seen.camera_data = merge_camera_data((whole, seen.camera_data))
     if preview.turn > 1 and not _says_orientation(content):
         upright = _turn_upright(upright, preview.turn)
         width, height = (height, width) if preview.turn >= 5 else (width, height)

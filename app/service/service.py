@@ -182,8 +182,6 @@ def open_service(settings: Settings) -> Service:
         long_tasks = TaskRunner(library.database, lambda: search.loaded is not None, long=True)
         long_tasks.register(REEMBED, changer.run)
         tasks = TaskRunner(library.database, lambda: search.loaded is not None)
-        tasks.register(DUPLICATES, (duplicates := DuplicateService(library, jobs, pool, search)).scan)
-        tasks.register(CAMERA_DATA, (camera_data := CameraDataReader(library, jobs, pool)).run)
         saved, webhooks = open_saved_searches(settings, library)
         labels, arrivals = open_arrivals(library, search, tasks, saved)
         service = Service(
@@ -198,8 +196,8 @@ def open_service(settings: Settings) -> Service:
             changer=changer,
             long_tasks=long_tasks,
             search=search,
-            duplicates=duplicates,
-            camera_data=camera_data,
+            duplicates=DuplicateService(library, jobs, pool, search),
+            camera_data=CameraDataReader(library, jobs, pool),
             enrichment=EnrichmentService(library, jobs, settings),
             questions=QuestionService(library, pool, search, settings),
             labels=labels,
@@ -215,11 +213,19 @@ def open_service(settings: Settings) -> Service:
             watching=WatchManager(library, source_policy, settings.rescan_seconds),
             worker_metrics=MergedMetricsCollector(settings.data_dir / "workers", metrics),
         )
-        service.tasks.register(ENRICH, service.enrichment.queue)
-        service.tasks.register(TEACH, service.heads.teach)
-        service.tasks.register(EVALUATE, EvaluationTask(library.database, pool, search, source_policy).run)
+        register_tasks(service)
         opened.pop_all()
     return service
+
+
+def register_tasks(service: Service) -> None:
+    """Name the handler of each kind of task, but those that `open_service` had to name before."""
+    evaluation = EvaluationTask(service.library.database, service.pool, service.search, service.source_policy)
+    service.tasks.register(CAMERA_DATA, service.camera_data.run)
+    service.tasks.register(DUPLICATES, service.duplicates.scan)
+    service.tasks.register(ENRICH, service.enrichment.queue)
+    service.tasks.register(EVALUATE, evaluation.run)
+    service.tasks.register(TEACH, service.heads.teach)
 
 
 def open_saved_searches(settings: Settings, library: Library) -> tuple[SavedSearchService, WebhookLoop | None]:

@@ -43,6 +43,7 @@ NAMES = {
     "TextsOut": "StoredTexts",
     "Took": "Timings",
     "WarningOut": "AnswerWarning",
+    "WebhookIn": "NewWebhook",
 }
 AS_JSON = {"filter": "Filter", "metadata": "Mapping[str, Any]", "left_out": "Mapping[str, int]"}  # as text in forms
 SCALARS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None"}

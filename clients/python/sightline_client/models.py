@@ -541,6 +541,19 @@ class NewText(BaseModel):
     metadata: dict[str, Any] = {}
 
 
+class NewWebhook(BaseModel):
+    """Where new matches are sent."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: str | None = None
+    """http or https; the addresses of its host must be public."""
+    new_secret: bool = False
+    """Make a new secret, which the answer shows once."""
+    enabled: Literal[True] | None = None
+    """true: try again what was given up."""
+
+
 class QueryPart(BaseModel):
     """One part of a query: exactly one of text, image_id, text_id, image and vector."""
 
@@ -958,19 +971,6 @@ class Webhook(BaseModel):
     error: str | None = None
     disabled_at: str | None = None
     secret: str | None = None
-
-
-class Webhook(BaseModel):
-    """Where new matches are sent."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    url: str | None = None
-    """http or https; the addresses of its host must be public."""
-    new_secret: bool = False
-    """Make a new secret, which the answer shows once."""
-    enabled: Literal[True] | None = None
-    """true: try again what was given up."""
 
 
 class Weights(BaseModel):

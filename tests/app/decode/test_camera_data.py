@@ -23,6 +23,7 @@ from app.decode.limits import PictureLimits
 from app.decode.picture import decode_picture, describe_picture
 from app.decode.pool import DecodePool, OutputFile
 from app.decode.xmp import MAX_VALUES, BadXmp, parse_coordinate, parse_xmp
+from bench.picture_files import make_dng
 from tests.support.camera import PLACE, make_exif, make_iptc, make_xmp, photograph
 from tests.support.sample_pictures import chunk
 
@@ -122,6 +123,15 @@ def test_the_pool_carries_camera_data_of_pictures_with_thumbnails(tmp_path: Path
     assert found is not None
     assert (found.camera, found.taken_at, found.tags) == ("NIKON D850", "2019-07-04T12:00:00.250", ("water", "sky"))
     assert nothing.camera_data == NOTHING
+
+
+def test_a_raw_file_has_its_own_data_and_those_of_its_preview(tmp_path: Path) -> None:
+    pytest.importorskip("rawpy")
+    path = tmp_path / "a.dng"
+    path.write_bytes(make_dng(photograph("JPEG", xmp=XMP)))
+    found = decode_picture(path, Preprocessing(16), PictureLimits(), tmp_path / "small.jpg").camera_data
+    assert found is not None
+    assert (found.camera, found.tags, found.exposure) == ("Sightline Made by code", ("water", "sky"), {})
 
 
 def test_xmp_and_iptc_tell_what_exif_does_not() -> None:

@@ -39,6 +39,7 @@ from sightline_client.models import (
     Matches,
     MatchPage,
     NewText,
+    NewWebhook,
     QueryPart,
     SavedSearch,
     SavedSearches,
@@ -58,7 +59,6 @@ from sightline_client.models import (
     WatchedFilePage,
     Watches,
     WatchReport,
-    Webhook,
     Weights,
 )
 from sightline_client.pictures import Picture
@@ -543,7 +543,7 @@ class AsyncCalls(AsyncTransport):
         caption: str | Unset | None = UNSET,
         tags: Sequence[str] | Unset | None = UNSET,
         metadata: Mapping[str, Any] | Unset | None = UNSET,
-        generated_caption: Unset | None = UNSET,
+        generated_caption: None | Unset = UNSET,
         rejected_tags: Sequence[str] | Unset | None = UNSET,
         collection: str | None = None,
     ) -> Image:
@@ -802,7 +802,7 @@ class AsyncCalls(AsyncTransport):
         name: str,
         query: SearchQuery,
         match: Literal["good"] | None = None,
-        webhook: Webhook | None = None,
+        webhook: NewWebhook | None = None,
         collection: str | None = None,
     ) -> SavedSearch:
         """Save a search. What matches it now is counted; each picture that comes later and matches is news."""
@@ -826,7 +826,7 @@ class AsyncCalls(AsyncTransport):
         name: str | Unset | None = UNSET,
         query: SearchQuery | Unset | None = UNSET,
         match: Literal["good"] | Unset | None = UNSET,
-        webhook: Webhook | Unset | None = UNSET,
+        webhook: NewWebhook | Unset | None = UNSET,
         seen: bool | int | Unset | None = UNSET,
     ) -> SavedSearch:
         """Change a saved search, its webhook, or what was seen of it. What is not sent stays."""
@@ -935,8 +935,8 @@ class AsyncCalls(AsyncTransport):
         )
 
     async def get_enrichments(self, id: str, *, collection: str | None = None) -> Enrichments:
-        """Get how far each second pass is with a picture, and what it found: the lines of text that were read
-        (`ocr`).
+        """Get how far each second pass is with a picture, and what it found. `ocr` has the lines of text that were
+        read.
         """
         return await self._run(
             Call("GET", f"/v1/images/{quote(id)}/enrichments", Enrichments, query={"collection": collection})

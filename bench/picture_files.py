@@ -12,7 +12,7 @@ import struct
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -128,7 +128,7 @@ def encode_deep_heic(codes: Floats, bits: int, profile: bytes | None = None, **o
     values = np.round(codes * 65535).astype("<u2")
     made = pillow_heif.from_bytes("RGB;16", (codes.shape[1], codes.shape[0]), values.tobytes())
     if profile is not None:
-        info: dict[str, Any] = made[0].info
+        info = cast("dict[str, Any]", made[0].info)
         info["icc_profile"], info["icc_profile_type"] = profile, "prof"
     file = io.BytesIO()
     made.save(file, quality=95, chroma=444, **options)
@@ -262,9 +262,8 @@ def make_sample(kind: str, size: tuple[int, int] = (96, 64), seed: int = 0) -> b
         return encode_heic(image)
     if kind == "raw":
         return make_dng(encode(image, "JPEG"), 1, size)
-    chosen: dict[str, dict[str, Any]] = {"tiff": {"compression": "tiff_lzw"}, "jxl": {"effort": 1}}
-    options = chosen.get(kind, {})
-    return encode(image, kind.upper(), **options)
+    options: dict[str, dict[str, Any]] = {"tiff": {"compression": "tiff_lzw"}, "jxl": {"effort": 1}}
+    return encode(image, kind.upper(), **options.get(kind, {}))
 
 
 def claim_size(kind: str, width: int, height: int) -> bytes:

@@ -37,6 +37,7 @@ LARGE, PICTURES, BATCHES = "large requests", "searches with pictures", "calls wi
 CORES = os.cpu_count() or 2
 AT_ONCE = {LARGE: 16, PICTURES: max(2, CORES), BATCHES: max(1, CORES // 2)}
 MAX_WAITING = 48  # of one kind and caller
+REFUSAL_SECONDS = 0.5  # until the refusal of one more is sent: who asks again at once would take the event loop
 CHEAP_SECONDS = 0.001  # of the processor: what takes longer is followed by a pause
 PAUSE = 31  # times as long as the work before it: a caller has a 32nd of one processor for costly bodies
 MAX_IDLE_CALLERS = 256
@@ -131,6 +132,7 @@ class _Seats:
     async def take(self) -> AsyncIterator[None]:
         """Raises RateLimited when too many wait."""
         if self._taken >= self._most:
+            await asyncio.sleep(REFUSAL_SECONDS)
             raise RateLimited(f"{MAX_WAITING} {self._name} of this caller wait already; that is the limit")
         self._taken += 1
         try:

@@ -176,11 +176,9 @@ def open_service(settings: Settings) -> Service:
         pool = opened.enter_context(closing(open_pool(settings, metrics=metrics)))
         jobs = JobService(library)
         search = SearchService(settings, library.database, pool, metrics)
-        snapshots = settings.data_dir / "snapshots"
-        deleter = CollectionDeleter(library, snapshots, search.close_collection, lambda: search.is_retiring)
+        deleter = open_deleter(settings, library, search)
         changer = ModelChanger(settings, library.database, search, deleter.wake)
         long_tasks = TaskRunner(library.database, lambda: search.loaded is not None, long=True)
-        long_tasks.register(REEMBED, changer.run)
         tasks = TaskRunner(library.database, lambda: search.loaded is not None)
         saved, webhooks = open_saved_searches(settings, library)
         labels, arrivals = open_arrivals(library, search, tasks, saved)
@@ -218,6 +216,11 @@ def open_service(settings: Settings) -> Service:
     return service
 
 
+def open_deleter(settings: Settings, library: Library, search: SearchService) -> CollectionDeleter:
+    snapshots = settings.data_dir / "snapshots"
+    return CollectionDeleter(library, snapshots, search.close_collection, lambda: search.is_retiring)
+
+
 def register_tasks(service: Service) -> None:
     """Name the handler of each kind of task, but those that `open_service` had to name before."""
     evaluation = EvaluationTask(service.library.database, service.pool, service.search, service.source_policy)
@@ -225,6 +228,7 @@ def register_tasks(service: Service) -> None:
     service.tasks.register(DUPLICATES, service.duplicates.scan)
     service.tasks.register(ENRICH, service.enrichment.queue)
     service.tasks.register(EVALUATE, evaluation.run)
+    service.long_tasks.register(REEMBED, service.changer.run)
     service.tasks.register(TEACH, service.heads.teach)
 
 

@@ -56,7 +56,7 @@ class ChatEnricher:
     """Asks a server, a few pictures at once."""
 
     kind = "caption"
-    memory = None
+    memory: int | None = None
 
     def __init__(self, chat: ChatServer, settings: Settings, pool: DecodePool) -> None:
         self._chat = chat
@@ -115,7 +115,7 @@ class CocaEnricher:
     """Writes with a model in this process, a batch at once."""
 
     kind = "caption"
-    memory = None
+    memory: int | None = None
     seconds = COCA_SECONDS
 
     def __init__(self, settings: Settings, pool: DecodePool) -> None:

@@ -202,7 +202,7 @@ def run_enricher(
     kind: str,
     settings: Settings,
     when_open: Callable[[EnrichmentWorker], None],
-    open_kind: Callable[[str, Settings, DecodePool], Enricher] = open_enricher,
+    open_kind: Callable[[str, Settings, DecodePool], Enricher | BatchEnricher] = open_enricher,
 ) -> None:
     """Open what the kind needs, call `when_open`, and work until it is stopped. Raises StartupError."""
     metrics = ProcessMetrics("worker")

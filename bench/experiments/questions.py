@@ -56,7 +56,7 @@ def main() -> None:
         print(f"{kind:24}" + "".join(f"{np.mean(forms[form]):22.3f}" for form in FORMS))
 
 
-def is_right(encoder: Encoder, image: np.ndarray, one: Asked, form: str) -> bool:  # type: ignore[type-arg]
+def is_right(encoder: Encoder, image: np.ndarray, one: Asked, form: str) -> bool:
     """Whether the first answer is the nearest one."""
     statements, answers = make_statements(one.question, one.answers), list(one.answers)
     texts = {

@@ -71,5 +71,5 @@ def teach(coca: Any) -> None:
         out = coca(pictures, texts)
         loss = torch.nn.functional.cross_entropy(out["logits"].permute(0, 2, 1), out["labels"], ignore_index=0)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -76,7 +76,7 @@ def test_the_decoder_gives_the_logits_of_open_clip(captioner: CocaCaptioner) -> 
 def test_more_beams_find_captions_that_are_no_less_likely(captioner: CocaCaptioner) -> None:
     coca = captioner._coca
     mixed = [tuple(np.random.default_rng(seed).integers(0, 256, 3).tolist()) for seed in range(6)]
-    pixels = torch.from_numpy(np.stack([fill(one) for one in mixed])).permute(0, 3, 1, 2).float()  # type: ignore[arg-type]
+    pixels = torch.from_numpy(np.stack([fill(one) for one in mixed])).permute(0, 3, 1, 2).float()
     latent, tokens = coca._encode_image((pixels - captioner._mean) / captioner._std)
     alone, many = (search_beams(CaptionDecoder(coca, tokens, beams), len(mixed), beams) for beams in (1, 6))
     for n in range(len(mixed)):

@@ -24,7 +24,12 @@ def stub() -> Iterator[ChatStub]:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, stub: ChatStub) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("captioned") / "data"
-    said = {"captioner": stub.url, "captioner_model": "llava", "captioner_key": "sk-secret-123", "captioner_seconds": 5}
+    said: dict[str, Any] = {
+        "captioner": stub.url,
+        "captioner_model": "llava",
+        "captioner_key": "sk-secret-123",
+        "captioner_seconds": 5,
+    }
     with RunningServer(folder, **said) as server:
         yield server
         assert "sk-secret-123" not in server.output()

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import rapidocr
 from rapidocr import EngineType, RapidOCR
 from rapidocr.ch_ppocr_det import TextDetOutput
-from rapidocr.ch_ppocr_rec import TextRecInput
+from rapidocr.ch_ppocr_rec import TextRecInput, TextRecognizer
 
 from app.encoder.protocol import Pixels
 
@@ -71,9 +71,7 @@ class TextRecogniser:
                 "Rec.model_path": str(models / RECOGNISER),
             }
         )
-        self._engine.recognize_txt([np.zeros((LINE_HEIGHT, LINE_HEIGHT, 3), np.uint8)])  # which loads the recogniser
-        assert self._engine.text_rec is not None
-        self._reader = self._engine.text_rec
+        self._reader: TextRecognizer = self._engine._load_rec_model()  # type: ignore[no-untyped-call]
 
     def read(self, pixels: Pixels) -> list[TextLine]:
         """The lines in a picture (uint8 [height, width, 3], RGB), in the order in which people read them."""
@@ -108,12 +106,12 @@ class TextRecogniser:
         below, beside = -size[1] % STEP, -size[0] % STEP
         middle = [float(level) for level in small.mean(axis=(0, 1))]
         padded = cv2.copyMakeBorder(small, 0, below, 0, beside, cv2.BORDER_CONSTANT, value=middle)
-        found = self._engine(self._add_grain(padded), use_rec=False)
+        found = self._engine(self._add_grain(np.asarray(padded, np.uint8)), use_rec=False)
         if not isinstance(found, TextDetOutput) or found.boxes is None or not len(found.boxes):
             return np.empty((0, 4, 2))
         boxes = np.asarray(found.boxes, np.float64)
         inside = (boxes.mean(axis=1) < size).all(axis=1)
-        return np.minimum(boxes[inside] / ratio, (width, height))
+        return np.asarray(np.minimum(boxes[inside] / ratio, (width, height)), np.float64)
 
     def _add_grain(self, picture: Pixels) -> Pixels:
         height, width = picture.shape[:2]

@@ -112,9 +112,9 @@ def _project(attn: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 def _attend(attn: Any, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """The attention of x [b, 1, d] to keys and values [b, t, d]."""
     queries = linear(x, attn.in_proj_weight[: attn.embed_dim], attn.in_proj_bias[: attn.embed_dim])
-    unflatten: Any = torch.unflatten
-    parts = (unflatten(one, -1, (attn.num_heads, -1)).transpose(1, 2) for one in (queries, keys, values))
-    found: Tensor = attn.out_proj(scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2))
+    split = [one.view(*one.shape[:2], attn.num_heads, -1).transpose(1, 2) for one in (queries, keys, values)]
+    mixed = scaled_dot_product_attention(split[0], split[1], split[2])
+    found: Tensor = attn.out_proj(mixed.transpose(1, 2).flatten(2))
     return found
 
 

@@ -24,7 +24,7 @@ router = new_router("/v1", "images")
 async def get_enrichments(
     service: EnrichmentDep, threads: ThreadsDep, collection: CollectionDep, id: str
 ) -> EnrichmentsOut:
-    """Get how far each second pass is with a picture, and what it found. `ocr` has the lines of text that were read."""
+    """Get how far each second pass is with a picture. `ocr` has the lines of text that it read."""
     states = await threads.reads.run(service.get, collection, id)
     return EnrichmentsOut(id=id, enrichments={kind: EnrichmentOut(**asdict(one)) for kind, one in states.items()})
 

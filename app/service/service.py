@@ -178,10 +178,8 @@ def open_service(settings: Settings) -> Service:
         search = SearchService(settings, library.database, pool, metrics)
         deleter = open_deleter(settings, library, search)
         changer = ModelChanger(settings, library.database, search, deleter.wake)
-        long_tasks = TaskRunner(library.database, lambda: search.loaded is not None, long=True)
-        tasks = TaskRunner(library.database, lambda: search.loaded is not None)
         saved, webhooks = open_saved_searches(settings, library)
-        labels, arrivals = open_arrivals(library, search, tasks, saved)
+        labels, arrivals = open_arrivals(library, search, saved)
         service = Service(
             settings=settings,
             metrics=metrics,
@@ -189,10 +187,10 @@ def open_service(settings: Settings) -> Service:
             library=library,
             pool=pool,
             jobs=jobs,
-            tasks=tasks,
+            tasks=TaskRunner(library.database, lambda: search.loaded is not None),
             heads=HeadService(library.database, pool, search, source_policy),
             changer=changer,
-            long_tasks=long_tasks,
+            long_tasks=TaskRunner(library.database, lambda: search.loaded is not None, long=True),
             search=search,
             duplicates=DuplicateService(library, jobs, pool, search),
             camera_data=CameraDataReader(library, jobs, pool),
@@ -224,6 +222,7 @@ def open_deleter(settings: Settings, library: Library, search: SearchService) ->
 def register_tasks(service: Service) -> None:
     """Name the handler of each kind of task, but those that `open_service` had to name before."""
     evaluation = EvaluationTask(service.library.database, service.pool, service.search, service.source_policy)
+    service.tasks.register(AUTO_TAGS, service.labels.run)
     service.tasks.register(CAMERA_DATA, service.camera_data.run)
     service.tasks.register(DUPLICATES, service.duplicates.scan)
     service.tasks.register(ENRICH, service.enrichment.queue)
@@ -240,9 +239,8 @@ def open_saved_searches(settings: Settings, library: Library) -> tuple[SavedSear
 
 
 def open_arrivals(
-    library: Library, search: SearchService, tasks: TaskRunner, saved: SavedSearchService
+    library: Library, search: SearchService, saved: SavedSearchService
 ) -> tuple[LabelService, ArrivalLoop]:
     """The labels, and what is done with new pictures."""
     labels = LabelService(library.database, search, JobService(library))
-    tasks.register(AUTO_TAGS, labels.run)
     return labels, ArrivalLoop(library.database, search, labels, saved.wake_webhooks)

@@ -543,7 +543,7 @@ class AsyncCalls(AsyncTransport):
         caption: str | Unset | None = UNSET,
         tags: Sequence[str] | Unset | None = UNSET,
         metadata: Mapping[str, Any] | Unset | None = UNSET,
-        generated_caption: Unset | None = UNSET,
+        generated_caption: None | Unset = UNSET,
         rejected_tags: Sequence[str] | Unset | None = UNSET,
         collection: str | None = None,
     ) -> Image:
@@ -935,9 +935,7 @@ class AsyncCalls(AsyncTransport):
         )
 
     async def get_enrichments(self, id: str, *, collection: str | None = None) -> Enrichments:
-        """Get how far each second pass is with a picture, and what it found. `ocr` has the lines of text that were
-        read.
-        """
+        """Get how far each second pass is with a picture. `ocr` has the lines of text that it read."""
         return await self._run(
             Call("GET", f"/v1/images/{quote(id)}/enrichments", Enrichments, query={"collection": collection})
         )

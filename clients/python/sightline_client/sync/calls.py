@@ -543,7 +543,7 @@ class Calls(Transport):
         caption: str | Unset | None = UNSET,
         tags: Sequence[str] | Unset | None = UNSET,
         metadata: Mapping[str, Any] | Unset | None = UNSET,
-        generated_caption: Unset | None = UNSET,
+        generated_caption: None | Unset = UNSET,
         rejected_tags: Sequence[str] | Unset | None = UNSET,
         collection: str | None = None,
     ) -> Image:
@@ -933,9 +933,7 @@ class Calls(Transport):
         return self._run(Call("POST", "/v1/duplicates", Job, query={"collection": collection}, is_repeatable=False))
 
     def get_enrichments(self, id: str, *, collection: str | None = None) -> Enrichments:
-        """Get how far each second pass is with a picture, and what it found. `ocr` has the lines of text that were
-        read.
-        """
+        """Get how far each second pass is with a picture. `ocr` has the lines of text that it read."""
         return self._run(
             Call("GET", f"/v1/images/{quote(id)}/enrichments", Enrichments, query={"collection": collection})
         )

@@ -294,8 +294,8 @@ def write_parameter(name: str, one: Mapping[str, Any], *, is_patch: bool = False
     if one.get("required"):
         return kind
     if is_patch and one["place"] == "body":
-        null = " | None" if kind.endswith(" | None") else ""
-        return f"{kind.removesuffix(' | None')} | Unset{null} = UNSET"
+        kinds = [one for one in kind.split(" | ") if one != "None"]
+        return f"{' | '.join([*kinds, 'Unset', *(['None'] if 'None' in kind else [])])} = UNSET"
     return f"{kind.removesuffix(' | None')} | None = None"
 
 

@@ -543,7 +543,7 @@ class AsyncCalls(AsyncTransport):
         caption: str | Unset | None = UNSET,
         tags: Sequence[str] | Unset | None = UNSET,
         metadata: Mapping[str, Any] | Unset | None = UNSET,
-        generated_caption: None | Unset = UNSET,
+        generated_caption: Unset | None = UNSET,
         rejected_tags: Sequence[str] | Unset | None = UNSET,
         collection: str | None = None,
     ) -> Image:

@@ -31,22 +31,30 @@ export function selectApplicable(conditions, target) {
   return conditions.filter(([kind]) => target === "images" || !PICTURE_KINDS.includes(kind));
 }
 
-/** Build the server's filter, or null without conditions. Days begin at midnight of this browser's clock. */
+/** Build the server's filter, or null without conditions. Days are those on which pictures were taken, by the camera's
+ * clock; of others the days on which they were added, which begin at midnight of this browser's clock. */
 export function buildFilter(conditions, target) {
-  const must = selectApplicable(conditions, target).map(([kind, value]) => buildCondition(kind, value));
+  const must = selectApplicable(conditions, target).map(([kind, value]) => buildCondition(kind, value, target));
   return must.length ? { must } : null;
 }
 
-function buildCondition(kind, value) {
+function buildCondition(kind, value, target) {
   if (kind === "tag") return { key: "tags", match: { value } };
   if (kind === "auto") return { key: "auto_tags", match: { value } };
   if (kind === "format") return { key: "format", match: { value } };
-  if (kind === "from") return { key: "created_at", range: { gte: midnight(value).toISOString() } };
-  if (kind === "to") return { key: "created_at", range: { lt: midnight(value, 1).toISOString() } };
+  if (kind === "from") return buildBound("gte", midnight(value), target);
+  if (kind === "to") return buildBound("lt", midnight(value, 1), target);
   if (kind === "job") return { key: "job_id", match: { any: value.split(",") } };
   const equals = value.indexOf("=");
   const any = listReadings(value.slice(equals + 1).trim());
   return { key: `metadata.${quotePath(value.slice(0, equals).trim())}`, match: { any } };
+}
+
+function buildBound(comparison, date, target) {
+  const added = { key: "created_at", range: { [comparison]: date.toISOString() } };
+  if (target !== "images") return added;
+  const taken = { key: "taken_at", range: { [comparison]: formatDay(date) } };
+  return { should: [taken, { must: [{ is_null: { key: "taken_at" } }, added] }] };
 }
 
 /** The conditions of a filter as `buildFilter` makes it; others have no chip, and are left out. */
@@ -54,7 +62,8 @@ export function readConditions(filter) {
   return (filter?.must ?? []).map(readCondition).filter(Boolean);
 }
 
-function readCondition({ key, match, range }) {
+function readCondition({ key, match, range, should }) {
+  if (should?.[1]?.must?.[1]) return readCondition(should[1].must[1]); // see buildBound
   const kind = { tags: "tag", auto_tags: "auto", format: "format" }[key];
   if (kind && match?.value) return [kind, match.value];
   if (key === "job_id" && match?.any) return ["job", match.any.join(",")];

@@ -58,11 +58,11 @@ def test_the_dialog_is_used_by_keys_and_closed_without_a_change(page_on_server: 
     expect(page.locator("#filter")).to_be_focused()
     page.keyboard.press("Enter")
     find_field(page, "Metadata: name").fill("made.by")
-    find_field(page, "Added from").press("Enter")
+    find_field(page, "Taken (or added) from").press("Enter")
     expect(find_field(page, "Metadata: value")).to_be_focused()  # a name alone is sent back
     find_field(page, "Metadata: value").fill("test")
     find_field(page, "Format").select_option("")
-    find_field(page, "Added from").fill("2020-01-31")
+    find_field(page, "Taken (or added) from").fill("2020-01-31")
     page.get_by_role("dialog").get_by_role("button", name="Filter").click()
     expect(page.locator("#filters button")).to_have_count(3)
     assert chips(page) == ["tag: red", "from 2020-01-31", "made.by=test"]
@@ -103,6 +103,12 @@ def test_an_address_is_read_strictly_and_asked_as_the_server_takes_it(page_on_se
     assert filter("tag=a&format=png", "texts") is None
     (day,) = filter("to=2026-01-31", "texts")
     assert page.evaluate("at => new Date(at).toString()", day["range"]["lt"]).startswith("Sun Feb 01 2026 00:00:00")
+    (day,) = filter(
+        "from=2026-01-31"
+    )  # of pictures the day on which they were taken, else that on which they were added
+    taken, added = day["should"]
+    assert taken == {"key": "taken_at", "range": {"gte": "2026-01-31"}}
+    assert added["must"][0] == {"is_null": {"key": "taken_at"}}
     assert len(filter("&".join(f"tag=t{n}" for n in range(50)))) == 20
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from app.api.concurrency import ThreadPools
-from app.api.schemas import JobOut
+from app.api.schemas.jobs import JobOut
 from app.core.errors import Busy, Overloaded, RateLimited, SightlineError
 from app.core.types import Job, JobState
 

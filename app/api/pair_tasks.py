@@ -17,7 +17,8 @@ from app.api.idempotency import IdempotencyDep, hash_form
 from app.api.multipart import File, FormModel, receive_form
 from app.api.openapi import describe_field
 from app.api.routes.jobs import job_response
-from app.api.schemas import JobOut, RequestModel, ShortText
+from app.api.schemas.fields import RequestModel, ShortText
+from app.api.schemas.jobs import JobOut
 from app.core.types import Job
 from app.service.pair_sets import pack_parameters
 from app.sources.pairs import CAPTIONS, PAIRS_PREFIX, read_pairs, resolve_source

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Query
 
 from app.api.dependencies import CameraDataDep, CollectionDep, ThreadsDep
-from app.api.schemas import JobOut
+from app.api.schemas.jobs import JobOut
 from app.api.strict_route import new_router
 
 router = new_router("/v1/camera-data", "camera-data")

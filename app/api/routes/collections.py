@@ -18,17 +18,9 @@ from app.api.dependencies import (
     validate_collection,
 )
 from app.api.openapi import CollectionText, describe_field
-from app.api.schemas import (
-    CollectionIn,
-    CollectionOut,
-    CollectionsOut,
-    DeleteOut,
-    HeadId,
-    RequestModel,
-    SpaceOut,
-    UnicodeText,
-    example,
-)
+from app.api.schemas.collections import CollectionIn, CollectionOut, CollectionsOut, SpaceOut
+from app.api.schemas.fields import HeadId, RequestModel, UnicodeText, example
+from app.api.schemas.images import DeleteOut
 from app.api.strict_route import new_router
 from app.core.types import DEFAULT_COLLECTION, CollectionInfo
 from app.service.maintenance import require_deletable

@@ -17,7 +17,8 @@ from app.api.dependencies import (
     open_incoming_folder,
 )
 from app.api.routes.texts import store_texts
-from app.api.schemas import JobOut, TextIn, TextsIn
+from app.api.schemas.jobs import JobOut
+from app.api.schemas.texts import TextIn, TextsIn
 from app.api.strict_route import new_router
 from app.core.errors import NotFound, SightlineError, StartupError, describe_error, map_os_errors
 from app.core.types import Job

@@ -9,15 +9,9 @@ from typing import Annotated
 from fastapi import Query
 
 from app.api.dependencies import CollectionDep, DuplicatesDep, ThreadsDep
-from app.api.schemas import (
-    DuplicateGroupOut,
-    DuplicateOut,
-    DuplicateScanOut,
-    DuplicatesOut,
-    ImageOut,
-    JobOut,
-    WarningOut,
-)
+from app.api.schemas.duplicates import DuplicateGroupOut, DuplicateOut, DuplicateScanOut, DuplicatesOut
+from app.api.schemas.images import ImageOut, WarningOut
+from app.api.schemas.jobs import JobOut
 from app.api.strict_route import new_router
 from app.core.errors import BadRequest, Validation
 from app.search.duplicates import DEFAULT_THRESHOLDS, MAX_THRESHOLDS, DuplicateKind

@@ -12,7 +12,8 @@ from app.api.dependencies import (
     merge_query,
     validate_collection,
 )
-from app.api.schemas import EnrichIn, EnrichmentOut, EnrichmentsOut, JobOut
+from app.api.schemas.enrichments import EnrichIn, EnrichmentOut, EnrichmentsOut
+from app.api.schemas.jobs import JobOut
 from app.api.strict_route import new_router
 from app.core.errors import Validation
 from app.storage.filters.parser import parse_filter

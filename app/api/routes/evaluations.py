@@ -18,7 +18,8 @@ from app.api.dependencies import (
 )
 from app.api.multipart import describe_form
 from app.api.pair_tasks import PairsForm, PairsIn, PairTasksDep, Split
-from app.api.schemas import CollectionName, JobOut, ShortText, example
+from app.api.schemas.fields import CollectionName, ShortText, example
+from app.api.schemas.jobs import JobOut
 from app.api.strict_route import new_router
 from app.core.errors import Validation
 from app.service.evaluation import EVALUATE, validate_ks

@@ -23,7 +23,10 @@ from app.api.dependencies import (
 from app.api.multipart import describe_form
 from app.api.openapi import CollectionText
 from app.api.pair_tasks import PairsForm, PairsIn, PairTasksDep, Split
-from app.api.schemas import CollectionName, DeleteOut, HeadId, JobOut, SpaceOut, example
+from app.api.schemas.collections import SpaceOut
+from app.api.schemas.fields import CollectionName, HeadId, example
+from app.api.schemas.images import DeleteOut
+from app.api.schemas.jobs import JobOut
 from app.api.strict_route import new_router
 from app.core.errors import NotFound
 from app.core.types import HeadInfo

@@ -52,21 +52,17 @@ from app.api.errors import failed_problem, respond
 from app.api.files import OpenFileResponse
 from app.api.idempotency import IdempotencyDep, hash_form
 from app.api.multipart import describe_form, receive_form
-from app.api.schemas import (
-    REPLACE,
-    WAIT,
-    CollectionName,
+from app.api.schemas.fields import REPLACE, WAIT, CollectionName, RequestModel, example
+from app.api.schemas.images import (
     DeleteIn,
     DeleteOut,
     ImageOut,
     ImagePage,
     ImagePatch,
-    RequestModel,
     UploadForm,
     UploadOut,
     VectorOut,
     WarningOut,
-    example,
 )
 from app.api.strict_route import new_router
 from app.core.errors import (

@@ -29,7 +29,8 @@ from app.api.dependencies import (
 from app.api.idempotency import IdempotencyDep
 from app.api.openapi import describe_field
 from app.api.routes.jobs import JobQuery, PriorityQuery, job_response, make_options
-from app.api.schemas import CollectionName, JobOut, Metadata, RequestModel, ShortText, Tags, example
+from app.api.schemas.fields import CollectionName, Metadata, RequestModel, ShortText, Tags, example
+from app.api.schemas.jobs import JobOut
 from app.api.strict_route import new_router
 from app.core.errors import BadRequest, UnsupportedMediaType, Validation, map_os_errors
 from app.core.files import sha256_file

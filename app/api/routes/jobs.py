@@ -34,7 +34,8 @@ from app.api.idempotency import IdempotencyDep, hash_form
 from app.api.job_events import JobEvents
 from app.api.multipart import FormFile, describe_form, receive_form
 from app.api.openapi import CollectionText
-from app.api.schemas import BulkForm, ItemOut, ItemPage, JobOut, JobsOut
+from app.api.schemas.images import BulkForm
+from app.api.schemas.jobs import ItemOut, ItemPage, JobOut, JobsOut
 from app.api.strict_route import new_router
 from app.core.errors import NotFound, PayloadTooLarge, Validation
 from app.core.types import ItemStatus, Job, JobState, Priority

@@ -18,16 +18,9 @@ from app.api.dependencies import (
 from app.api.idempotency import IdempotencyDep
 from app.api.openapi import CollectionText, describe_field
 from app.api.routes.jobs import job_response
-from app.api.schemas import (
-    MAX_TEMPLATES,
-    JobOut,
-    QueryTemplates,
-    QueryText,
-    RequestModel,
-    UnicodeText,
-    WarningOut,
-    example,
-)
+from app.api.schemas.fields import MAX_TEMPLATES, QueryTemplates, QueryText, RequestModel, UnicodeText, example
+from app.api.schemas.images import WarningOut
+from app.api.schemas.jobs import JobOut
 from app.api.strict_route import new_router
 from app.core.errors import Validation
 from app.core.settings import Settings

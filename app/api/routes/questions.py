@@ -14,7 +14,8 @@ from app.api.dependencies import (
     validate_collection,
     validate_query,
 )
-from app.api.schemas import AnswerOut, AskIn, AskOut, WarningOut
+from app.api.schemas.images import WarningOut
+from app.api.schemas.zero_shot import AnswerOut, AskIn, AskOut
 from app.api.strict_route import new_router
 from app.core.errors import Validation
 

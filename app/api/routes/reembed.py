@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from app.api.dependencies import ServiceDep, ThreadsDep
-from app.api.schemas import JobOut, ReembedIn
+from app.api.schemas.collections import ReembedIn
+from app.api.schemas.jobs import JobOut
 from app.api.strict_route import new_router
 from app.core.types import DEFAULT_COLLECTION, Job
 from app.service.reembed import KIND

@@ -29,16 +29,9 @@ from app.api.dependencies import (
 from app.api.openapi import CollectionText, describe_field
 from app.api.routes.jobs import LOOK_SECONDS, JobEventsDep, count_stream
 from app.api.routes.search import parse_search
-from app.api.schemas import (
-    CollectionName,
-    DeleteOut,
-    ImageOut,
-    RequestModel,
-    SearchIn,
-    UnicodeText,
-    WarningOut,
-    example,
-)
+from app.api.schemas.fields import CollectionName, RequestModel, UnicodeText, example
+from app.api.schemas.images import DeleteOut, ImageOut, WarningOut
+from app.api.schemas.search import SearchIn
 from app.api.strict_route import new_router
 from app.core.errors import NotFound, Validation
 from app.core.settings import Settings

@@ -31,7 +31,7 @@ from app.api.dependencies import (
 from app.api.json_body import STORED_PICTURES
 from app.api.multipart import describe_form, receive_form
 from app.api.openapi import describe_field
-from app.api.schemas import (
+from app.api.schemas.fields import (
     CALIBRATE,
     EXACT,
     MAX_TEMPLATES,
@@ -40,34 +40,37 @@ from app.api.schemas import (
     TEMPLATES,
     TIME_WORDS,
     TODAY,
+    Day,
+    HitCount,
+    Mode,
+    QueryTemplates,
+    QueryText,
+    ScoreThreshold,
+    Target,
+    UnicodeText,
+    read_filter,
+)
+from app.api.schemas.images import ErrorOut, WarningOut
+from app.api.schemas.search import (
     BatchIn,
     BatchOut,
+    HitOut,
+    ParamsIn,
+    PartIn,
+    RefusedOut,
+    SearchForm,
+    SearchIn,
+    SearchOut,
+)
+from app.api.schemas.zero_shot import (
     ClassifyForm,
     ClassifyIn,
     ClassifyOut,
-    Day,
-    ErrorOut,
-    HitCount,
-    HitOut,
     LabelOut,
     MatchesOut,
     MatchForm,
     MatchIn,
     MatchOut,
-    Mode,
-    ParamsIn,
-    PartIn,
-    QueryTemplates,
-    QueryText,
-    RefusedOut,
-    ScoreThreshold,
-    SearchForm,
-    SearchIn,
-    SearchOut,
-    Target,
-    UnicodeText,
-    WarningOut,
-    read_filter,
 )
 from app.api.strict_route import new_router
 from app.core.base64_text import decode_base64, decode_base64_file

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.admission import TINY_BODY
 from app.api.auth import AccessControl, AccessDep
 from app.api.dependencies import ThreadsDep
-from app.api.schemas import RequestModel, example
+from app.api.schemas.fields import RequestModel, example
 from app.api.strict_route import new_router
 from app.service.auth import SESSION_DAYS, Principal
 

@@ -25,7 +25,8 @@ from app.api.dependencies import (
     validate_query,
 )
 from app.api.idempotency import IdempotencyDep
-from app.api.schemas import DeleteOut, TextOut, TextsIn, TextsOut, WarningOut
+from app.api.schemas.images import DeleteOut, WarningOut
+from app.api.schemas.texts import TextOut, TextsIn, TextsOut
 from app.api.strict_route import new_router
 from app.core.errors import ModelUnavailable
 from app.core.types import AnswerWarning, Text

@@ -29,7 +29,9 @@ from app.api.idempotency import IdempotencyDep, hash_form
 from app.api.multipart import File, FormModel, describe_form, receive_form
 from app.api.routes.images import MAX_NAME_CHARS, file_response
 from app.api.routes.jobs import PriorityQuery, job_response, make_options
-from app.api.schemas import MAX_ENTRIES, MOST_TAGS, Caption, CollectionName, DeleteOut, FormMetadata, FormTag, JobOut
+from app.api.schemas.fields import MAX_ENTRIES, MOST_TAGS, Caption, CollectionName, FormMetadata, FormTag
+from app.api.schemas.images import DeleteOut
+from app.api.schemas.jobs import JobOut
 from app.api.strict_route import new_router
 from app.core.clock import format_wall_time
 from app.core.settings import Settings

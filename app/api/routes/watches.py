@@ -26,7 +26,8 @@ from app.api.dependencies import (
 from app.api.multipart import MAX_FIELDS, File, FormModel, describe_form, receive_form
 from app.api.openapi import CollectionText, describe_field
 from app.api.routes.ingest import restrict_policy
-from app.api.schemas import CollectionName, ErrorOut, Metadata, RequestModel, ShortText, Tags, UnicodeText, example
+from app.api.schemas.fields import CollectionName, Metadata, RequestModel, ShortText, Tags, UnicodeText, example
+from app.api.schemas.images import ErrorOut
 from app.api.strict_route import new_router
 from app.core.clock import seconds_since
 from app.core.errors import BadRequest, NotFound, Validation

@@ -107,7 +107,7 @@ class Changes(BaseModel):
 class Classification(BaseModel):
     """Labels, likeliest first; the probabilities add up to 1, or are each its own (of a model like SigLIP)."""
 
-    labels: list[app__api__schemas__Label]
+    labels: list[app__api__schemas__zero_shot__Label]
     warnings: list[AnswerWarning]
     """What is odd about the texts and the filter that were sent; empty for most."""
 
@@ -992,7 +992,7 @@ class app__api__routes__labels__Label(BaseModel):
     tagged: int
 
 
-class app__api__schemas__Label(BaseModel):
+class app__api__schemas__zero_shot__Label(BaseModel):
     """A label and its probability among the labels that were sent."""
 
     label: str

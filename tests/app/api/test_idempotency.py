@@ -17,7 +17,7 @@ from fastapi import Request
 
 from app.api.concurrency import ThreadPools
 from app.api.idempotency import Idempotency, IdempotentCall
-from app.api.schemas import ImageOut
+from app.api.schemas.images import ImageOut
 from app.storage.idempotency import IdempotencyStore
 from app.storage.library import AddResult, Library
 from tests.app.api.asking import check_refusal, make_picture

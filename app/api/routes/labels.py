@@ -78,7 +78,7 @@ class LabelsIn(RequestModel):
     threshold: Threshold = Field(THRESHOLD, description="Of labels that have none of their own.")
 
 
-class LabelOut(BaseModel):
+class CollectionLabelOut(BaseModel):
     """A label, and how many pictures have it."""
 
     label: str
@@ -100,7 +100,7 @@ class LabelsOut(BaseModel):
     """The labels of a collection. `basis` says what probabilities are, null while that is not known yet."""
 
     collection: str
-    labels: list[LabelOut]
+    labels: list[CollectionLabelOut]
     basis: Literal["pairs", "shares", "none"] | None = Field(
         description="pairs: each label by itself, as of POST /v1/match; shares: among the labels, as of POST"
         " /v1/classify; none: nothing tells, and nothing is tagged."
@@ -123,7 +123,7 @@ class LabelsOut(BaseModel):
         return cls(
             collection=collection,
             labels=[
-                LabelOut(
+                CollectionLabelOut(
                     label=one.label,
                     texts=list(one.texts),
                     templates="auto" if one.templates is None else list(one.templates),

@@ -107,7 +107,7 @@ class Changes(BaseModel):
 class Classification(BaseModel):
     """Labels, likeliest first; the probabilities add up to 1, or are each its own (of a model like SigLIP)."""
 
-    labels: list[app__api__schemas__zero_shot__Label]
+    labels: list[Label]
     warnings: list[AnswerWarning]
     """What is odd about the texts and the filter that were sent; empty for most."""
 
@@ -122,6 +122,16 @@ class Collection(BaseModel):
     space: Space | None = None
     head: str | None = None
     created_at: str
+
+
+class CollectionLabel(BaseModel):
+    """A label, and how many pictures have it."""
+
+    label: str
+    texts: list[str]
+    templates: list[str] | Literal["auto"]
+    threshold: float
+    tagged: int
 
 
 class Collections(BaseModel):
@@ -472,11 +482,18 @@ class Label(BaseModel):
     """The probability from which a picture gets it."""
 
 
+class Label(BaseModel):
+    """A label and its probability among the labels that were sent."""
+
+    label: str
+    probability: float
+
+
 class Labels(BaseModel):
     """The labels of a collection. `basis` says what probabilities are, null while that is not known yet."""
 
     collection: str
-    labels: list[app__api__routes__labels__Label]
+    labels: list[CollectionLabel]
     basis: Literal["pairs", "shares", "none"] | None = None
     """pairs: each label by itself, as of POST /v1/match; shares: among the labels, as of POST /v1/classify;
     none: nothing tells, and nothing is tagged.
@@ -980,20 +997,3 @@ class Weights(BaseModel):
 
     vector: float = 1.0
     keyword: float = 1.0
-
-
-class app__api__routes__labels__Label(BaseModel):
-    """A label, and how many pictures have it."""
-
-    label: str
-    texts: list[str]
-    templates: list[str] | Literal["auto"]
-    threshold: float
-    tagged: int
-
-
-class app__api__schemas__zero_shot__Label(BaseModel):
-    """A label and its probability among the labels that were sent."""
-
-    label: str
-    probability: float

@@ -291,7 +291,9 @@ async function showDetail() {
   }
   try {
     const image = await getImage(id);
-    if (store.state.show === id) openDetail({ id, image }, { previous: false, next: false });
+    if (store.state.show !== id) return;
+    if (findHit(id) >= 0) showDetail(); // it has become a hit meanwhile, which tells more
+    else openDetail({ id, image }, { previous: false, next: false });
   } catch (problem) {
     if (store.state.show !== id) return;
     changeState({ show: null }, { isNewEntry: false });

@@ -55,6 +55,7 @@ export const REASONS = {
     ],
     codes: {
       archive_corrupt: "压缩包无法读取：可能已损坏或不完整。",
+      video_corrupt: "视频无法读取：可能已损坏或不完整。",
       archive_limit: "压缩包超出了服务器的限制。（{detail}）",
       bad_request: "服务器无法理解此请求。（{detail}）",
       blob_missing: "服务器上的图片文件已丢失或被更改。",

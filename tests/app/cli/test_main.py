@@ -49,8 +49,8 @@ def test_paths_alone_are_printed_for_other_programs(server: RunningServer, loade
     assert run(server, "search", str(loaded_folder / "purple.png"), "-k", "1", "--paths").stdout == "trip/purple.png\n"
 
 
-def test_a_question_is_answered_with_probabilities(server: RunningServer, loaded: Path) -> None:
-    id = run(server, "search", str(loaded / "purple.png"), "-k", "1", "--json").stdout
+def test_a_question_is_answered_with_probabilities(server: RunningServer, loaded_folder: Path) -> None:
+    id = run(server, "search", str(loaded_folder / "purple.png"), "-k", "1", "--json").stdout
     id = json.loads(id)["hits"][0]["id"]
     asked = run(server, "ask", id, "What colour is it?", "red", "purple", "green")
     assert asked.exit_code == 0, asked.output

@@ -37,6 +37,7 @@ TREE = """
     │   ├── UnsupportedMediaType   415 unsupported_media_type
     │   ├── ArchiveLimit           422 archive_limit
     │   ├── ArchiveCorrupt         422 archive_corrupt
+    │   ├── VideoCorrupt           422 video_corrupt
     │   ├── UrlNotAllowed          422 url_not_allowed
     │   └── UrlUnreachable         422 url_unreachable
     ├── PayloadTooLarge            413 payload_too_large

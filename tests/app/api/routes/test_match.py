@@ -222,9 +222,9 @@ def ask(server: RunningServer, id: str, question: str, *answers: str, **more: An
     return found
 
 
-def test_yes_or_no_is_decided_by_how_well_the_statement_fits(measured: RunningServer) -> None:
-    id = search(measured, "blue", k=1)["hits"][0]["id"]
-    yes, no = (ask(measured, id, question, "yes", "no") for question in ("Is it blue?", "Is it red?"))
+def test_yes_or_no_is_decided_by_how_well_the_statement_fits(measured_server: RunningServer) -> None:
+    id = search(measured_server, "blue", k=1)["hits"][0]["id"]
+    yes, no = (ask(measured_server, id, question, "yes", "no") for question in ("Is it blue?", "Is it red?"))
     assert [one["answer"] for one in yes["answers"]] == ["yes", "no"]
     assert [one["answer"] for one in no["answers"]] == ["no", "yes"]
     assert sum(one["probability"] for one in no["answers"]) == pytest.approx(1)

@@ -34,6 +34,7 @@ NAMES = {
     "DeleteOut_ImageOut_": "DeletedImages",
     "DeleteOut_TextOut_": "DeletedTexts",
     "ErrorOut": "ItemError",
+    "LabelIn": "NewLabel",
     "MatchesOut": "Matches",
     "ParamsIn": "SearchParams",
     "PartIn": "QueryPart",
@@ -132,6 +133,8 @@ def list_models(document: Mapping[str, Any]) -> list[str]:
         if name not in found and name not in FILTERS:
             found[name] = None
             todo += find_refs(schemas[name])
+    if len(set(map(name_class, found))) < len(found):
+        raise ValueError("two schemas have the same name in the client: give one another in NAMES")
     return sorted(found, key=name_class)
 
 

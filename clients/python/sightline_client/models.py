@@ -469,20 +469,6 @@ class Known(BaseModel):
 
 
 class Label(BaseModel):
-    """A label: a picture that it fits gets it as a tag."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    label: str
-    texts: list[str] = []
-    """What describes it, if not its own words; the mean of their vectors counts."""
-    templates: Literal["auto", "none"] | list[str] | None = None
-    """Sentences with {} for this label, as of a search."""
-    threshold: float | None = None
-    """The probability from which a picture gets it."""
-
-
-class Label(BaseModel):
     """A label and its probability among the labels that were sent."""
 
     label: str
@@ -546,6 +532,20 @@ class Matches(BaseModel):
     matches: list[Match]
     warnings: list[AnswerWarning]
     """What is odd about the texts and the filter that were sent; empty for most."""
+
+
+class NewLabel(BaseModel):
+    """A label: a picture that it fits gets it as a tag."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    label: str
+    texts: list[str] = []
+    """What describes it, if not its own words; the mean of their vectors counts."""
+    templates: Literal["auto", "none"] | list[str] | None = None
+    """Sentences with {} for this label, as of a search."""
+    threshold: float | None = None
+    """The probability from which a picture gets it."""
 
 
 class NewText(BaseModel):

@@ -18,8 +18,8 @@ from tests.support.pictures import picture
 from tests.support.servers import RunningServer
 
 INTRUDERS = """() => document.querySelectorAll(`script:not([src="web/main.js"]), iframe, object, embed, base, frameset,
-    style, link:not([href^="web/"]), meta[http-equiv], svg:not(header svg, .stage .lines), video, audio, [srcdoc], [onerror],
-    [onload], [href^="javascript" i], [formaction], [action]`).length"""
+    style, link:not([href^="web/"]), meta[http-equiv], svg:not(header svg, .stage .lines), video, audio,
+    [srcdoc], [onerror], [onload], [href^="javascript" i], [formaction], [action]`).length"""
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Finds the words of time in a query, the days they mean, and the rest of the query.
 
 A query has words of time if it names one period: "2019 in paris and 2021 in rome" names two, and is left as it is.
-What is in quotes is no time. docs/reference/search.md says how each form is read.
+What is in quotes is no time. docs/explanation/time-words.md says how each form is read.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ refused, or one of a wrong form that is accepted; a call that takes a wrong key,
 
 All of Schemathesis's checks are on. `RULES` in `tests/reliability/contract.py` lists the refusals that no schema can
 say (which fields a filter has depends on the target, the model decides on the length of a vector), each for its own
-calls. `POST /v1/demo` is left out, because each call loads 1,940 pictures.
+calls. `POST /v1/demo` is left out, because each call loads 1,940 pictures, and the events of a saved search are, because
+they do not end.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ def run_schemathesis(server: RunningServer, key: str, folder: Path, examples: in
         *("--header", f"Authorization: Bearer {key}", "--header", f"X-API-Key: {key}"),
         *("--phases", "examples,coverage,fuzzing,stateful", "--mode", "all", "--checks", "all"),
         *("--max-examples", str(examples), "--seed", str(seed), "--no-shrink", "--continue-on-failure"),
-        *("--exclude-path", "/v1/demo", "--request-timeout", "60", "--suppress-health-check", "all"),
+        *("--exclude-path", "/v1/demo", "--exclude-path", "/v1/saved-searches/{id}/events"),
+        *("--request-timeout", "60", "--suppress-health-check", "all"),
         *("--warnings", "off", "--no-color"),
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": "tests.reliability.contract"}

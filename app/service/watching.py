@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from app.core.background import BackgroundLoop
 from app.core.backoff import Backoff
-from app.core.errors import Rejected, SightlineError, Validation
+from app.core.errors import NotFound, Rejected, SightlineError, Validation
 from app.sources.base import SourcePolicy
 from app.sources.local_files import copy_file, open_plain
 from app.sources.watched_folder import FolderWatcher, LookResult, WatchOptions
@@ -125,7 +125,12 @@ class _Thread:
             fault = "the server may not read this folder; its operator lists the folders that it may read"
             self._store.report(self.watch, WatchReport("refused", fault))
             raise Validation(fault)
-        self._watcher.run()
+        try:
+            self._watcher.run()
+        except NotFound:
+            if any(one.id == self.watch.id for one in self._store.list_all()):
+                raise
+            log.info("the collection of a watched folder was deleted", extra={"watch": self.watch.id})
 
     def _note(self, result: LookResult) -> None:
         self.loop.fault = None  # it works again

@@ -192,8 +192,10 @@ class WatchStore:
 
     def _fit(self, change: FileChange) -> FileChange:
         """The change with fields that can be stored. Raises Validation for paths that are none."""
-        for path in (change.path, change.before):
-            if len(path) > MAX_PATH_CHARS or "\0" in path or (path.startswith("/") and not path.startswith(DISPLACED)):
+        known, new = (change.path, "") if change.kind == "delete" else (change.before, change.path)
+        is_absolute = new.startswith("/") or (known.startswith("/") and not known.startswith(DISPLACED))
+        for path in (known, new):
+            if is_absolute or len(path) > MAX_PATH_CHARS or "\0" in path:
                 raise Validation("a path is relative to the watched folder, and has at most 4,096 characters")
         if not change.fields:
             return change

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from app.core.errors import Validation
 from app.core.types import Image
 from app.service.watching import FolderTarget
 from app.sources import watched_folder
@@ -18,7 +19,7 @@ from app.sources.local_files import AllowedFolders
 from app.sources.watched_folder import FolderGone, FolderSync, FolderWatcher, LookResult, WatchOptions
 from app.storage.library import Library
 from app.storage.tables.watches import Watch
-from app.storage.watches import WatchReport, WatchStore
+from app.storage.watches import FileChange, WatchReport, WatchStore
 from tests.support.makers import add
 from tests.support.pictures import picture
 
@@ -479,3 +480,9 @@ def test_a_watcher_scans_on_demand_and_after_many_events(album: Album, monkeypat
     finally:
         stopped.set()
         thread.join()
+
+
+@pytest.mark.parametrize("change", [("put", "///a.png"), ("move", "///a.png", "b.png"), ("delete", "/a.png")])
+def test_a_client_cannot_name_the_place_of_displaced_files(album: Album, change: tuple[Any, ...]) -> None:
+    with pytest.raises(Validation):
+        album.store.apply(album.watch.id, [FileChange(*change)])

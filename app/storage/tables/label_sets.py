@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -47,13 +48,16 @@ def list_in_space(c: apsw.Connection, space: str) -> list[tuple[str, LabelSet]]:
 
 
 def save(c: apsw.Connection, label: str, labels: Sequence[Label]) -> None:
-    """Replace the labels of a collection; pictures that are ready now are left to the job that applies them."""
+    """Replace the labels of a collection; pictures that are ready now are left to the job that applies them.
+
+    The first revision is the time, so that labels which were taken away and set anew are not taken for those before.
+    """
     written = json.dumps([asdict(one) for one in labels], ensure_ascii=False)
     c.execute(
         "INSERT INTO label_sets (collection, labels, revision, seq, updated_at)"
-        " VALUES (?1, ?2, 1, (SELECT coalesce(max(seq), 0) FROM embeddings), ?3)"
+        " VALUES (?1, ?2, ?4, (SELECT coalesce(max(seq), 0) FROM embeddings), ?3)"
         " ON CONFLICT (collection) DO UPDATE SET labels = ?2, revision = revision + 1, updated_at = ?3",
-        (label, written, now_rfc3339()),
+        (label, written, now_rfc3339(), time.time_ns()),
     )
 
 

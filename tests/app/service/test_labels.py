@@ -91,6 +91,17 @@ def test_what_is_there_is_tagged_by_a_job_which_takes_off_what_is_no_label_any_m
     assert wait_job(service, service.labels.apply("default").id) == {"pictures": 0, "changed": 0, "tagged": 0}
 
 
+def test_labels_in_place_of_labels_that_were_taken_away_are_their_own(service: Service) -> None:
+    set_labels(service, make("red", "green"))
+    ids = arrive(service, ["red", "blue"])
+    wait_until(lambda: tags_of(service, ids)[0] == ["red"], 10.0, service.faults)
+    set_labels(service, [])
+    assert tags_of(service, ids) == [[], []]
+    set_labels(service, make("blue", "white"))
+    assert "blue" in tags_of(service, ids)[1]
+    assert "red" not in tags_of(service, ids)[0]
+
+
 def test_a_rejected_tag_stays_away(service: Service) -> None:
     set_labels(service, make("red", "green"))
     (id,) = arrive(service, ["red"])

@@ -13,9 +13,10 @@ from app.service import webhooks
 from app.service.saved_searches import MAX_SEARCHES, Changes, Counted
 from app.service.service import Service
 from app.service.webhooks import MAX_FAILURES, WebhookLoop, choose_pause
-from app.storage.tables import saved_searches
+from app.storage.tables import images, saved_searches
 from tests.support.arrivals import arrive, clear, delete, running_service
 from tests.support.lessons import make_captions, make_vectors
+from tests.support.makers import new
 from tests.support.receivers import Receiver
 from tests.support.servers import wait_until
 
@@ -73,6 +74,16 @@ def test_what_is_there_counts_and_what_comes_later_is_new(service: Service) -> N
     assert service.saved_searches.change(id, Changes(seen=True)).count.new == 0
     delete(service, new[1])
     wait_found(service, id, 1, 0)
+
+
+def test_a_picture_with_other_bytes_is_no_match_any_more(service: Service) -> None:
+    id = save(service)
+    (found,) = arrive(service, ["red"])
+    wait_found(service, id, 1, 1)
+    service.library.database.write(lambda c: images.add(c, "default", new(999_999, found), None, True))
+    assert found_ids(service, id) == []
+    wait_found(service, id, 0, 0)
+    delete(service, found)  # which waits for a worker
 
 
 def test_words_match_too_and_a_filter_must_let_the_picture_through(service: Service) -> None:

@@ -44,13 +44,18 @@ def check_attributes(attributes: ImageAttributes, limits: MetadataLimits) -> Non
         check_id(attributes.id)
     if attributes.caption is not None:
         check_text("caption", attributes.caption, MAX_CAPTION_CHARS)
-    if len(attributes.tags) > MAX_TAGS:
-        raise Validation(f"a picture may have {MAX_TAGS} tags, this has {len(attributes.tags)}")
-    for tag in attributes.tags:
+    check_tags(attributes.tags)
+    check_metadata(attributes.metadata, limits)
+
+
+def check_tags(tags: Sequence[str]) -> None:
+    """Raise Validation for more or longer tags than a picture may have, and for an empty one."""
+    if len(tags) > MAX_TAGS:
+        raise Validation(f"a picture may have {MAX_TAGS} tags, this has {len(tags)}")
+    for tag in tags:
         check_text("tag", tag, MAX_TAG_CHARS)
         if not tag:
             raise Validation("a tag is empty")
-    check_metadata(attributes.metadata, limits)
 
 
 def fit_attributes(said: ImageAttributes, limits: MetadataLimits) -> tuple[ImageAttributes, list[AnswerWarning]]:

@@ -80,7 +80,7 @@ from app.decode.pool import DecodePool, OutputFile
 from app.decode.video_header import is_video_file
 from app.service.image_waiter import UNFINISHED, ImageWaiter
 from app.service.search_service import SearchService, as_unconfirmed
-from app.storage.attributes import ImageAttributes
+from app.storage.attributes import ImageAttributes, check_tags
 from app.storage.filters.model import Field as ValueField
 from app.storage.filters.model import Filter
 from app.storage.filters.parser import parse_filter
@@ -308,6 +308,7 @@ async def update_image(
             metadata=(patch.metadata or {}) if "metadata" in sent else image.metadata,
         )
 
+    check_tags(patch.rejected_tags or ())
     drops = [name for name in DROPPED if name in sent]
     image = await threads.writes.run(library.update, collection, id, change, drops)
     if "rejected_tags" in sent:

@@ -72,6 +72,14 @@ def test_a_person_rejects_a_tag_and_filters_and_facets_follow(server: RunningSer
     assert found["facets"]["auto_tags"] == [{"value": "red", "count": 1}]
 
 
+@pytest.mark.parametrize("rejected", [["x" * 1_000], [""], [f"tag {n}" for n in range(101)]])
+def test_rejected_tags_are_within_the_limits_of_tags(server: RunningServer, colours: None, rejected: list[str]) -> None:
+    id = upload(server, "red")
+    answer = server.http.patch(f"/v1/images/{id}", params=INTO, json={"caption": "new", "rejected_tags": rejected})
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation")
+    assert server.http.get(f"/v1/images/{id}", params=INTO).json()["caption"] is None
+
+
 def test_taking_the_labels_away_takes_their_tags(server: RunningServer, colours: None) -> None:
     put(server, "red", "green")
     id = upload(server, "red")

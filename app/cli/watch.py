@@ -193,7 +193,13 @@ def fit_change(change: FileChange) -> FileChange:
     tags, metadata = tuple(said.get("tags") or ()), said.get("metadata") or {}
     attributes = ImageAttributes(said.get("id"), said.get("caption"), tags, metadata)
     fit, _ = fit_attributes(attributes, MetadataLimits())
-    fields = {"id": fit.id, "caption": fit.caption, "tags": list(fit.tags), "metadata": dict(fit.metadata)}
+    fields: dict[str, Any] = {
+        "id": fit.id,
+        "caption": fit.caption,
+        "tags": list(fit.tags),
+        "metadata": dict(fit.metadata),
+    }
+    fields["camera_data"] = said.get("camera_data")
     return change.with_fields({name: value for name, value in fields.items() if value})
 
 

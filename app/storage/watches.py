@@ -17,9 +17,11 @@ from urllib.parse import quote, unquote
 import apsw
 
 from app.core.errors import NotFound, Overloaded, Rejected, SightlineError, Validation
-from app.core.types import Image, ItemError, ItemStatus, JobState, NewImage
+from app.core.types import CameraData, Image, ItemError, ItemStatus, JobState, NewImage
+from app.decode.camera_data import camera_data_of, camera_data_to_json
 from app.storage.attributes import ImageAttributes, fit_attributes
 from app.storage.blobs import StagedFile
+from app.storage.camera_data import read_sidecar_data
 from app.storage.library import AddResult, Library, delete_row
 from app.storage.tables import images, jobs, watches
 from app.storage.tables.watches import DISPLACED, MAX_WATCHES
@@ -206,7 +208,14 @@ class WatchStore:
             metadata=change.fields.get("metadata") or {},
         )
         fit, _ = fit_attributes(said, self._library.metadata_limits)
-        fields = {"id": fit.id, "caption": fit.caption, "tags": list(fit.tags), "metadata": dict(fit.metadata)}
+        carried = read_sidecar_data(change.fields.get("camera_data"))
+        fields = {
+            "id": fit.id,
+            "caption": fit.caption,
+            "tags": list(fit.tags),
+            "metadata": dict(fit.metadata),
+            "camera_data": camera_data_to_json(carried) if carried else None,
+        }
         return replace(change, fields={name: value for name, value in fields.items() if value})
 
     def _prepare(self, watch: Watch, change: FileChange, staged: StagedFile) -> NewImage | ItemError:
@@ -218,6 +227,7 @@ class WatchStore:
             tags=tuple(said.get("tags", ())),
             metadata=said.get("metadata", {}),
             source=name_source(watch, change.path),
+            camera_data=read_sidecar_data(said.get("camera_data")),
         )
         try:
             return self._library.prepare_image(staged, attributes)
@@ -368,6 +378,8 @@ class _Batch:
         kept = self._find_replaced(old)
         if old is not None and kept is not None:
             said = merge_fields(kept, old.said, old.said if change.fields is None else change.fields)
+            if change.fields is None:
+                said["camera_data"] = self._read_camera_data(old.said)
             new = replace(new, id=kept.id, source=kept.source, **said)
         try:
             added = self._library.insert(self._c, self._watch.collection, staged, new, self._job, kept is not None)
@@ -444,6 +456,10 @@ class _Batch:
         if image is not None:
             merged = merge_fields(image, said, fields)
             images.update(self._c, key, merged["caption"], merged["tags"], merged["metadata"])
+            images.fill_camera_data(self._c, key, camera_data_of(image), self._read_camera_data(fields))
+
+    def _read_camera_data(self, fields: Mapping[str, Any]) -> CameraData | None:
+        return self._library.camera_policy.apply(read_sidecar_data(fields.get("camera_data")))
 
 
 def merge_fields(image: Image, said: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -183,6 +183,7 @@ class FieldsIn(RequestModel):
     caption: ShortText | None = None
     tags: Tags = Field(default_factory=list)
     metadata: Metadata = Field(default_factory=dict)
+    camera_data: Metadata | None = Field(None, description="As a line of metadata.jsonl has it: taken_at and others.")
 
 
 class FileErrorIn(RequestModel):

@@ -268,6 +268,8 @@ class Fields(BaseModel):
     caption: str | None = None
     tags: list[str] = []
     metadata: dict[str, Any] = {}
+    camera_data: dict[str, Any] | None = None
+    """As a line of metadata.jsonl has it: taken_at and others."""
 
 
 class FileChange(BaseModel):

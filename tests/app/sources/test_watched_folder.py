@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -486,3 +487,19 @@ def test_a_watcher_scans_on_demand_and_after_many_events(album: Album, monkeypat
 def test_a_client_cannot_name_the_place_of_displaced_files(album: Album, change: tuple[Any, ...]) -> None:
     with pytest.raises(Validation):
         album.store.apply(album.watch.id, [FileChange(*change)])
+
+
+def test_the_time_that_a_file_beside_a_picture_tells_is_kept(album: Album) -> None:
+    album.write("a.png", picture("red"))
+    album.write("a.png.json", json.dumps({"photoTakenTime": {"timestamp": "1500000000"}}).encode())
+    album.look()
+    assert (album.pictures()["a.png"].taken_at or "").startswith("2017-07-14T02:40:00")
+    album.write("a.png", picture("blue"), age=1000)
+    album.look()
+    assert (album.pictures()["a.png"].taken_at or "").startswith("2017-07-14T02:40:00")
+    album.write("b.png", picture("green"))
+    album.look()
+    assert album.pictures()["b.png"].taken_at is None
+    album.write("b.png.json", json.dumps({"photoTakenTime": {"timestamp": "1500000000"}}).encode())
+    album.look()
+    assert album.pictures()["b.png"].taken_at is not None

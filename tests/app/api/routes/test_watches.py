@@ -17,6 +17,7 @@ from tests.app.api.guarded import Guarded
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer, wait_until
 
+TAKEN = {"taken_at": "2017-07-14T02:40:00"}
 RED, BLUE, GREEN = picture("red"), picture("blue"), picture("green")
 
 
@@ -87,7 +88,7 @@ def test_a_client_sends_what_became_of_its_files(watching: RunningServer) -> Non
     watch = http.post("/v1/watches", json=body).json()
     assert watch["state"] == "away"
     call = f"/v1/watches/{watch['id']}"
-    change = put("2024/a.png", RED, fields={"caption": "a door", "tags": ["x"]})
+    change = put("2024/a.png", RED, fields={"caption": "a door", "tags": ["x"], "camera_data": TAKEN})
     assert http.post(f"{call}/changes", json={"changes": [change]}).json()["wanted"] == ["2024/a.png"]
     sent = http.post(f"{call}/files", data={"change": json.dumps(change)}, files={"files": ("a", RED)})
     assert sent.json()["added"] == 1
@@ -100,6 +101,8 @@ def test_a_client_sends_what_became_of_its_files(watching: RunningServer) -> Non
     lost = {**move, "before": "never.png", "path": "c.png"}
     assert http.post(f"{call}/changes", json={"changes": [lost]}).json()["wanted"] == ["c.png"]
     wait_until(lambda: sources(watching, "client") == ["Pictures/b.png"], 60, watching.output)
+    (image,) = http.get("/v1/images", params={"collection": "client"}).json()["images"]
+    assert image["taken_at"] == TAKEN["taken_at"]
     bad = http.post(f"{call}/files", data={"change": json.dumps(put("no.png", b"x"))}, files={"files": ("a", b"x")})
     assert bad.json()["failed"]["no.png"]["code"] == "unsupported_media_type"
     told = http.get(call).json()

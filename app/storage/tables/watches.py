@@ -33,6 +33,13 @@ FAILED_PAGE = (
     " AND error_code IS NOT NULL ORDER BY folder, name LIMIT ?"
 )
 
+# A watch that is gone and has files left; each watch with files costs one step in the index.
+UNUSED_WATCH = (
+    "WITH RECURSIVE w(n) AS (SELECT min(watch) FROM watched_files UNION ALL"
+    " SELECT (SELECT min(watch) FROM watched_files WHERE watch > w.n) FROM w WHERE w.n IS NOT NULL)"
+    " SELECT n FROM w WHERE n IS NOT NULL AND n NOT IN (SELECT n FROM watches) LIMIT 1"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Watch:
@@ -188,7 +195,7 @@ def delete_unused_files(c: apsw.Connection, limit: int) -> int:
     """Forget up to `limit` files of watches that are gone; returns how many there were."""
     c.execute(
         "DELETE FROM watched_files WHERE (watch, folder, name) IN (SELECT watch, folder, name FROM watched_files"
-        " WHERE watch NOT IN (SELECT n FROM watches) LIMIT ?)",
+        " WHERE watch = (" + UNUSED_WATCH + ") LIMIT ?)",
         (limit,),
     )
     return c.changes()

@@ -6,19 +6,21 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.core.errors import Validation
-from app.core.types import Image
+from app.core.types import Image, ItemError
 from app.service.watching import FolderTarget
 from app.sources import watched_folder
 from app.sources.base import SourcePolicy
 from app.sources.local_files import AllowedFolders
 from app.sources.watched_folder import FolderGone, FolderSync, FolderWatcher, LookResult, WatchOptions
 from app.storage.library import Library
+from app.storage.tables import watches
 from app.storage.tables.watches import Watch
 from app.storage.watches import FileChange, WatchReport, WatchStore
 from tests.support.makers import add
@@ -503,3 +505,15 @@ def test_the_time_that_a_file_beside_a_picture_tells_is_kept(album: Album) -> No
     album.write("b.png.json", json.dumps({"photoTakenTime": {"timestamp": "1500000000"}}).encode())
     album.look()
     assert album.pictures()["b.png"].taken_at is not None
+
+
+def test_the_files_of_a_removed_watch_are_forgotten_and_no_others(album: Album, library: Library) -> None:
+    fill(album)
+    removed = [album.store.create("default", "client", name, name, {}) for name in ("a", "b")]
+    for watch in removed:
+        album.store.apply(watch.id, [FileChange("put", f"{n}", error=ItemError("x", "x")) for n in range(3)])
+    for watch in removed:
+        library.database.write(partial(watches.delete, n=watch.n))
+    forget = [library.database.write(lambda c: watches.delete_unused_files(c, 2)) for _ in range(6)]
+    assert forget == [2, 1, 2, 1, 0, 0]
+    assert len(album.store.list_files(album.watch, "")) == 4

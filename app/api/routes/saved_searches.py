@@ -335,6 +335,8 @@ def check_query(settings: Settings, collection: str, body: SearchIn, match: str 
         raise Validation("query.target: a saved search looks for pictures")
     if any(part.image is not None for part in body.query):
         raise Validation("query.query: a saved search keeps no picture; store it, and send its image_id")
+    if body.time_words:
+        raise Validation("query.time_words: a saved search compares all words; put days into query.filter (taken_at)")
     if body.collection is not None and body.collection != collection:
         raise Validation("query.collection: it is one thing here and another in the saved search; send it once")
     parse_search(settings, body.model_copy(update={"collection": None}), collection, None)

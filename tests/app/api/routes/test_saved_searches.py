@@ -130,6 +130,7 @@ def test_events_tell_each_new_match_and_go_on_after_the_last_one(server: Running
         ({"query": {"query": [{"text": "red"}]}}, "score_threshold"),
         ({"query": {"query": []}}, "at least 1"),
         ({"query": {**RED, "target": "texts"}}, "looks for pictures"),
+        ({"query": {**RED, "time_words": True}}, "put days into query.filter"),
         ({"query": {"query": [{"image": "aGk="}], "score_threshold": 0.5}}, "image_id"),
         ({"query": {**RED, "collection": "elsewhere"}}, "send it once"),
         ({"query": {**RED, "filter": {"must": [{"key": "colour", "match": {"value": 1}}]}}}, "filter"),

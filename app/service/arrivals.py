@@ -214,12 +214,18 @@ class ArrivalLoop(BackgroundLoop):
             return search, [], error.detail
 
     def _prepare(self, searcher: Searcher, search: SavedSearch) -> PreparedQuery:
-        """The query with its vector, kept while neither it nor the model or the head is changed."""
+        """The query with its vector, kept while neither it nor the model or the head is changed.
+
+        One that refers to stored pictures or texts is made anew: they may be replaced or deleted.
+        """
+        query = read_query(search)
+        if query.like or query.unlike or any(part.image_id or part.text_id for part in query.parts):
+            return searcher.prepare(query)
         head = searcher.heads.get(search.collection)
         name = (search.revision, searcher.space.fingerprint, head.id if head else None)
         kept = self._prepared.pop(search.id, None)
         if kept is None or kept[0] != name:
-            kept = name, searcher.prepare(read_query(search))
+            kept = name, searcher.prepare(query)
         self._prepared[search.id] = kept  # the newest comes last
         while len(self._prepared) > MAX_PREPARED:
             del self._prepared[next(iter(self._prepared))]

@@ -86,6 +86,15 @@ def test_a_picture_with_other_bytes_is_no_match_any_more(service: Service) -> No
     delete(service, found)  # which waits for a worker
 
 
+def test_a_picture_of_the_query_that_is_deleted_later_is_an_error(service: Service) -> None:
+    (asked,) = arrive(service, ["red"])
+    id = save(service, {"query": [{"image_id": asked}], "score_threshold": 0.8})
+    wait_found(service, id, 1, 0)
+    delete(service, asked)
+    arrive(service, ["red"])
+    wait_until(lambda: service.saved_searches.get(id).search.error, 10.0, service.faults)
+
+
 def test_words_match_too_and_a_filter_must_let_the_picture_through(service: Service) -> None:
     said = {"query": [{"text": "old harbour"}], "score_threshold": 1.0}
     words = save(service, said)

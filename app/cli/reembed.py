@@ -14,6 +14,7 @@ from app.encoder.loader import EncoderOptions, load_encoder
 from app.encoder.memory_check import ModelProcesses
 from app.encoder.reading import TextReader
 from app.service.data_dir import open_database
+from app.service.reembed import check_stored_formats
 from app.storage.tables import collections, embeddings, images, texts
 
 BATCH = 64
@@ -33,6 +34,7 @@ def reembed(settings: Settings, console: Console) -> None:
             raise StartupError(
                 "a worker runs on the data directory; end it first, because it would add vectors of its model"
             )
+        check_stored_formats(database, settings)
         options = EncoderOptions.of(settings, ModelProcesses(servers=1))
         encoder = load_encoder(settings.model, settings.models, options)
         space = encoder.space

@@ -25,6 +25,7 @@ import apsw
 
 from app.core.errors import ModelUnavailable, Overloaded, SightlineError, StartupError, StorageFull, Validation
 from app.core.locks import StopRequested
+from app.core.picture_formats import FORMATS, SETTING
 from app.core.process import spawn
 from app.core.settings import Settings
 from app.encoder.catalogue import CATALOGUE, resolve_alias
@@ -37,7 +38,7 @@ from app.service.health import MIN_FREE_BYTES
 from app.service.search_service import LoadedModel, SearchService
 from app.service.tasks import TaskContext, TaskStopped
 from app.storage.database import Database
-from app.storage.tables import next_space, tasks, texts
+from app.storage.tables import images, next_space, tasks, texts
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +139,7 @@ class ModelChanger:
             raise Validation(error.detail) from None
         if name == present.model and (is_on_hub(name) or ":" not in name):  # a file may have other weights now
             raise Validation(f"the data directory belongs to the model {name} already")
+        check_stored_formats(self._database, settings)
         counted, precomputed = self._database.read(lambda c: (next_space.count_work(c), next_space.count_given(c)))
         entry = next((one for one in CATALOGUE if one.name == name), None)
         d = (read_width(located) if located else None) or (entry.d if entry else present.d)
@@ -278,6 +280,19 @@ class ModelChanger:
             child.require_alive()
             context.check()
             time.sleep(POLL_SECONDS)
+
+
+def check_stored_formats(database: Database, settings: Settings) -> None:
+    """Raise Validation where pictures have formats that are switched off: they could not be embedded, and be lost to
+    searches."""
+    stored = database.read(images.count_by_format)
+    off = {format: count for format, count in stored.items() if format not in settings.accepted_formats}
+    if off:
+        listed = ", ".join(f"{count:,} {FORMATS[format].label}" for format, count in sorted(off.items()))
+        raise Validation(
+            f"pictures of formats that are switched off cannot be embedded again: {listed}; allow these formats"
+            f" ({SETTING}) while the model changes, or delete the pictures"
+        )
 
 
 def set_truncated(c: apsw.Connection, cuts: Mapping[int, bool]) -> None:

@@ -331,6 +331,12 @@ def count_uses(c: apsw.Connection, sha256: str) -> int:
     return fetch_number(c, sql, (sha256,))
 
 
+def count_by_format(c: apsw.Connection) -> dict[str, int]:
+    """How many ready pictures of all collections have each format."""
+    sql = "SELECT format, count(*) FROM images WHERE status = 'ready' GROUP BY format"
+    return {format: int(count) for format, count in fetch_all(c, sql)}
+
+
 def count_by_status(c: apsw.Connection, collection: str) -> dict[str, int]:
     """How many pictures have each status."""
     sql = "SELECT status, count(*) FROM images WHERE " + IN_COLLECTION + " GROUP BY status"

@@ -17,7 +17,7 @@ from app.core.types import EmbeddingSpace, Job, JobState, Lease
 from app.search.query import SearchQuery
 from app.search.query_encoder import QueryPart
 from app.service import reembed
-from app.service.reembed import FillingChild, FillOrder, estimate_minutes, estimate_vector_bytes
+from app.service.reembed import FillingChild, FillOrder, check_stored_formats, estimate_minutes, estimate_vector_bytes
 from app.service.service import Service, open_service
 from app.storage.database import Database
 from app.storage.tables import embeddings, next_space, work_queue
@@ -137,6 +137,14 @@ def test_a_job_that_is_cancelled_leaves_the_former_space(
 def wait_for_ever(context: Any) -> None:
     while True:
         context.check()
+
+
+def test_a_change_is_refused_while_pictures_of_formats_that_are_off_are_stored(service: Service, small: str) -> None:
+    service.library.database.write(lambda c: c.execute("UPDATE images SET format = 'heic' WHERE id = 'red'"))
+    check_stored_formats(service.library.database, service.settings)
+    without = service.settings.model_copy(update={"formats": "-heic"})
+    with pytest.raises(Validation, match=r"1 HEIC; allow these formats \(SIGHTLINE_FORMATS\)"):
+        check_stored_formats(service.library.database, without)
 
 
 def test_a_model_whose_weights_are_damaged_is_refused(service: Service, small: str, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ refused, or one of a wrong form that is accepted; a call that takes a wrong key,
 
 All of Schemathesis's checks are on. `RULES` in `tests/reliability/contract.py` lists the refusals that no schema can
 say (which fields a filter has depends on the target, the model decides on the length of a vector), each for its own
-calls. `POST /v1/demo` is left out, because each call loads 1,940 pictures, and the events of a saved search are, because
-they do not end.
+calls. `POST /v1/demo` is left out, because each call loads 1,940 pictures; so are the events of a saved search, which
+do not end.
 """
 
 from __future__ import annotations

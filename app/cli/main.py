@@ -861,7 +861,7 @@ def reembed(live: bool, dry_run: bool, **given: Any) -> None:
     End the server first, and start the next one with the same --model. Pictures, captions and ids stay.
 
     With --live a running server does it: searches are answered in the space of the old model until that of the new one
-    is filled, then both change places. It is a job: `sightline job ID cancel` leaves the old model. Ctrl-C ends the
+    is filled, then both change places. It is a job: `sightline job ID --cancel` leaves the old model. Ctrl-C ends the
     command alone.
     """
     if live:

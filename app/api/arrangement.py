@@ -25,7 +25,7 @@ MAX_FACET_SIZE = 100
 MAX_GROUP_SIZE = 100
 COMMAS = re.compile(r'(?:"[^"]*"|[^,"])+')  # between the fields of a parameter; a quoted name may have one
 
-ORDER = "The order: score (the ranking), created_at, width, bytes or metadata.KEY; a leading - descends."
+ORDER = "The order: score (the ranking), taken_at, created_at, width, bytes or metadata.KEY; a leading - descends."
 GROUP = "At most group_size hits of each job_id, day, month or metadata.KEY."
 FACETS = "Count the values of these fields: tags, format, year, metadata.KEY."
 

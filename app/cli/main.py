@@ -281,7 +281,7 @@ def watches(remove: str | None, as_json: bool, **given: Any) -> None:
 @click.option(
     "--order-by",
     metavar="FIELD",
-    help="Show the hits by created_at, width, bytes or metadata.KEY; a leading - descends.",
+    help="Show the hits by taken_at, created_at, width, bytes or metadata.KEY; a leading - descends.",
 )
 @click.option("--group-by", metavar="FIELD", help="Show one hit of each job_id, day, month or metadata.KEY.")
 @click.option("--collapse", is_flag=True, default=None, help="Show one hit of pictures that are nearly the same.")

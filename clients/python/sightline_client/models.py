@@ -653,7 +653,7 @@ class SearchQuery(BaseModel):
     offset: int = 0
     """Skip so many hits of the ranking; offset + k is 10,000 at most."""
     order_by: str | None = None
-    """The order: score (the ranking), created_at, width, bytes or metadata.KEY; a leading - descends."""
+    """The order: score (the ranking), taken_at, created_at, width, bytes or metadata.KEY; a leading - descends."""
     group_by: str | None = None
     """At most group_size hits of each job_id, day, month or metadata.KEY."""
     group_size: int = 1

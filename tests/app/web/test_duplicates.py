@@ -41,7 +41,7 @@ def test_duplicates_are_found_and_all_but_the_best_are_deleted(browser: Browser,
     page.get_by_role("button", name="Search for duplicates").click()
     groups = page.locator(".duplicate-group")
     expect(groups).to_have_count(2)
-    expect(page.locator("#duplicates-status")).to_have_text("2 groups, with 2 pictures beside the best ones.")
+    expect(page.locator("#duplicates-status")).to_have_text("2 groups, with 2 more beside the best ones.")
     expect(page.get_by_role("button", name="Search for duplicates")).to_be_hidden()
     lake = groups.first
     expect(lake).to_contain_text("200 × 150")

@@ -253,7 +253,7 @@ def show_status(ready: dict[str, Any], stats: dict[str, Any], console: Console) 
 def show_watches(watches: Sequence[dict[str, Any]], console: Console) -> None:
     """Watched folders, a line each, and what somebody should look at."""
     for watch in watches:
-        counts = f"{watch['files']} files" + (f", {watch['failed']} no pictures" if watch["failed"] else "")
+        counts = f"{watch['files']} files" + (f", {watch['failed']} not accepted" if watch["failed"] else "")
         scanned = f", scanned {watch['scanned_at']}" if watch["scanned_at"] else ""
         line = f"watched {watch['source']}: {watch['state']}, {counts}{scanned} ({watch['id']})"
         console.print(escape(line), highlight=False, soft_wrap=True)

@@ -294,6 +294,7 @@ class FolderThread(threading.Thread):
             "changed": result.replaced,
             "renamed": result.moved,
             "deleted": result.deleted,
+            "not accepted": result.failed,
         }
         if line := ", ".join(f"{count} {word}" for word, count in counts.items() if count):
             click.echo(f"{datetime.now():%H:%M:%S} {self._root.name}: {line}")

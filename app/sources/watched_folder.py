@@ -148,12 +148,14 @@ class LookResult:
     replaced: int = 0
     moved: int = 0
     deleted: int = 0
+    failed: int = 0  # files that are no pictures
 
     def count(self, result: ChangesResult) -> None:
         self.added += result.added
         self.replaced += result.replaced
         self.moved += result.moved
         self.deleted += result.deleted
+        self.failed += len(result.failed)
 
     def __bool__(self) -> bool:
         return self.added + self.replaced + self.moved + self.deleted > 0

@@ -116,7 +116,9 @@ def test_what_is_left_to_do_ends_with_1(album: Album, capsys: pytest.CaptureFixt
     (album.root / "link.png").symlink_to(outside)
     album.write("1.png", picture("red"), age=60)
     assert album.once() == 1
-    assert "1 files are no pictures" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "album: 2 new, 1 not accepted" in said.out
+    assert "1 files are no pictures" in said.err
     assert set(album.pictures()) == {"1.png", "link.png"}
     album.write("0.png", picture("blue"), age=50)
     assert album.once() == 0

@@ -130,7 +130,7 @@ def show_answers(found: dict[str, Any], console: Console) -> None:
     print_rows(console, ("probability", "answer"), rows, rows)
     click.echo(f"answered by the {found['by']} {clean(found['model'])}", err=True)
     for warning in found.get("warnings", ()):
-        click.echo(f"sightline: {clean(warning['detail'])}", err=True)
+        click.echo(f"warning: {clean(warning['detail'])}", err=True)
 
 
 def show_matches(matches: dict[str, Any], console: Console) -> None:

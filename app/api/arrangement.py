@@ -26,8 +26,8 @@ MAX_GROUP_SIZE = 100
 COMMAS = re.compile(r'(?:"[^"]*"|[^,"])+')  # between the fields of a parameter; a quoted name may have one
 
 ORDER = "The order: score (the ranking), taken_at, created_at, width, bytes or metadata.KEY; a leading - descends."
-GROUP = "At most group_size hits of each job_id, day, month or metadata.KEY."
-FACETS = "Count the values of these fields: tags, format, year, metadata.KEY."
+GROUP = "At most group_size hits of each job_id, video_id, camera, day, month or metadata.KEY."
+FACETS = "Count the values of these fields: tags, auto_tags, format, camera, lens, year, metadata.KEY."
 
 COLLAPSE = "Of near-duplicates among the hits show the best alone; the others are its duplicates."
 DIVERSITY = "From 0 (off) to 1: how unlike each other the first hits are (maximal marginal relevance)."

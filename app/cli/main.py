@@ -283,7 +283,9 @@ def watches(remove: str | None, as_json: bool, **given: Any) -> None:
     metavar="FIELD",
     help="Show the hits by taken_at, created_at, width, bytes or metadata.KEY; a leading - descends.",
 )
-@click.option("--group-by", metavar="FIELD", help="Show one hit of each job_id, day, month or metadata.KEY.")
+@click.option(
+    "--group-by", metavar="FIELD", help="Show one hit of each job_id, video_id, camera, day, month or metadata.KEY."
+)
 @click.option("--collapse", is_flag=True, default=None, help="Show one hit of pictures that are nearly the same.")
 @click.option("--like", multiple=True, metavar="ID", help="Search more like this picture, too; may be repeated.")
 @click.option("--unlike", multiple=True, metavar="ID", help="Search less like this picture; may be repeated.")

@@ -655,14 +655,14 @@ class SearchQuery(BaseModel):
     order_by: str | None = None
     """The order: score (the ranking), taken_at, created_at, width, bytes or metadata.KEY; a leading - descends."""
     group_by: str | None = None
-    """At most group_size hits of each job_id, day, month or metadata.KEY."""
+    """At most group_size hits of each job_id, video_id, camera, day, month or metadata.KEY."""
     group_size: int = 1
     collapse: bool = False
     """Of near-duplicates among the hits show the best alone; the others are its duplicates."""
     diversity: float = 0.0
     """From 0 (off) to 1: how unlike each other the first hits are (maximal marginal relevance)."""
     facets: list[str] = []
-    """Count the values of these fields: tags, format, year, metadata.KEY."""
+    """Count the values of these fields: tags, auto_tags, format, camera, lens, year, metadata.KEY."""
     facet_size: int = 10
     query: list[QueryPart]
     target: Literal["images", "texts"] = "images"

@@ -12,6 +12,7 @@ from fastapi import Depends, Query
 from pydantic import BaseModel, Field, FiniteFloat
 
 from app.api.openapi import describe_field
+from app.api.schemas.fields import WHOLE
 from app.core.errors import BadRequest, Validation
 from app.core.types import Target
 from app.search.arrange import MAX_PLACES, Arrangement
@@ -34,7 +35,7 @@ DIVERSITY = "From 0 (off) to 1: how unlike each other the first hits are (maxima
 OFFSET = "Skip so many hits of the ranking; offset + k is 10,000 at most."
 
 FieldText = Annotated[str, Field(max_length=MAX_CHARS)]
-FacetSize = Annotated[int, Field(ge=1, le=MAX_FACET_SIZE)]
+FacetSize = Annotated[int, Field(ge=1, le=MAX_FACET_SIZE), WHOLE]
 OrderQuery = Annotated[FieldText | None, Query(description=ORDER, examples=["-created_at"])]
 FacetsQuery = Annotated[
     list[FieldText] | None,
@@ -50,10 +51,10 @@ FacetSizeQuery = Annotated[FacetSize, Query(description="How many values of each
 class ArrangementIn(BaseModel):
     """How the hits of a search are arranged."""
 
-    offset: Annotated[int, Field(ge=0, lt=MAX_PLACES, description=OFFSET)] = 0
+    offset: Annotated[int, Field(ge=0, lt=MAX_PLACES, description=OFFSET), WHOLE] = 0
     order_by: Annotated[FieldText | None, Field(description=ORDER, examples=["-created_at"])] = None
     group_by: Annotated[FieldText | None, Field(description=GROUP, examples=["day"])] = None
-    group_size: Annotated[int, Field(ge=1, le=MAX_GROUP_SIZE)] = 1
+    group_size: Annotated[int, Field(ge=1, le=MAX_GROUP_SIZE), WHOLE] = 1
     collapse: Annotated[bool, Field(description=COLLAPSE)] = False
     diversity: Annotated[FiniteFloat, Field(ge=0, le=1, description=DIVERSITY)] = 0.0
     facets: Annotated[list[FieldText], Field(max_length=1000), describe_field(maxItems=MAX_FACETS)] = Field(

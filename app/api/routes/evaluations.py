@@ -18,7 +18,7 @@ from app.api.dependencies import (
 )
 from app.api.multipart import describe_form
 from app.api.pair_tasks import PairsForm, PairsIn, PairTasksDep, Split
-from app.api.schemas.fields import CollectionName, ShortText, example
+from app.api.schemas.fields import WHOLE, CollectionName, ShortText, example
 from app.api.schemas.jobs import JobOut
 from app.api.strict_route import new_router
 from app.core.errors import Validation
@@ -30,7 +30,7 @@ SET = BodyLimit(lambda settings: settings.max_json_bytes, lambda settings: MAX_S
 router = new_router("/v1/evaluations", "search", SET)
 
 K = Annotated[
-    list[Annotated[int, Field(ge=1, le=100)]],
+    list[Annotated[int, Field(ge=1, le=100), WHOLE]],
     Field(max_length=10, description="Recall at which k (1, 5, 10).", examples=[[1, 5, 10]]),
 ]
 Pictures = Annotated[

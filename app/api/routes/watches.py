@@ -26,7 +26,16 @@ from app.api.dependencies import (
 from app.api.multipart import MAX_FIELDS, File, FormModel, describe_form, receive_form
 from app.api.openapi import CollectionText, describe_field
 from app.api.routes.ingest import restrict_policy
-from app.api.schemas.fields import CollectionName, Metadata, RequestModel, ShortText, Tags, UnicodeText, example
+from app.api.schemas.fields import (
+    MAX_ENTRIES,
+    CollectionName,
+    FormTag,
+    Metadata,
+    RequestModel,
+    ShortText,
+    UnicodeText,
+    example,
+)
 from app.api.schemas.images import ErrorOut
 from app.api.strict_route import new_router
 from app.core.clock import seconds_since
@@ -181,7 +190,7 @@ class FieldsIn(RequestModel):
 
     id: ShortText | None = None
     caption: ShortText | None = None
-    tags: Tags = Field(default_factory=list)
+    tags: Annotated[list[FormTag], Field(max_length=MAX_ENTRIES)] = Field(default_factory=list)
     metadata: Metadata = Field(default_factory=dict)
     camera_data: Metadata | None = Field(None, description="As a line of metadata.jsonl has it: taken_at and others.")
 

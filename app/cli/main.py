@@ -313,8 +313,7 @@ def search(
 ) -> None:
     """Search a running server by words, or by a picture.
 
-    One word that names a picture file searches by that picture. A minus turns away from a word: "beach -people", in
-    quotes.
+    One word that names a picture file searches by that picture. A minus turns away ("beach -people", in quotes).
     Words of time ("beach July 2023") find pictures taken then, if the collection has pictures with a time.
     A terminal shows a table; a pipe gets a line for each hit: score, id, path and words, with tabs between.
     """

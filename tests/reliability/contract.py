@@ -60,14 +60,10 @@ RULES = [
     ("GET /v1/duplicates", r"threshold must be", "each kind has a scale of its own"),
     ("GET /v1/(duplicates|images)", r"the cursor (belongs|is not one)", "a cursor belongs to a listing"),
     ("(GET|POST) /v1/search(/batch)?", r"today: a day is", "days have bounds, which no format of JSON Schema has"),
-    ("POST /v1/images/[^/]+/ask", r"answers: .* is there twice", "answers that differ in spaces alone are the same"),
+    ("POST /v1/images/[^/]+/ask", r"is there twice|by: no captioner", "answers may be the same; what there is"),
     ("PUT /v1/collections/[^/]+/labels", r"is there twice", "labels that differ in their texts alone are the same"),
-    ("POST /v1/enrichments", r"is off here", "the operator does not allow it"),
-    (
-        "(POST|PATCH) /v1/saved-searches.*",
-        r"a saved search|query|webhook",
-        "what a search must say depends on its parts",
-    ),
+    ("POST /v1/enrichments", r"is off here|filter", "the operator does not allow it; as other filters"),
+    ("(POST|PATCH) /v1/saved-searches.*", r"saved search|query|webhook|seen|match", "its parts depend on each other"),
     (
         "POST /v1/videos",
         r"is not a video|metadata (is not JSON|must be)",
@@ -75,8 +71,12 @@ RULES = [
     ),
     ("POST /v1/watches", r"the server may not read|does not read", "the operator does not allow it"),
     ("POST /v1/watches/[^/]+/(scan|confirm|pause|resume)", r"the server does not read|held", "what a folder is at"),
-    ("POST /v1/watches/[^/]+/files", r"send a change of the kind put", "two lists have the same length"),
-    ("POST /v1/watches/[^/]+/(changes|files)", r"less than 9223372036854775808", "floats of JSON are rounded"),
+    (
+        "POST /v1/watches/[^/]+/files",
+        r"send a change of the kind put|change is not JSON",
+        "two lists; the text of a form",
+    ),
+    ("POST /v1/watches/[^/]+/(changes|files)", r"9223372036854775808", "floats of JSON are rounded"),
     ("GET /v1/watches/[^/]+/files", r"the cursor is not one", "a cursor belongs to a listing"),
     ("POST /v1/images/ingest", r"\w+ does not belong to the source|items belong to", "which fields a source has"),
 ]

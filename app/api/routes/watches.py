@@ -29,7 +29,6 @@ from app.api.routes.ingest import restrict_policy
 from app.api.schemas.fields import (
     MAX_ENTRIES,
     CollectionName,
-    FormTag,
     Metadata,
     RequestModel,
     ShortText,
@@ -190,7 +189,7 @@ class FieldsIn(RequestModel):
 
     id: ShortText | None = None
     caption: ShortText | None = None
-    tags: Annotated[list[FormTag], Field(max_length=MAX_ENTRIES)] = Field(default_factory=list)
+    tags: Annotated[list[ShortText], Field(max_length=MAX_ENTRIES)] = Field(default_factory=list)
     metadata: Metadata = Field(default_factory=dict)
     camera_data: Metadata | None = Field(None, description="As a line of metadata.jsonl has it: taken_at and others.")
 

@@ -47,7 +47,7 @@ def run(scale: Scale) -> Outcome:
         key = create_key(server)
         while cases < wanted and not kinds:
             told = run_schemathesis(server, key, Path(folder), examples, seed)
-            made = re.search(r"([\d,]+) generated", told)
+            made = re.search(r"(\d[\d,]*) generated", told)
             if made is None:
                 return Outcome(f"Schemathesis said: {told[-200:]!r}", False)
             cases += int(made.group(1).replace(",", ""))

@@ -63,7 +63,12 @@ RULES = [
     ("POST /v1/images/[^/]+/ask", r"is there twice|by: no captioner", "answers may be the same; what there is"),
     ("PUT /v1/collections/[^/]+/labels", r"is there twice", "labels that differ in their texts alone are the same"),
     ("POST /v1/enrichments", r"is off here|filter", "the operator does not allow it; as other filters"),
-    ("(POST|PATCH) /v1/saved-searches.*", r"saved search|query|webhook|seen|match", "its parts depend on each other"),
+    (
+        "(POST|PATCH) /v1/saved-searches.*",
+        r"",
+        "the parts of the search in it depend on each other",
+    ),
+    ("POST /v1/watches/.*", r"", "what a change needs depends on its kind"),
     (
         "POST /v1/videos",
         r"is not a video|metadata (is not JSON|must be)",
@@ -124,7 +129,7 @@ def filter_failure(
     if isinstance(failure, AcceptedNegativeData) and call == "POST /v1/search/batch":
         # A search that would be refused alone is an error among the answers.
         return not any("error" in answer for answer in json.loads(response.content)["answers"])
-    if isinstance(failure, AcceptedNegativeData) and re.fullmatch(r"POST /v1/watches/[^/]+/files", call):
+    if isinstance(failure, AcceptedNegativeData) and re.fullmatch(r"POST /v1/watches/[^/]+/(files|changes)", call):
         return False  # an empty field of a form is none, and so is no entry of a list
     if isinstance(failure, AllowHeaderMismatch) and case.path in NAMED_LIKE_PICTURES:
         return bool(failure.missing_methods) or set(failure.undocumented_methods) != OF_PICTURES

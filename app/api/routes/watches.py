@@ -28,6 +28,7 @@ from app.api.openapi import CollectionText, describe_field
 from app.api.routes.ingest import restrict_policy
 from app.api.schemas.fields import (
     MAX_ENTRIES,
+    WHOLE,
     CollectionName,
     Metadata,
     RequestModel,
@@ -52,7 +53,7 @@ MAX_CHANGES = 1_000
 AWAY_SECONDS = 180.0  # a client reports its state once a minute
 MAX_FILES = 500  # of one call with bytes
 MAX_NAME_CHARS = 500
-Whole = Annotated[int, Field(ge=0, lt=1 << 63)]
+Whole = Annotated[int, Field(ge=0, lt=1 << 63), WHOLE]
 PathText = Annotated[UnicodeText, Field(max_length=MAX_PATH_CHARS)]
 Kind = Literal["put", "move", "delete"]
 

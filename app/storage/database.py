@@ -11,6 +11,7 @@ import queue
 import re
 import shutil
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -179,6 +180,7 @@ class Database:
         connection.create_scalar_function(
             "has_words", lambda *of: has_words(str(of[0]), str(of[1])), 2, deterministic=True
         )
+        connection.create_scalar_function("lease_clock", time.monotonic, 0)
         register_functions(connection)
         with self._lock:
             self._opened.add(connection)

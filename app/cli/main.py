@@ -111,8 +111,8 @@ def serve(**given: Any) -> None:
 def worker(parent: int | None, **given: Any) -> None:
     """Import and embed pictures, beside a server or without one.
 
-    With --workers N it keeps N processes running. In a cluster it also starts the processes of the second passes (--ocr,
-    --captioner) that the servers have.
+    With --workers N it keeps N processes running. In a cluster it also starts the processes of the second passes
+    (--ocr, --captioner) that the servers have.
     """
     settings = start_logging(given, warn=parent is None)
     if not settings.is_cluster and given["workers"] is None:  # the variable is for the server of the data directory

@@ -8,14 +8,13 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import apsw
-
 from app.core.background import BackgroundLoop
 from app.core.errors import SightlineError
 from app.core.logging import bind_log_fields
 from app.core.types import ItemError, Job, JobState
 from app.storage.database import Database
 from app.storage.membership import SINGLE_SERVER, Duty, Membership
+from app.storage.sql import Connection
 from app.storage.tables import jobs, tasks
 
 T = TypeVar("T")
@@ -60,10 +59,10 @@ class TaskContext:
             self._looked_at = now
             self._database.read(self._read_running)
 
-    def write(self, work: Callable[[apsw.Connection], T]) -> T:
+    def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work(connection)` in a transaction. Raises TaskStopped if this run is no longer that of the task."""
 
-        def guarded(c: apsw.Connection) -> T:
+        def guarded(c: Connection) -> T:
             self._read_running(c)
             return work(c)
 
@@ -80,7 +79,7 @@ class TaskContext:
             self._reported_at = now
             self._database.write(lambda c: tasks.report(c, self.job_id, self.runner, done, total))
 
-    def _read_running(self, c: apsw.Connection) -> Job:
+    def _read_running(self, c: Connection) -> Job:
         """The job. Raises TaskStopped unless this run of it is under way."""
         job = jobs.get(c, self.job_id)
         if job is None or job.state is not JobState.RUNNING or not tasks.is_run_by(c, self.job_id, self.runner):

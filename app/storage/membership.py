@@ -176,7 +176,10 @@ class ClusterMembership(Membership):
                 rows = session.execute(LIST).fetchall()
         except psycopg.Error:
             raise Overloaded("the database does not answer; try again") from None
-        return [Member(*row[:6], tuple(row[6].split()), *row[7:]) for row in rows]
+        return [
+            Member(id, kind, host, pid, address, version, tuple(duties.split()), started_at, seconds)
+            for id, kind, host, pid, address, version, duties, started_at, seconds in rows
+        ]
 
     def _beat(self) -> float:
         """Tell that this process is alive, and take the duties that nobody has."""

@@ -16,8 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 
-import apsw
-
 from app.core.backoff import Backoff
 from app.core.connection_string import find_secrets
 from app.core.errors import BlobMissing, Rejected, SightlineError, StartupError, describe_error
@@ -33,6 +31,7 @@ from app.decode.syscall_filter import refuse_sockets
 from app.service.data_dir import open_library, open_membership, picture_limits
 from app.service.enrichment import lock_prefix
 from app.storage.library import Library
+from app.storage.sql import Connection
 from app.storage.tables import enrichments, work_queue
 from app.storage.tables.enrichments import Enrichment, EnrichmentClaim
 from app.worker.enricher import BatchEnricher, Enricher, EnricherAway
@@ -96,7 +95,7 @@ class EnrichmentWorker:
         """Enrich the next picture, or batch; False when none waits."""
         most = self._enricher.at_once if isinstance(self._enricher, BatchEnricher) else 1
 
-        def claim(c: apsw.Connection) -> list[EnrichmentClaim]:
+        def claim(c: Connection) -> list[EnrichmentClaim]:
             if self._lease_seconds is not None:
                 self._release_lost(c)
             return enrichments.claim_some(c, self._kind, self._owner, most, self._lease_seconds)
@@ -109,7 +108,7 @@ class EnrichmentWorker:
         self._yield_to_ingest(time.monotonic() - began)
         return True
 
-    def _release_lost(self, c: apsw.Connection) -> None:
+    def _release_lost(self, c: Connection) -> None:
         """Let the pictures wait again over which a process of this kind has died."""
         expired_only, most = self._lease_seconds is not None, self._max_attempts
         failed = enrichments.release(c, self._kind, was_killed=True, max_attempts=most, expired_only=expired_only)

@@ -124,6 +124,8 @@ def open_library(settings: Settings, metrics: ProcessMetrics | None = None) -> L
 
 def open_database(settings: Settings, metrics: ProcessMetrics | None = None) -> Database:
     """Open the database, or make an empty one. Raises StartupError when there are pictures that it must know."""
+    if settings.is_cluster:
+        return address.open_database(settings.database, metrics)
     file = settings.data_dir / DATABASE_NAME
     if not file.exists() and (blobs := open_blobs(settings)).has_files():
         raise StartupError(

@@ -25,6 +25,7 @@ from typing import Any
 from app import __version__
 from app.core.background import BackgroundLoop
 from app.core.backoff import Backoff
+from app.core.clock import follow_clock
 from app.core.errors import Overloaded
 
 log = logging.getLogger(__name__)
@@ -169,13 +170,13 @@ class ClusterMembership(Membership):
 
     def list_members(self) -> list[Member]:
         """The processes of the cluster that were heard of within an hour. Raises Overloaded."""
-        import psycopg
-
+        session = self._session  # which may be used by two threads
         try:
-            with psycopg.connect(self._url, autocommit=True, connect_timeout=5) as session:
-                rows = session.execute(LIST).fetchall()
-        except psycopg.Error:
-            raise Overloaded("the database does not answer; try again") from None
+            rows = session.execute(LIST).fetchall() if session is not None else None
+        except self._errors():
+            rows = None
+        if rows is None:
+            raise Overloaded("the database does not answer; try again")
         return [
             Member(id, kind, host, pid, address, version, tuple(duties.split()), started_at, seconds)
             for id, kind, host, pid, address, version, duties, started_at, seconds in rows
@@ -186,6 +187,8 @@ class ClusterMembership(Membership):
         try:
             session = self._session or self._connect()
             session.execute(HEARTBEAT, (*self._member, self.address, __version__, " ".join(sorted(self._held))))
+            (now,) = session.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+            follow_clock(now)
             for duty in self._duties:
                 if duty not in self._held and self._try_lock(session, duty):
                     self._held.add(duty)
@@ -228,6 +231,6 @@ class ClusterMembership(Membership):
 
     @staticmethod
     def _errors() -> type[Exception]:
-        import psycopg
+        import psycopg  # of the extra postgresql
 
         return psycopg.Error

@@ -142,9 +142,9 @@ def open_blobs(settings: Settings, metrics: ProcessMetrics | None = None) -> Blo
         raise StartupError(f"the data directory {settings.data_dir} cannot be used: {error}") from error
 
 
-def open_membership(settings: Settings, kind: str, duties: Collection[Duty] = (), id: str | None = None) -> Membership:
+def open_membership(settings: Settings, kind: str, duties: Collection[Duty] = ()) -> Membership:
     """How this process, a server for example, belongs to those that use the same data; not started."""
-    return ClusterMembership(settings.database, kind, duties, id) if settings.is_cluster else SINGLE_SERVER
+    return ClusterMembership(settings.database, kind, duties) if settings.is_cluster else SINGLE_SERVER
 
 
 def picture_limits(settings: Settings) -> PictureLimits:

@@ -56,7 +56,7 @@ def check_ingest(
 def check_members(membership: Membership, own: HealthCheck) -> HealthCheck:
     """Whether the cluster has workers; `own` is the check of those that this server keeps."""
     try:
-        members = [one for one in membership.list_members() if one.is_alive]
+        members = membership.list_members()
     except SightlineError as error:
         return HealthCheck("workers", False, f"who is alive is not known: {error.detail}")
     servers, workers = (sum(one.kind == kind for one in members) for kind in ("server", "worker"))

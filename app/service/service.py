@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from app.core.errors import SightlineError
 from app.core.locks import DataDirLock, find_dead_owners
@@ -34,6 +34,7 @@ from app.service.image_waiter import ImageWaiter
 from app.service.labels import KIND as AUTO_TAGS
 from app.service.labels import LabelService
 from app.service.maintenance import CollectionDeleter, MaintenanceLoop
+from app.service.model_follower import ModelFollower
 from app.service.questions import QuestionService
 from app.service.reembed import ModelChanger
 from app.service.saved_searches import SavedSearchService
@@ -60,6 +61,7 @@ class Service:
     metrics: ProcessMetrics
     lock: DataDirLock
     membership: Membership
+    model_follower: ModelFollower
     library: Library
     pool: DecodePool
     jobs: JobService
@@ -95,6 +97,8 @@ class Service:
         self.deleter.start()
         self.image_waiter.start()
         self.search.start()
+        if self.membership.is_cluster:
+            self.model_follower.start()
         self.maintenance.start()
         self.watching.start()
         self.tasks.start()
@@ -109,6 +113,7 @@ class Service:
         A start that was `refused` leaves no data directory behind that it has made and that holds nothing.
         """
         self.search.stop_loading()
+        self.model_follower.close()
         if self.webhooks is not None:
             self.webhooks.close()
         self.arrivals.close()
@@ -143,7 +148,7 @@ class Service:
         """What fails in the background while searches are answered; each is tried again by itself."""
         found = [*self.maintenance.faults(), self.deleter.fault, self.image_waiter.fault, self.tasks.fault]
         found += [self.long_tasks.fault, self.arrivals.fault, self.webhooks.fault if self.webhooks else None]
-        found += [self.watching.fault(), self.membership.fault]
+        found += [self.watching.fault(), self.membership.fault, self.model_follower.fault]
         return [fault for fault in found if fault] + self.search.faults()
 
     def read_job(self, id: str) -> Job:
@@ -162,6 +167,7 @@ class Service:
             "open_indexes": self.search.measure_memory(),
             "model": self.search.describe_model(),
             "spaces": self.search.describe_spaces(),
+            "cluster": [asdict(one) for one in self.membership.list_members()] if self.membership.is_cluster else None,
         }
 
     def _recover_leases(self) -> None:
@@ -197,6 +203,7 @@ def open_service(settings: Settings) -> Service:
             metrics=metrics,
             lock=lock,
             membership=membership,
+            model_follower=ModelFollower(settings, library.database, search),
             library=library,
             pool=pool,
             jobs=jobs,

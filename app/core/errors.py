@@ -178,6 +178,12 @@ class ModelUnavailable(Busy):
     code, status, title, retry_after = "model_unavailable", 503, "Model unavailable", 5
 
 
+class StorageUnavailable(Busy):
+    """The bucket of the pictures does not answer, or refuses; no part of the request was kept."""
+
+    code, status, title, retry_after = "storage_unavailable", 503, "Storage unavailable", 5
+
+
 class StorageFull(SightlineError):
     """The disk is full; no part of the request was kept."""
 

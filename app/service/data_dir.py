@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from app.core.errors import SightlineError, StartupError
+from app.core.errors import StartupError
 from app.core.files import close_to_others, make_dirs, warn_of_wide_modes
 from app.core.locks import DataDirLock
 from app.core.metrics import ProcessMetrics
@@ -18,6 +18,7 @@ from app.storage.camera_data import CameraDataPolicy
 from app.storage.database import Database
 from app.storage.file_system import UNWRITABLE, check_file_system, unusable
 from app.storage.library import Library
+from app.storage.media_place import claim_media, open_media
 
 DATABASE_NAME = "sightline.db"
 
@@ -59,6 +60,12 @@ def open_library(settings: Settings, metrics: ProcessMetrics | None = None) -> L
     metadata = MetadataLimits(settings.max_metadata_bytes, settings.max_metadata_depth)
     limits = picture_limits(settings)
     database = open_database(settings, metrics)
+    try:
+        claim_media(database, blobs, settings.media)
+    except BaseException:
+        database.close()
+        blobs.close()
+        raise
     policy = CameraDataPolicy(settings.keep_exif, settings.keep_location)
     return Library(database, blobs, limits, settings.max_queue, metadata, settings.max_queue_bytes, policy)
 
@@ -74,11 +81,7 @@ def open_database(settings: Settings, metrics: ProcessMetrics | None = None) -> 
 
 
 def open_blobs(settings: Settings, metrics: ProcessMetrics | None = None) -> BlobStore:
-    try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        return BlobStore(settings.data_dir, metrics)
-    except (OSError, SightlineError) as error:
-        raise StartupError(f"the data directory {settings.data_dir} cannot be used: {error}") from error
+    return open_media(settings, metrics)
 
 
 def picture_limits(settings: Settings) -> PictureLimits:

@@ -128,7 +128,7 @@ class Service:
 
     def checks(self) -> list[HealthCheck]:
         """All health checks, those that searches need first. Reads the database and the disk."""
-        ingest = check_ingest(self.library.database, self.settings, self.faults())
+        ingest = check_ingest(self.library.database, self.library.blobs, self.settings, self.faults())
         return [*self.search.checks(), *ingest, *self.enrichment.check()]
 
     def faults(self) -> list[str]:

@@ -45,7 +45,12 @@ class ResponseSlot:
     stored: StoredResponse | None = None
 
     def record(self, c: Connection, result: object) -> None:
-        """Store the result of the work (a dataclass, or a list of them), in the transaction of the work."""
+        """Store the result of the work (a dataclass, or a list of them), in the transaction of the work.
+
+        Raises InProgress, so that nothing of the work is kept, where another server has done it meanwhile.
+        """
+        if find_response(c, self.owner, self.key, days_from_now(-RETENTION_DAYS)) is not None:
+            raise InProgress("another server has just answered a request with this Idempotency-Key; try again")
         response = StoredResponse(self.request, RESULT, to_json(result).decode())
         save_response(c, self.owner, self.key, response, days_from_now(-RETENTION_DAYS))
 
@@ -106,14 +111,14 @@ def save_response(c: Connection, owner: str, key: str, response: StoredResponse,
         (since, PRUNE_BATCH),
     )
     size = len(response.body.encode())
+    c.execute("DELETE FROM answers WHERE owner = ? AND key = ?", (owner, key))
     c.execute(
-        "INSERT OR REPLACE INTO answers (owner, key, request, status, body, bytes, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO answers (owner, key, request, status, body, bytes, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (owner, key, response.request, response.status, response.body, size, now_rfc3339()),
     )
     if size > LARGE_BODY_BYTES:
         c.execute(
             "DELETE FROM answers WHERE n IN (SELECT n FROM"
-            " (SELECT n, sum(bytes) OVER (ORDER BY n DESC) AS held FROM answers) WHERE held > ?)",
+            " (SELECT n, sum(bytes) OVER (ORDER BY n DESC) AS held FROM answers) AS sizes WHERE held > ?)",
             (MAX_TOTAL_BYTES,),
         )

@@ -99,4 +99,4 @@ def claim_media(database: Database, blobs: BlobStore, media: str) -> Installatio
 
 def find_cache(settings: Settings) -> Path:
     """The folder of the files of a bucket that this machine keeps."""
-    return settings.data_dir / CACHE_NAME
+    return settings.cache / CACHE_NAME

@@ -18,19 +18,21 @@ from app.storage.tables import images
 RETRY_PLACES = 1_000  # places that a picture goes back after an attempt that failed, so behind as many others
 IN_KEPT_COLLECTION = "collection NOT IN (SELECT label FROM collections WHERE name IS NULL AND swept = 0)"
 WAIT_FOR_ALL = (
-    "INSERT OR IGNORE INTO enrichments (key, kind, collection, state, place)"
-    " SELECT ?1, kind, ?2, 'waiting', ?1 FROM enrichment_kinds WHERE is_on = 1"
+    "INSERT INTO enrichments (key, kind, collection, state, place)"
+    " SELECT ?1, kind, ?2, 'waiting', ?1 FROM enrichment_kinds WHERE is_on = 1 ON CONFLICT (key, kind) DO NOTHING"
 )
 CLAIM = (
-    "UPDATE enrichments SET state = 'running', owner = ?1, attempts = attempts + 1 WHERE rowid ="
+    "UPDATE enrichments SET state = 'running', owner = ?1, lease_until = lease_clock() + ?3, attempts = attempts + 1"
+    " WHERE rowid ="
     " (SELECT rowid FROM enrichments INDEXED BY enrichments_next WHERE kind = ?2 AND state = 'waiting' AND "
     + IN_KEPT_COLLECTION
     + " ORDER BY place DESC LIMIT 1) RETURNING key, attempts"
 )
 HOLDS = (
     "SELECT 1 FROM enrichments e JOIN images i ON i.key = e.key WHERE e.key = ? AND e.kind = ? AND e.state = 'running'"
-    " AND e.owner = ? AND i.sha256 = ? AND i." + IN_KEPT_COLLECTION
+    " AND e.owner = ? AND e.attempts = ? AND i.sha256 = ? AND i." + IN_KEPT_COLLECTION
 )
+RUNNING = "SELECT key, attempts FROM enrichments WHERE kind = ? AND state = 'running'"
 NEXT_PLACE = (
     "SELECT 1 + max(coalesce((SELECT max(place) FROM enrichments WHERE kind = ?), 0),"
     " (SELECT coalesce(max(key), 0) FROM images))"
@@ -90,7 +92,8 @@ def switch(c: Connection, kinds: Sequence[str]) -> None:
         c.execute(
             "INSERT INTO enrichment_kinds (kind, is_on, backlog)"
             " VALUES (?, 1, (SELECT coalesce(max(key), 0) + 1 FROM images)) ON CONFLICT (kind)"
-            " DO UPDATE SET is_on = 1, backlog = iif(is_on = 1, backlog, excluded.backlog)",
+            " DO UPDATE SET is_on = 1, backlog = iif(enrichment_kinds.is_on = 1,"
+            " enrichment_kinds.backlog, excluded.backlog)",
             (kind,),
         )
 
@@ -116,18 +119,18 @@ def add_backlog(c: Connection, kind: str, limit: int) -> bool:
     for key, label, status in rows:
         if status == "ready":  # the others come when they are
             c.execute(
-                "INSERT OR IGNORE INTO enrichments (key, kind, collection, state, place)"
-                " VALUES (?1, ?2, ?3, 'waiting', ?1)",
+                "INSERT INTO enrichments (key, kind, collection, state, place)"
+                " VALUES (?1, ?2, ?3, 'waiting', ?1) ON CONFLICT (key, kind) DO NOTHING",
                 (key, kind, label),
             )
     c.execute("UPDATE enrichment_kinds SET backlog = ? WHERE kind = ?", (rows[-1][0] if rows else 0, kind))
     return bool(rows)
 
 
-def claim_some(c: Connection, kind: str, owner: str, most: int) -> list[EnrichmentClaim]:
-    """Begin with up to `most` of the next pictures, counting an attempt of each."""
+def claim_some(c: Connection, kind: str, owner: str, most: int, seconds: float | None = None) -> list[EnrichmentClaim]:
+    """Begin with up to `most` of the next pictures, counting an attempt of each. `seconds` as in `claim`."""
     claimed: list[EnrichmentClaim] = []
-    while len(claimed) < most and (one := claim(c, kind, owner)) is not None:
+    while len(claimed) < most and (one := claim(c, kind, owner, seconds)) is not None:
         claimed.append(one)
     return claimed
 
@@ -143,9 +146,12 @@ def list_faults(c: Connection) -> dict[str, str]:
     return {str(row[0]): str(row[1]) for row in fetch_all(c, sql)}
 
 
-def claim(c: Connection, kind: str, owner: str) -> EnrichmentClaim | None:
-    """Begin with the next picture, counting an attempt; None when none waits."""
-    row = fetch_one(c, CLAIM, (owner, kind))
+def claim(c: Connection, kind: str, owner: str, seconds: float | None = None) -> EnrichmentClaim | None:
+    """Begin with the next picture, counting an attempt; None when none waits.
+
+    The lease ends after `seconds`, or, with None, when the process ends.
+    """
+    row = fetch_one(c, CLAIM, (owner, kind, seconds))
     if row is None:
         return None
     key, attempts = row
@@ -186,16 +192,17 @@ def put_back(c: Connection, claimed: EnrichmentClaim) -> None:
         )
 
 
-def release(c: Connection, kind: str, *, was_killed: bool, max_attempts: int = 0) -> int:
+def release(c: Connection, kind: str, *, was_killed: bool, max_attempts: int = 0, expired_only: bool = False) -> int:
     """Let the picture wait again at which a process worked that has ended; returns how many were given up.
 
+    With `expired_only` those whose lease has ended: other processes of this kind may be at work.
     The attempt counts if only that process `was_killed`: the picture may have done it. It does not count when the
     whole server ended.
     """
     failed = 0
-    for key, attempts in fetch_all(
-        c, "SELECT key, attempts FROM enrichments WHERE kind = ? AND state = 'running'", (kind,)
-    ):
+    past = " AND lease_until < lease_clock()" if expired_only else ""
+    sql = RUNNING + past
+    for key, attempts in fetch_all(c, sql, (kind,)):
         if was_killed and attempts >= max_attempts:
             failed += 1
             _fail(c, key, kind, f"the process that worked at this picture died {attempts} times")
@@ -267,7 +274,7 @@ def _sum_up(kinds: Sequence[str], rows: Sequence[Sequence[Any]], ready: int) -> 
 def _holds(c: Connection, claimed: EnrichmentClaim) -> bool:
     """Whether the claim still stands, for the bytes that were read, in a collection that stays."""
     image = claimed.image
-    return fetch_one(c, HOLDS, (image.key, claimed.kind, claimed.owner, image.sha256)) is not None
+    return fetch_one(c, HOLDS, (image.key, claimed.kind, claimed.owner, claimed.attempts, image.sha256)) is not None
 
 
 def _fail(c: Connection, key: int, kind: str, detail: str) -> None:

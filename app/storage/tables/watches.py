@@ -159,6 +159,20 @@ def set_paused(c: Connection, n: int, *, paused: bool) -> None:
     c.execute("UPDATE watches SET paused = ? WHERE n = ?", (paused, n))
 
 
+def ask_for_scan(c: Connection, n: int) -> None:
+    """Let the server that reads the folder look at every file of it soon."""
+    c.execute("UPDATE watches SET scan_asked = 1 WHERE n = ?", (n,))
+
+
+def list_asked_scans(c: Connection) -> list[str]:
+    """The ids of the watched folders for which `ask_for_scan` was called."""
+    return [id for (id,) in fetch_all(c, "SELECT id FROM watches WHERE scan_asked = 1")]
+
+
+def forget_asked_scans(c: Connection, ids: Sequence[str]) -> None:
+    c.execute("UPDATE watches SET scan_asked = 0 WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(ids),))
+
+
 def set_confirmed(c: Connection, n: int, *, confirmed: bool) -> None:
     c.execute("UPDATE watches SET confirmed = ? WHERE n = ?", (confirmed, n))
 
@@ -174,8 +188,8 @@ def mark_changed(c: Connection, n: int) -> None:
 def report(c: Connection, n: int, said: WatchReport) -> None:
     """Keep the state of a watch, and the moment."""
     c.execute(
-        "UPDATE watches SET state = ?1, fault = ?2, held = ?3, seen_at = ?4, scanned_at = iif(?5, ?4, scanned_at),"
-        " identity = coalesce(?6, identity), confirmed = iif(?7, 0, confirmed) WHERE n = ?8",
+        "UPDATE watches SET state = ?1, fault = ?2, held = ?3, seen_at = ?4, scanned_at = iif(?5 = 1, ?4, scanned_at),"
+        " identity = coalesce(?6, identity), confirmed = iif(?7 = 1, 0, confirmed) WHERE n = ?8",
         (said.state, said.fault, said.held, now_rfc3339(), said.scanned, said.identity, said.took_confirmation, n),
     )
 

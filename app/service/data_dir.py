@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from app.core.connection_string import describe_database
-from app.core.errors import SightlineError, StartupError
+from app.core.errors import StartupError
 from app.core.files import close_to_others, make_dirs, warn_of_wide_modes
 from app.core.locks import DataDirLock, find_holder
 from app.core.metrics import ProcessMetrics
@@ -21,6 +21,7 @@ from app.storage.camera_data import CameraDataPolicy
 from app.storage.database import Database
 from app.storage.file_system import UNWRITABLE, check_file_system, is_of_several_machines, unusable
 from app.storage.library import Library
+from app.storage.media_place import claim_media, open_media
 from app.storage.membership import SINGLE_SERVER, ClusterMembership, Duty, Membership
 
 DATABASE_NAME = "sightline.db"
@@ -73,7 +74,7 @@ def check_places(settings: Settings) -> None:
 
 def is_folder_media(settings: Settings) -> bool:
     """Whether the pictures lie in a folder."""
-    return not getattr(settings, "media", "").startswith("s3://")
+    return not settings.media.startswith("s3://")
 
 
 def refuse_other_machine(data_dir: Path) -> None:
@@ -118,6 +119,12 @@ def open_library(settings: Settings, metrics: ProcessMetrics | None = None) -> L
     metadata = MetadataLimits(settings.max_metadata_bytes, settings.max_metadata_depth)
     limits = picture_limits(settings)
     database = open_database(settings, metrics)
+    try:
+        claim_media(database, blobs, settings.media)
+    except BaseException:
+        database.close()
+        blobs.close()
+        raise
     policy = CameraDataPolicy(settings.keep_exif, settings.keep_location)
     return Library(database, blobs, limits, settings.max_queue, metadata, settings.max_queue_bytes, policy)
 
@@ -135,11 +142,7 @@ def open_database(settings: Settings, metrics: ProcessMetrics | None = None) -> 
 
 
 def open_blobs(settings: Settings, metrics: ProcessMetrics | None = None) -> BlobStore:
-    try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        return BlobStore(settings.data_dir, metrics)
-    except (OSError, SightlineError) as error:
-        raise StartupError(f"the data directory {settings.data_dir} cannot be used: {error}") from error
+    return open_media(settings, metrics)
 
 
 def open_membership(settings: Settings, kind: str, duties: Collection[Duty] = ()) -> Membership:

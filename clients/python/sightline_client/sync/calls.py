@@ -603,7 +603,8 @@ class Calls(Transport):
 
     def get_image_file(self, id: str, *, collection: str | None = None) -> bytes:
         """Get the bytes of a picture as they were sent. Browsers do not show HEIC, TIFF, JPEG XL, JPEG 2000 and RAW
-        files; a thumbnail of 2048 pixels is for them.
+        files; a thumbnail of 2048 pixels is for them. A server with presigned reads redirects to the bucket
+        (307).
         """
         return self._run(Call("GET", f"/v1/images/{quote(id)}/file", bytes, query={"collection": collection}))
 
@@ -683,7 +684,9 @@ class Calls(Transport):
         )
 
     def get_video_file(self, id: str, *, collection: str | None = None) -> bytes:
-        """Get the bytes of a video as they were sent, or a range of them, as players ask."""
+        """Get the bytes of a video as they were sent, or a range of them, as players ask. A server with presigned
+        reads redirects to the bucket (307).
+        """
         return self._run(Call("GET", f"/v1/videos/{quote(id)}/file", bytes, query={"collection": collection}))
 
     def create_watch(

@@ -27,7 +27,7 @@ MODELS = pytest.StashKey[str]()
 SLOW = {
     *(HERE / name for name in ("bench", "training", "docs/test_backup.py")),
     *(HERE / "reliability" / f"test_{name}.py" for name in ("disks", "hostile", "kills")),
-    *(HERE / "acceptance" / f"test_{name}.py" for name in ("cli", "demo", "deploy", "image", "parity")),
+    *(HERE / "acceptance" / f"test_{name}.py" for name in ("cli", "demo", "deploy", "image", "kubernetes", "parity")),
     *(HERE / "acceptance" / f"test_{name}.py" for name in ("proxy", "starter", "wheel", "words")),
 }
 # Coverage makes a process half as slow again. What runs in the processes of these tests is covered by the others.

@@ -14,6 +14,7 @@ import coverage
 import pytest
 
 from app.decode.limits import PictureLimits
+from app.storage.address import open_database
 from app.storage.blobs import BlobStore
 from app.storage.database import Database
 from app.storage.library import Library
@@ -77,7 +78,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(tmp_path / "sightline.db")
+    database = open_database(tmp_path / "sightline.db")
     yield database
     database.close()
 

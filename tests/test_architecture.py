@@ -191,6 +191,7 @@ def test_only_settings_read_the_environment() -> None:
         "app.core.process",
         "app.decode.child_process",
         "app.search.index_builder",
+        "app.search.build_process",  # from its parent
         "app.cli.demo",
         "app.encoder.conversion",
         "app.encoder.pretrained",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 
-import apsw
 from rich.console import Console
 
 from app.core.errors import StartupError
@@ -15,6 +14,7 @@ from app.encoder.memory_check import ModelProcesses
 from app.encoder.reading import TextReader
 from app.service.data_dir import open_database
 from app.service.reembed import check_stored_formats
+from app.storage.sql import Connection
 from app.storage.tables import collections, embeddings, images, texts
 
 BATCH = 64
@@ -45,7 +45,7 @@ def reembed(settings: Settings, console: Console) -> None:
             vector for start in range(0, len(words), BATCH) for vector in reader.encode(words[start : start + BATCH])
         ]
 
-        def work(c: apsw.Connection) -> int:
+        def work(c: Connection) -> int:
             embeddings.save_space(c, space)
             embeddings.delete_all(c)
             for text, vector in zip(known, vectors, strict=True):

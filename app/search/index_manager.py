@@ -119,7 +119,7 @@ class IndexManager:
         self._full = False  # whether to close some now
         self._closing = False
         self._loop: FollowerLoop[IndexKey] = FollowerLoop(database.watch_commits(), GrownLogs(database))
-        self._builder = IndexBuilder(database.path, policy, on_damaged=self._reopen, metrics=metrics)
+        self._builder = IndexBuilder(database.address, policy, on_damaged=self._reopen, metrics=metrics)
         self._keeper = BackgroundLoop(
             "index-memory",
             self._close_surplus,

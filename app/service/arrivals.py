@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-import apsw
 import numpy as np
 
 from app.core.background import BackgroundLoop
@@ -31,6 +30,7 @@ from app.search.searcher import Searcher
 from app.service.labels import GROWTH, LabelService, Way, read_page, tag_page, way_of, write_tags
 from app.service.search_service import SearchService
 from app.storage.database import Database
+from app.storage.sql import Connection
 from app.storage.tables import images, label_sets, saved_searches
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class ArrivalLoop(BackgroundLoop):
             return True
         tags = tag_page(page, tagger)
 
-        def write(c: apsw.Connection) -> None:
+        def write(c: Connection) -> None:
             if write_tags(c, held, tags) is not None:
                 label_sets.advance(c, held.label, held.revision, page[-1][0])
 
@@ -174,7 +174,7 @@ class ArrivalLoop(BackgroundLoop):
                 continue  # until the collection is measured
             results.append(self._find(searcher, search, profile, arrivals))
 
-        def write(c: apsw.Connection) -> int:
+        def write(c: Connection) -> int:
             news = 0
             for search, found, error in results:
                 if saved_searches.advance(c, search, arrivals.last, error):
@@ -232,7 +232,7 @@ class ArrivalLoop(BackgroundLoop):
         return kept[1]
 
 
-def read_arrivals(c: apsw.Connection, label: str, seq: int, space: str) -> _Arrivals | None:
+def read_arrivals(c: Connection, label: str, seq: int, space: str) -> _Arrivals | None:
     """The next pictures past a log entry; None if there are none."""
     page = read_page(c, label, seq, space, PICTURES_AT_ONCE)
     if not page:

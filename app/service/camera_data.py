@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import apsw
-
 from app.core.errors import BlobMissing, SightlineError, map_os_errors
 from app.core.types import CameraData, Image, Job
 from app.decode.camera_data import camera_data_from_json
@@ -17,6 +15,7 @@ from app.decode.pool import DecodePool
 from app.service.tasks import TaskContext
 from app.storage.jobs import JobService
 from app.storage.library import Library
+from app.storage.sql import Connection
 from app.storage.tables import collections, images
 
 KIND = "camera_data"  # of the job
@@ -64,7 +63,7 @@ class CameraDataReader:
             failed.set_exception(error)
             return failed
 
-    def _record(self, c: apsw.Connection, found: list[tuple[Image, CameraData]], again: bool) -> None:
+    def _record(self, c: Connection, found: list[tuple[Image, CameraData]], again: bool) -> None:
         present = images.get_by_keys(c, [image.key for image, _ in found])
         for image, data in found:
             if image.key in present and present[image.key].sha256 == image.sha256:

@@ -11,6 +11,7 @@ from app.core.locks import DataDirLock
 from app.core.metrics import ProcessMetrics
 from app.core.settings import Settings
 from app.decode.limits import PictureLimits
+from app.storage import address
 from app.storage.attributes import MetadataLimits
 from app.storage.blobs import BlobStore
 from app.storage.camera_data import CameraDataPolicy
@@ -69,7 +70,7 @@ def open_database(settings: Settings, metrics: ProcessMetrics | None = None) -> 
         raise StartupError(
             f"{file} is missing, but {blobs.root} holds pictures; restore it from a backup, or move the pictures away"
         )
-    return Database(file, metrics)
+    return address.open_database(file, metrics)
 
 
 def open_blobs(settings: Settings, metrics: ProcessMetrics | None = None) -> BlobStore:

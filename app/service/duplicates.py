@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import apsw
 import numpy as np
 import numpy.typing as npt
 
@@ -38,6 +37,7 @@ from app.service.tasks import TaskContext
 from app.storage.filters.sql import change_position
 from app.storage.jobs import JobService
 from app.storage.library import Library
+from app.storage.sql import Connection
 from app.storage.tables import collections, duplicates, embeddings, images, tasks
 from app.storage.tables.collections import Collection
 from app.storage.tables.duplicates import PairRow
@@ -117,7 +117,7 @@ class DuplicateService:
         Raises NotFound.
         """
 
-        def work(c: apsw.Connection) -> DuplicatePage:
+        def work(c: Connection) -> DuplicatePage:
             asked = collections.require(c, collection)
             state = read_state(c, asked)
             groups = self._read_groups(c, asked.label, kind, threshold) if state.compared else []
@@ -135,7 +135,7 @@ class DuplicateService:
 
         return self._database.read(work)
 
-    def _read_groups(self, c: apsw.Connection, label: str, kind: DuplicateKind, threshold: float) -> list[Group]:
+    def _read_groups(self, c: Connection, label: str, kind: DuplicateKind, threshold: float) -> list[Group]:
         """`read_groups`, or what it returned for the last page if nothing has changed since."""
         asked = (label, kind, threshold)
         mark = (change_position(c, "images"), duplicates.count_pairs(c, label), duplicates.get_scan(c, label))
@@ -190,7 +190,7 @@ class DuplicateService:
             hashing = [(image, self._begin_hash(image)) for image in rows]
             hashes = [(image, read_hash(future)) for image, future in hashing]
 
-            def save(c: apsw.Connection, hashes: list[tuple[Image, bytes]] = hashes) -> None:
+            def save(c: Connection, hashes: list[tuple[Image, bytes]] = hashes) -> None:
                 for image, hashed in hashes:
                     duplicates.save_hash(c, image, hashed)
 
@@ -255,7 +255,7 @@ class DuplicateService:
         return {key: np.frombuffer(vector, "<f4") for key, vector in stored.items()}
 
 
-def read_state(c: apsw.Connection, collection: Collection) -> ScanState:
+def read_state(c: Connection, collection: Collection) -> ScanState:
     """Of a search among other vectors than the collection has now, nothing is left."""
     scan = duplicates.get_scan(c, collection.label)
     job_id = tasks.find_unfinished(c, collection.name, KIND)
@@ -266,7 +266,7 @@ def read_state(c: apsw.Connection, collection: Collection) -> ScanState:
     return ScanState(scan.finished_at, ready - waiting, waiting, job_id)
 
 
-def read_groups(c: apsw.Connection, label: str, kind: DuplicateKind, threshold: float) -> list[Group]:
+def read_groups(c: Connection, label: str, kind: DuplicateKind, threshold: float) -> list[Group]:
     """The groups of a collection, those with the newest best picture first."""
     pairs = duplicates.list_pairs(c, label, kind, threshold)
     keys = {key for a, b, _ in pairs for key in (a, b)}

@@ -8,8 +8,6 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-import apsw
-
 from app.core.errors import SightlineError, StartupError, Validation
 from app.core.locks import ENRICHER_PREFIX, has_live_owner
 from app.core.settings import Settings
@@ -23,6 +21,7 @@ from app.storage.filters.parser import parse_filter_json
 from app.storage.filters.sql import select_keys
 from app.storage.jobs import JobService
 from app.storage.library import Library, require_image
+from app.storage.sql import Connection
 from app.storage.tables import collections, enrichments, images
 from app.storage.tables.enrichments import EnrichmentCounts, EnrichmentState
 
@@ -67,7 +66,7 @@ class EnrichmentService:
     def start(self) -> None:
         """Let the kinds of the settings be on, and release what killed processes held."""
 
-        def work(c: apsw.Connection) -> None:
+        def work(c: Connection) -> None:
             enrichments.release_all(c)
             enrichments.switch(c, self.kinds)
 
@@ -93,7 +92,7 @@ class EnrichmentService:
     def count(self, collection: str) -> dict[str, dict[str, int]]:
         """By kind that is on: how many pictures wait, are done, and were given up. Raises NotFound."""
 
-        def work(c: apsw.Connection) -> dict[str, EnrichmentCounts]:
+        def work(c: Connection) -> dict[str, EnrichmentCounts]:
             label = collections.require(c, collection).label
             return enrichments.count(c, label, images.count_by_status(c, collection)["ready"])
 
@@ -127,7 +126,7 @@ class EnrichmentService:
         return {"kind": asked["kind"], "queued": queued}
 
 
-def list_keys(c: apsw.Connection, collection: str, asked: Mapping[str, Any]) -> list[int]:
+def list_keys(c: Connection, collection: str, asked: Mapping[str, Any]) -> list[int]:
     """The keys of the pictures of a request."""
     text = asked["filter"]
     if text is None:

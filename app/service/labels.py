@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import apsw
 import numpy as np
 
 from app.core.errors import InProgress, Overloaded
@@ -26,6 +25,7 @@ from app.service.tasks import TaskContext
 from app.storage.database import Database
 from app.storage.jobs import JobService
 from app.storage.library import require_image
+from app.storage.sql import Connection
 from app.storage.tables import collections, embeddings, label_sets
 
 KIND = "auto_tags"  # of the job
@@ -63,7 +63,7 @@ class LabelService:
     def get(self, collection: str) -> LabelState:
         """Raises NotFound."""
 
-        def work(c: apsw.Connection) -> LabelState:
+        def work(c: Connection) -> LabelState:
             label = collections.require(c, collection).label
             held = label_sets.get_of_label(c, label)
             return LabelState(held, label_sets.count_tagged(c, label), None)
@@ -78,7 +78,7 @@ class LabelService:
     def set(self, collection: str, labels: Sequence[Label]) -> LabelState:
         """Replace the labels, and begin the job that brings what is there up to date. Raises NotFound."""
 
-        def work(c: apsw.Connection) -> None:
+        def work(c: Connection) -> None:
             label_sets.save(c, collections.require(c, collection).label, labels)
 
         self._database.write(work)
@@ -95,7 +95,7 @@ class LabelService:
     def reject(self, collection: str, id: str, rejected: Sequence[str]) -> Image:
         """Set the tags that a picture must not get. Raises NotFound."""
 
-        def work(c: apsw.Connection) -> Image:
+        def work(c: Connection) -> Image:
             label_sets.reject(c, require_image(c, collection, id).key, rejected)
             return require_image(c, collection, id)
 
@@ -193,12 +193,12 @@ Page = list[tuple[int, int, Embeddings | None]]
 """Log entry, key and vector of pictures, in the order of the log."""
 
 
-def read_set(collection: str, c: apsw.Connection) -> LabelSet | None:
+def read_set(collection: str, c: Connection) -> LabelSet | None:
     """Raises NotFound."""
     return label_sets.get_of_label(c, collections.require(c, collection).label)
 
 
-def read_page(c: apsw.Connection, label: str, seq: int, space: str | None, limit: int = PICTURES_AT_ONCE) -> Page:
+def read_page(c: Connection, label: str, seq: int, space: str | None, limit: int = PICTURES_AT_ONCE) -> Page:
     """The next pictures that became ready past a log entry; without vectors where no space is given."""
     ready = label_sets.list_ready_after(c, label, seq, limit)
     vectors = embeddings.get_vectors(c, "images", [key for _, key in ready], space) if space is not None else {}
@@ -214,13 +214,13 @@ def tag_page(page: Page, tagger: Tagger | None) -> dict[int, dict[str, float]]:
     return {key: found for (key, _), found in zip(there, tags, strict=True)}
 
 
-def write_tags(c: apsw.Connection, held: LabelSet, found: Mapping[int, Mapping[str, float]]) -> int | None:
+def write_tags(c: Connection, held: LabelSet, found: Mapping[int, Mapping[str, float]]) -> int | None:
     """How many pictures it changed; None, and none, if the labels were changed meanwhile."""
     now = label_sets.get_of_label(c, held.label)
     return None if now is None or now.revision != held.revision else label_sets.set_tags(c, found)
 
 
-def finish(c: apsw.Connection, held: LabelSet, way: Way) -> bool:
+def finish(c: Connection, held: LabelSet, way: Way) -> bool:
     """Write down how all pictures are tagged now; False if the labels were changed meanwhile."""
     space, head, basis = way
     return label_sets.mark_applied(c, held.label, held.revision, {"space": space, "head": head, "basis": basis})

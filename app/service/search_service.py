@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import apsw
-
 from app.core.errors import ModelUnavailable, NotFound, Overloaded, SightlineError, StartupError, Validation
 from app.core.locks import StopRequested
 from app.core.metrics import ProcessMetrics
@@ -42,6 +40,7 @@ from app.storage.model_check import (
     find_precision,
     tell_change,
 )
+from app.storage.sql import Connection
 from app.storage.tables import collections, embeddings, next_space
 from app.storage.tables.tasks import REEMBED
 
@@ -403,7 +402,7 @@ class SearchService:
                 raise StopRequested
 
 
-def describe_filling(c: apsw.Connection) -> list[dict[str, Any]]:
+def describe_filling(c: Connection) -> list[dict[str, Any]]:
     row = next_space.get(c)
     space = embeddings.get_space(c, row.space) if row else None
     if row is None or space is None:

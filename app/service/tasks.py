@@ -8,13 +8,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import apsw
-
 from app.core.background import BackgroundLoop
 from app.core.errors import SightlineError
 from app.core.logging import bind_log_fields
 from app.core.types import ItemError, Job, JobState
 from app.storage.database import Database
+from app.storage.sql import Connection
 from app.storage.tables import jobs, tasks
 
 log = logging.getLogger(__name__)
@@ -120,7 +119,7 @@ class TaskRunner(BackgroundLoop):
         log.info("task ended: %s", error.detail if error else "succeeded")
 
 
-def _read_running(c: apsw.Connection, id: str) -> Job:
+def _read_running(c: Connection, id: str) -> Job:
     """The job. Raises TaskStopped unless it is running."""
     job = jobs.get(c, id)
     if job is None or job.state is not JobState.RUNNING:

@@ -18,13 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-import apsw
-
 from app.core.background import BackgroundLoop
 from app.core.clock import now_rfc3339
 from app.core.types import Image, Match, SavedSearch
 from app.sources.fetch.http_post import HttpPoster, PostResult
 from app.storage.database import Database
+from app.storage.sql import Connection
 from app.storage.tables import images, saved_searches
 
 log = logging.getLogger(__name__)
@@ -114,7 +113,7 @@ class WebhookLoop(BackgroundLoop):
         log.warning("a webhook %s: %s", words, error, extra={"saved_search": search.id, "failures": failures})
 
 
-def read_message(c: apsw.Connection, search: SavedSearch, last: int) -> dict[str, Any] | None:
+def read_message(c: Connection, search: SavedSearch, last: int) -> dict[str, Any] | None:
     """The message with the matches up to `last`; None if their pictures are deleted."""
     assert search.webhook is not None
     matches = saved_searches.list_matches(c, search.id, MAX_MESSAGE, after=search.webhook.sent)

@@ -32,10 +32,11 @@ from app.core.errors import StartupError, map_os_errors
 from app.core.files import atomic_write, beneath, make_dirs, open_beneath, open_nofollow, warn_of_wide_modes
 from app.core.locks import DataDirLock
 from app.storage.blobs import BlobStore, remove_path
-from app.storage.database import Database, check_integrity, connect_readonly, map_sqlite_errors
+from app.storage.database import Database
 from app.storage.library import delete_row
 from app.storage.manifest import SCRATCH_DIRS
-from app.storage.sql import fetch_all
+from app.storage.sql import Connection, fetch_all
+from app.storage.sqlite import SqliteDatabase, check_integrity, connect_readonly, map_sqlite_errors
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +127,7 @@ def copy_database(data_dir: Path, target: Path, number: int, track: Track) -> se
         remove_path(copy)
         remove_path(uploads)
         copy_sqlite(data_dir / "sightline.db", copy)
-        with closing(Database(copy)) as database:
+        with closing(SqliteDatabase(copy)) as database:
             wanted = database.read(select_digests)
             missing = copy_pictures(data_dir, target, wanted, track)
             delete_missing(database, missing)
@@ -220,7 +221,7 @@ def copy_sqlite(database: Path, target: Path) -> None:
         connection.execute("VACUUM INTO ?", (str(target),))
 
 
-def select_digests(c: apsw.Connection) -> list[str]:
+def select_digests(c: Connection) -> list[str]:
     """The digest of the bytes of every picture, and of every video that is kept, each once, in order."""
     sql = "SELECT sha256 FROM images"
     if has_column(c, "videos", "sha256"):
@@ -247,7 +248,7 @@ def check_copy(path: Path) -> tuple[list[str], list[str]]:
             return [str(error)], []
 
 
-def find_odd_names(c: apsw.Connection) -> list[str]:
+def find_odd_names(c: Connection) -> list[str]:
     """A fault if the database of a backup has a digest, a job or a label that Sightline does not write: files and
     folders are named after them."""
     return [
@@ -258,7 +259,7 @@ def find_odd_names(c: apsw.Connection) -> list[str]:
     ]
 
 
-def has_column(c: apsw.Connection, table: str, column: str) -> bool:
+def has_column(c: Connection, table: str, column: str) -> bool:
     """Whether a schema, perhaps that of an older version, has this column."""
     return bool(fetch_all(c, "SELECT 1 FROM pragma_table_info(?) WHERE name = ?", (table, column)))
 
@@ -266,7 +267,7 @@ def has_column(c: apsw.Connection, table: str, column: str) -> bool:
 def delete_missing(database: Database, missing: Iterable[str]) -> None:
     """Delete the pictures and videos with these digests, which their owner deleted during the copy."""
 
-    def work(c: apsw.Connection) -> None:
+    def work(c: Connection) -> None:
         wanted = json.dumps(list(missing))
         keys = fetch_all(c, "SELECT key FROM images WHERE sha256 IN (SELECT value FROM json_each(?))", (wanted,))
         for (key,) in keys:

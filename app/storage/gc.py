@@ -16,12 +16,10 @@ from functools import partial
 from itertools import islice, takewhile
 from pathlib import Path
 
-import apsw
-
 from app.core.errors import map_os_errors
 from app.storage.blobs import BlobStore, remove_path
 from app.storage.database import Database, Work
-from app.storage.sql import fetch_all
+from app.storage.sql import Connection, fetch_all
 from app.storage.tables import work_queue
 
 Uploads = set[tuple[str, int]]  # (job, number)
@@ -90,7 +88,7 @@ def _find_files(database: Database, files: Iterator[Path]) -> Iterator[Leftover]
         yield from database.read(partial(_select_unused, batch=batch))
 
 
-def _select_unused(c: apsw.Connection, batch: list[Leftover]) -> list[Leftover]:
+def _select_unused(c: Connection, batch: list[Leftover]) -> list[Leftover]:
     """Those of the batch that no row names."""
     digests = json.dumps([one.sha256 for one in batch])
     named = "SELECT sha256 FROM images WHERE sha256 IN (SELECT value FROM json_each(?1))"
@@ -99,7 +97,7 @@ def _select_unused(c: apsw.Connection, batch: list[Leftover]) -> list[Leftover]:
     return [one for one in batch if one.sha256 not in used]
 
 
-def _remove_unused(c: apsw.Connection, batch: list[Leftover]) -> int:
+def _remove_unused(c: Connection, batch: list[Leftover]) -> int:
     """Remove those of the batch that no row names by now; returns how many."""
     unused = _select_unused(c, batch)
     with map_os_errors():

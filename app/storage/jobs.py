@@ -13,8 +13,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import apsw
-
 from app.core.clock import days_from_now
 from app.core.errors import InProgress, NotFound, Validation, map_os_errors
 from app.core.files import fsync_dir
@@ -31,6 +29,7 @@ from app.decode.sidecars import (
 from app.storage.idempotency import ResponseSlot
 from app.storage.library import Library
 from app.storage.manifest import write_manifest
+from app.storage.sql import Connection
 from app.storage.tables import collections, job_control, jobs, tasks, work_queue
 from app.storage.tables.job_control import LostItem
 
@@ -88,7 +87,7 @@ class JobService:
             items = list_loose_items(loose)
             write_manifest(loose[0].path.parent, items)
 
-        def fill(c: apsw.Connection, id: str, first: int) -> None:
+        def fill(c: Connection, id: str, first: int) -> None:
             for n, archive in enumerate(archives, start=first + 1):
                 work_queue.add_upload(c, id, n, "archive", archive.name, 0, size=sizes[archive.path])
                 with map_os_errors():
@@ -108,7 +107,7 @@ class JobService:
         Raises NotFound, Validation, QueueFull.
         """
 
-        def fill(c: apsw.Connection, id: str, first: int) -> None:
+        def fill(c: Connection, id: str, first: int) -> None:
             work_queue.add_upload(c, id, first, "folder", "", count, "urls")
             with map_os_errors():
                 folder.replace(self._library.blobs.upload_path(id, first))
@@ -122,7 +121,7 @@ class JobService:
         Raises NotFound, Validation, QueueFull.
         """
 
-        def fill(c: apsw.Connection, id: str, first: int) -> None:
+        def fill(c: Connection, id: str, first: int) -> None:
             work_queue.add_upload(c, id, first, "named", spec.place, 0, spec.kind, spec.options)
 
         return self._begin(collection, spec.kind, fill, options)
@@ -135,7 +134,7 @@ class JobService:
         Raises InProgress while a job of the same kind and collection has not ended.
         """
 
-        def work(c: apsw.Connection) -> Job:
+        def work(c: Connection) -> Job:
             collections.require(c, collection)
             if (other := tasks.find_unfinished(c, collection, kind)) is not None:
                 raise InProgress(f"the job {other} does this already; wait for its end, or cancel it")
@@ -150,7 +149,7 @@ class JobService:
         return job
 
     def _begin(
-        self, collection: str, kind: str, fill: Callable[[apsw.Connection, str, int], None], options: JobOptions
+        self, collection: str, kind: str, fill: Callable[[Connection, str, int], None], options: JobOptions
     ) -> Job:
         """Create a job, or let one go on, and add the uploads of `fill` to it, in one transaction.
 
@@ -158,7 +157,7 @@ class JobService:
         """
         self._library.require_queue_capacity()
 
-        def work(c: apsw.Connection) -> Job:
+        def work(c: Connection) -> Job:
             collections.require(c, collection)
             if options.job is None:
                 id, first = jobs.create(c, collection, kind, options.priority), 0
@@ -242,7 +241,7 @@ class JobService:
             finally:
                 self._library.delete_upload_dir(folder)
 
-    def _add_lost(self, c: apsw.Connection, id: str, spec: SourceSpec, items: Sequence[LostItem], folder: Path) -> None:
+    def _add_lost(self, c: Connection, id: str, spec: SourceSpec, items: Sequence[LostItem], folder: Path) -> None:
         if not job_control.take_lost(c, id, items):
             return  # another request did
         n = time.time_ns()  # unlike all before: the files of an ended upload go later
@@ -292,7 +291,7 @@ class JobService:
     ) -> list[Job]:
         """The newest jobs first: of one collection, of those in `among`, or of all, also of deleted ones."""
 
-        def work(c: apsw.Connection) -> list[Job]:
+        def work(c: Connection) -> list[Job]:
             if collection is not None:
                 collections.require(c, collection)
             return jobs.list_recent(c, limit, among if collection is None else {collection}, state)
@@ -326,7 +325,7 @@ def _read_sidecar(name: str, path: Path) -> tuple[str, SidecarFields]:
     return extension, parse_sidecar(extension, data, name.rpartition("/")[2])
 
 
-def require_open_job(c: apsw.Connection, id: str, collection: str) -> None:
+def require_open_job(c: Connection, id: str, collection: str) -> None:
     """Check that uploads can be added to a job. Raises NotFound, Validation."""
     job = jobs.get(c, id)
     if job is None or job.collection != collection:

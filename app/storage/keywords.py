@@ -16,7 +16,7 @@ from typing import Any
 
 import apsw
 
-from app.storage.sql import fetch_all, fetch_number
+from app.storage.sql import Connection, fetch_all, fetch_number
 from app.storage.tables.collections import IN_COLLECTION
 
 Words = tuple[tuple[str, str], ...]
@@ -113,7 +113,7 @@ def drop_stop_words(words: Words) -> Words:
     return tuple((stem, written) for stem, written in words if not STOP_WORD.fullmatch(written))
 
 
-def find(c: apsw.Connection, collection: str, terms: Sequence[Words]) -> Iterator[int]:
+def find(c: Connection, collection: str, terms: Sequence[Words]) -> Iterator[int]:
     """The keys of ready pictures that have some of the terms, roughly best first; a key may come more than once.
 
     First come those that are named so, where many have all terms; then those that have all terms, then those that have
@@ -147,7 +147,7 @@ def find(c: apsw.Connection, collection: str, terms: Sequence[Words]) -> Iterato
                 yield key
 
 
-def select_having(c: apsw.Connection, terms: Sequence[Words], keys: Sequence[int]) -> set[int]:
+def select_having(c: Connection, terms: Sequence[Words], keys: Sequence[int]) -> set[int]:
     """Those of the keys whose pictures have all of the terms."""
     if not terms or not keys:
         return set()
@@ -162,13 +162,13 @@ def _quote(term: Words) -> str:
     return '"' + " ".join(written.replace('"', '""') for _, written in term) + '"'
 
 
-def _count(c: apsw.Connection, expression: str) -> int:
+def _count(c: Connection, expression: str) -> int:
     """How many pictures match, in all collections; no more than MAX_MATCHES + 1 are counted."""
     sql = "SELECT count(*) FROM (SELECT 1 FROM image_words WHERE image_words MATCH ? LIMIT ?)"
     return fetch_number(c, sql, (expression, MAX_MATCHES + 1))
 
 
-def _read(c: apsw.Connection, collection: str, expression: str, *, is_ranked: bool) -> Iterator[int]:
+def _read(c: Connection, collection: str, expression: str, *, is_ranked: bool) -> Iterator[int]:
     """The keys that match: by BM25, or the newest first. Rows are read as they are taken."""
     sql = "SELECT rowid FROM image_words WHERE image_words MATCH ? AND EXISTS (SELECT 1 FROM images WHERE "
     sql += IN_COLLECTION + " AND key = image_words.rowid AND status = 'ready')"

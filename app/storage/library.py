@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterable, Sequence
 from io import BufferedReader
 from pathlib import Path
 
-import apsw
-
 from app.core.errors import BlobMissing, NotFound, QueueFull, map_os_errors
 from app.core.types import (
     AnswerWarning,
@@ -46,7 +44,7 @@ from app.storage.filters import sql
 from app.storage.filters.model import Filter
 from app.storage.filters.values import Order, Place, select_ordered
 from app.storage.idempotency import ResponseSlot
-from app.storage.sql import fetch_number
+from app.storage.sql import Connection, fetch_number
 from app.storage.tables import (
     collection_deletion,
     collections,
@@ -121,7 +119,7 @@ class Library:
         staged = self.blobs.stage(path)
         new = self.prepare_image(staged, attributes)
 
-        def work(c: apsw.Connection) -> AddResult:
+        def work(c: Connection) -> AddResult:
             added = self.insert(c, collection, staged, new, None, replace)
             if slot is not None:
                 slot.record(c, added)
@@ -154,7 +152,7 @@ class Library:
         )
 
     def insert(
-        self, c: apsw.Connection, collection: str, staged: StagedFile, new: NewImage, job_id: str | None, replace: bool
+        self, c: Connection, collection: str, staged: StagedFile, new: NewImage, job_id: str | None, replace: bool
     ) -> AddResult:
         """Insert the row and place the file. A duplicate whose file was lost or altered gets it back."""
         collections.require(c, collection)
@@ -171,7 +169,7 @@ class Library:
         The value is what of `caption`, `tags` and `metadata` the picture lacks.
         """
 
-        def work(c: apsw.Connection) -> tuple[dict[str, list[str]], set[str]]:
+        def work(c: Connection) -> tuple[dict[str, list[str]], set[str]]:
             collections.require(c, collection)
             return images.filter_stored(c, collection, digests), videos.filter_complete(c, collection, digests)
 
@@ -185,7 +183,7 @@ class Library:
     def list_images(self, collection: str, limit: int, before: int | None, filter: Filter | None = None) -> list[Image]:
         """Up to `limit` pictures that `filter` lets through, newest first, with keys below `before`. Raises Timeout."""
 
-        def work(c: apsw.Connection) -> list[Image]:
+        def work(c: Connection) -> list[Image]:
             collections.require(c, collection)
             if filter is None:
                 return images.list_page(c, collection, limit, before)
@@ -199,7 +197,7 @@ class Library:
     ) -> list[tuple[Place, Image]]:
         """Up to `limit` pictures that `filter` lets through, in this order, with their places. Raises Timeout."""
 
-        def work(c: apsw.Connection) -> list[tuple[Place, Image]]:
+        def work(c: Connection) -> list[tuple[Place, Image]]:
             collections.require(c, collection)
             places = select_ordered(c, collection, filter, order, limit, after)
             found = images.get_by_keys(c, [place.key for place in places])
@@ -207,7 +205,7 @@ class Library:
 
         return self.database.read(work)
 
-    def record_camera_data(self, c: apsw.Connection, key: int, data: CameraData, *, again: bool = False) -> None:
+    def record_camera_data(self, c: Connection, key: int, data: CameraData, *, again: bool = False) -> None:
         """Write the camera data of a picture's bytes into its row, and what does not fit as warnings to its items."""
         warnings = record_camera_data(c, key, data, self.camera_policy, self.metadata_limits, again=again)
         if warnings:
@@ -221,7 +219,7 @@ class Library:
     def get_vector(self, collection: str, id: str) -> tuple[Image, list[float], EmbeddingSpace]:
         """A picture with its vector, and the space of its collection. Raises NotFound."""
 
-        def work(c: apsw.Connection) -> tuple[Image, bytes | None, EmbeddingSpace | None]:
+        def work(c: Connection) -> tuple[Image, bytes | None, EmbeddingSpace | None]:
             image = require_image(c, collection, id)
             space = collections.require(c, collection).space
             vector = embeddings.get_vectors(c, "images", [image.key]).get(image.key)
@@ -235,7 +233,7 @@ class Library:
     def count_images(self, collection: str, filter: Filter | None = None) -> int:
         """How many pictures `filter` lets through. Raises Timeout."""
 
-        def work(c: apsw.Connection) -> int:
+        def work(c: Connection) -> int:
             collections.require(c, collection)
             if filter is None:
                 return sum(images.count_by_status(c, collection).values())
@@ -253,7 +251,7 @@ class Library:
         """Change caption, tags and metadata to what `change` makes of the present row, and empty the columns `drops`
         of what it carries."""
 
-        def work(c: apsw.Connection) -> Image:
+        def work(c: Connection) -> Image:
             image = require_image(c, collection, id)
             attributes = change(image)
             check_attributes(attributes, self.metadata_limits)
@@ -266,7 +264,7 @@ class Library:
     def delete(self, collection: str, id: str) -> None:
         """Delete a picture: no search that begins after this returns finds it."""
 
-        def work(c: apsw.Connection) -> str:
+        def work(c: Connection) -> str:
             image = require_image(c, collection, id)
             delete_row(c, image.key)
             return image.sha256
@@ -276,7 +274,7 @@ class Library:
     def find_matching(self, collection: str, filter: Filter) -> tuple[list[int], list[Image]]:
         """The keys of the pictures that `filter` lets through, and the newest few of them. Raises Timeout."""
 
-        def work(c: apsw.Connection) -> tuple[list[int], list[Image]]:
+        def work(c: Connection) -> tuple[list[int], list[Image]]:
             collections.require(c, collection)
             keys = sql.select_keys(c, collection, filter)
             found = images.get_by_keys(c, keys[-MAX_EXAMPLES:])
@@ -293,7 +291,7 @@ class Library:
         for start in range(0, len(keys), DELETE_BATCH):
             some = keys[start : start + DELETE_BATCH]
 
-            def work(c: apsw.Connection, some: Sequence[int] = some) -> list[str]:
+            def work(c: Connection, some: Sequence[int] = some) -> list[str]:
                 gone = images.get_by_keys(c, sql.select_passing(c, collection, filter, some))
                 for image in gone.values():
                     delete_row(c, image.key)
@@ -310,7 +308,7 @@ class Library:
         Raises NotFound, and BlobMissing when the file is gone or has other bytes.
         """
 
-        def work(c: apsw.Connection) -> tuple[Image, BufferedReader]:
+        def work(c: Connection) -> tuple[Image, BufferedReader]:
             image = require_image(c, collection, id)
             return image, self.blobs.open(image.sha256)
 
@@ -345,7 +343,7 @@ class Library:
     def update_collection(self, name: str, description: str) -> CollectionInfo:
         """Change the description of a collection."""
 
-        def work(c: apsw.Connection) -> CollectionInfo:
+        def work(c: Connection) -> CollectionInfo:
             changed = collections.set_description(c, name, description)
             return load_contents(c, changed or collections.require(c, name))
 
@@ -354,7 +352,7 @@ class Library:
     def count(self, name: str) -> tuple[dict[str, int], int]:
         """How many pictures of a collection have each status, and how many texts it has. Raises NotFound."""
 
-        def work(c: apsw.Connection) -> tuple[dict[str, int], int]:
+        def work(c: Connection) -> tuple[dict[str, int], int]:
             collections.require(c, name)
             return images.count_by_status(c, name), texts.count(c, name)
 
@@ -416,7 +414,7 @@ class Library:
             if id is not None:
                 check_id(id)
 
-        def work(c: apsw.Connection) -> tuple[list[Text], int]:
+        def work(c: Connection) -> tuple[list[Text], int]:
             label = collections.require(c, collection).label
             collections.assign_space(c, label, space)
             stored = []
@@ -439,7 +437,7 @@ class Library:
     def list_texts(self, collection: str, limit: int, before: int | None) -> list[Text]:
         """Up to `limit` texts, newest first, with keys below `before`."""
 
-        def work(c: apsw.Connection) -> list[Text]:
+        def work(c: Connection) -> list[Text]:
             collections.require(c, collection)
             return texts.list_page(c, collection, limit, before)
 
@@ -448,7 +446,7 @@ class Library:
     def delete_text(self, collection: str, id: str) -> None:
         """Delete a text: no search that begins after this returns finds it."""
 
-        def work(c: apsw.Connection) -> None:
+        def work(c: Connection) -> None:
             text = require_text(c, collection, id)
             embeddings.remove(c, "texts", text.key)
             texts.delete(c, text.key)
@@ -476,7 +474,7 @@ class Library:
     def _delete_files(self, digests: Sequence[str]) -> None:
         """Remove those of these files and their thumbnails that no row uses any more."""
 
-        def work(c: apsw.Connection) -> None:
+        def work(c: Connection) -> None:
             for sha256 in digests:
                 if images.count_uses(c, sha256) == 0:
                     self.blobs.delete(sha256)
@@ -484,7 +482,7 @@ class Library:
         self.database.write(work)
 
 
-def require_image(c: apsw.Connection, collection: str, id: str) -> Image:
+def require_image(c: Connection, collection: str, id: str) -> Image:
     """The picture of this id. Raises NotFound."""
     image = images.get(c, collection, id)
     if image is None:
@@ -493,7 +491,7 @@ def require_image(c: apsw.Connection, collection: str, id: str) -> Image:
     return image
 
 
-def require_text(c: apsw.Connection, collection: str, id: str) -> Text:
+def require_text(c: Connection, collection: str, id: str) -> Text:
     """The text of this id. Raises NotFound."""
     text = texts.get(c, collection, id)
     if text is None:
@@ -509,14 +507,14 @@ def unpack_vector(packed: bytes) -> list[float]:
     return [float(str(one)) for one in np.frombuffer(packed, "<f4")]
 
 
-def delete_row(c: apsw.Connection, key: int) -> None:
+def delete_row(c: Connection, key: int) -> None:
     """Remove a picture's row and its vector; an item of a job that waits for it fails."""
     embeddings.remove(c, "images", key)
     jobs.fail_items(c, key, ItemError("not_found", "deleted before it was processed"))
     images.delete(c, key)
 
 
-def load_contents(c: apsw.Connection, collection: Collection) -> CollectionInfo:
+def load_contents(c: Connection, collection: Collection) -> CollectionInfo:
     """A collection with its counts and its space."""
     space = embeddings.get_space(c, collection.space) if collection.space else None
     pictures = sum(images.count_by_status(c, collection.name).values())

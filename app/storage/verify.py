@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import apsw
-
 from app.core.errors import StartupError
+from app.storage.address import open_database
 from app.storage.backup import Track, track_nothing
 from app.storage.blobs import BlobStore
-from app.storage.database import Database, check_integrity
+from app.storage.database import Database
 from app.storage.gc import GRACE_SECONDS, find_leftovers, is_older
-from app.storage.sql import fetch_all
+from app.storage.sql import Connection, fetch_all
 from app.storage.tables import heads
 
 Fault = tuple[str, str, str]  # what, where, why
@@ -35,8 +34,8 @@ def find_faults(data_dir: Path, track: Track = track_nothing) -> list[Fault]:
     """Every fault of a data directory. Raises StartupError where there is none."""
     if not (data_dir / "sightline.db").is_file():
         raise StartupError(f"there is no data directory at {data_dir}")
-    with closing(Database(data_dir / "sightline.db")) as database:
-        faults = [("database", "sightline.db", why) for why in database.read(check_integrity)]
+    with closing(open_database(data_dir / "sightline.db")) as database:
+        faults = [("database", "sightline.db", why) for why in database.check()]
         blobs = BlobStore(data_dir)
         faults += find_file_faults(database, blobs, track)
         faults += find_orphans(database, blobs)
@@ -67,7 +66,7 @@ def find_orphans(database: Database, blobs: BlobStore) -> Iterator[Fault]:
             yield "orphan", str(leftover.path.relative_to(blobs.root.parent)), "no picture or job uses this file"
 
 
-def find_log_faults(c: apsw.Connection) -> Iterator[Fault]:
+def find_log_faults(c: Connection) -> Iterator[Fault]:
     """Ready pictures and texts without a vector, and vectors without a row."""
     checks = (
         (

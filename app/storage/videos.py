@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from io import BufferedReader
 
-import apsw
-
 from app.core.errors import BlobMissing, NotFound, map_os_errors
 from app.core.types import Video
 from app.storage.library import DELETE_BATCH, Library, delete_row
+from app.storage.sql import Connection
 from app.storage.tables import collections, videos, work_queue
 
 NOT_KEPT = "the file of this video was not kept (SIGHTLINE_KEEP_VIDEOS); its frames are pictures of the collection"
@@ -29,7 +28,7 @@ class VideoLibrary:
     def list_page(self, collection: str, limit: int, before: int | None) -> list[Video]:
         """Up to `limit` videos, newest first, with keys below `before`."""
 
-        def work(c: apsw.Connection) -> list[Video]:
+        def work(c: Connection) -> list[Video]:
             collections.require(c, collection)
             return videos.list_page(c, collection, limit, before)
 
@@ -72,7 +71,7 @@ class VideoLibrary:
         return deleted
 
 
-def require_video(c: apsw.Connection, collection: str, id: str) -> Video:
+def require_video(c: Connection, collection: str, id: str) -> Video:
     """The video of this id. Raises NotFound."""
     video = videos.get(c, collection, id)
     if video is None:
@@ -81,13 +80,13 @@ def require_video(c: apsw.Connection, collection: str, id: str) -> Video:
     return video
 
 
-def drop_waiting(c: apsw.Connection, collection: str, id: str) -> list[tuple[str, int]]:
+def drop_waiting(c: Connection, collection: str, id: str) -> list[tuple[str, int]]:
     """Forget the uploads of a video, whose frames are still to come; returns them."""
     require_video(c, collection, id)
     return work_queue.drop_video(c, collection, id)
 
 
-def delete_frames(c: apsw.Connection, collection: str, id: str) -> list[str]:
+def delete_frames(c: Connection, collection: str, id: str) -> list[str]:
     """Delete some frames of a video; returns the digests of their files."""
     found = videos.list_frames(c, collection, id, DELETE_BATCH)
     for key, _ in found:

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, unquote
 
-import apsw
-
 from app.core.errors import NotFound, Overloaded, Rejected, SightlineError, Validation
 from app.core.types import CameraData, Image, ItemError, ItemStatus, JobState, NewImage
 from app.decode.camera_data import camera_data_of, camera_data_to_json
@@ -23,6 +21,7 @@ from app.storage.attributes import ImageAttributes, fit_attributes
 from app.storage.blobs import StagedFile
 from app.storage.camera_data import read_sidecar_data
 from app.storage.library import AddResult, Library, delete_row
+from app.storage.sql import Connection
 from app.storage.tables import images, jobs, watches
 from app.storage.tables.watches import DISPLACED, MAX_WATCHES
 from app.storage.tables.watches import Watch as Watch
@@ -107,7 +106,7 @@ class WatchStore:
     def create(self, collection: str, kind: str, place: str, title: str, options: Mapping[str, Any]) -> Watch:
         """A new watch, or the one that there is, with these options. Raises NotFound, Validation."""
 
-        def work(c: apsw.Connection) -> Watch:
+        def work(c: Connection) -> Watch:
             others = [one for one in watches.list_all(c) if one.collection == collection]
             if len(others) >= MAX_WATCHES and all((one.kind, one.place) != (kind, place) for one in others):
                 raise Validation(f"a collection may have {MAX_WATCHES} watched folders")
@@ -157,7 +156,7 @@ class WatchStore:
     ) -> tuple[list[WatchedFile], dict[int, Image]]:
         """A page of files, and their pictures by key."""
 
-        def work(c: apsw.Connection) -> tuple[list[WatchedFile], dict[int, Image]]:
+        def work(c: Connection) -> tuple[list[WatchedFile], dict[int, Image]]:
             found = watches.list_page(c, watch.n, after, limit, failed=failed)
             return found, images.get_by_keys(c, [one.image_key for one in found if one.image_key is not None])
 
@@ -255,7 +254,7 @@ class _Batch:
 
     def __init__(
         self,
-        c: apsw.Connection,
+        c: Connection,
         library: Library,
         watch: Watch,
         staged: Mapping[str, StagedFile],

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import apsw
 import numpy as np
 
 from app.core.background import BackgroundLoop
@@ -30,6 +29,7 @@ from app.decode.picture import DecodedPicture, decode_picture
 from app.decode.pool import DecodePool, OutputFile
 from app.encoder.protocol import Encoder, check_vectors
 from app.storage.library import Library
+from app.storage.sql import Connection
 from app.storage.tables import embeddings, next_space, precomputed_vectors, work_queue
 from app.worker.importer import Importer
 
@@ -211,7 +211,7 @@ class EmbeddingWorker:
         alone = not self._claimed
         space = self._encoder.space.fingerprint
 
-        def work(c: apsw.Connection) -> tuple[list[Lease], dict[int, bytes]]:
+        def work(c: Connection) -> tuple[list[Lease], dict[int, bytes]]:
             if embeddings.get_other_served(c, space) and embeddings.get_golden(c, space) is None:
                 raise ModelChanged
             if next_space.are_workers_held(c):
@@ -350,7 +350,7 @@ class EmbeddingWorker:
             return "failed"
         return "retried"
 
-    def _record(self, c: apsw.Connection, encoded: list[EncodedImage], failed: Failures) -> None:
+    def _record(self, c: Connection, encoded: list[EncodedImage], failed: Failures) -> None:
         space = self._encoder.space.fingerprint
         for one in encoded:
             picture = one.decoded

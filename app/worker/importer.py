@@ -21,8 +21,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import apsw
-
 from app.core.errors import (
     ArchiveCorrupt,
     IdConflict,
@@ -50,6 +48,7 @@ from app.storage.camera_data import read_sidecar_data
 from app.storage.database import Database
 from app.storage.library import AddResult, Library
 from app.storage.manifest import count_lines, has_manifest, read_manifest
+from app.storage.sql import Connection
 from app.storage.tables import job_control, jobs, precomputed_vectors, source_cache, videos, work_queue
 from app.storage.tables.source_cache import CacheEntry
 from app.storage.tables.work_queue import Upload
@@ -327,7 +326,7 @@ class Importer:
     def _commit(self, upload: Upload, chunk: list[Member], progress: tuple[int, int, int], *, careful: bool) -> bool:
         """Insert a chunk and record the progress (imported, pending, position); False when the lease was lost."""
 
-        def work(c: apsw.Connection) -> bool:
+        def work(c: Connection) -> bool:
             if not work_queue.holds_upload(c, upload):
                 return False
             if upload.video is not None:
@@ -339,7 +338,7 @@ class Importer:
 
         return self._database.write(work)
 
-    def _insert(self, c: apsw.Connection, upload: Upload, member: Member) -> None:
+    def _insert(self, c: Connection, upload: Upload, member: Member) -> None:
         job, name = upload.job_id, member.name
         if member.video is not None:
             self._videos.add(c, upload, member.video)
@@ -371,7 +370,7 @@ class Importer:
         """End an upload that is imported, or for which `error` says why it never will be, and remove its files."""
         left_out = self._read_left_out(upload) if error is None else LeftOut()
 
-        def work(c: apsw.Connection) -> bool:
+        def work(c: Connection) -> bool:
             if not work_queue.holds_upload(c, upload):
                 return False
             if error is not None:

@@ -19,7 +19,7 @@ from app.core.errors import Timeout
 from app.core.text import split_words
 from app.core.types import AnswerWarning, Target
 from app.storage.filters.model import Field, Filter
-from app.storage.sql import Clause, fetch_clause, join_clauses
+from app.storage.sql import Clause, Connection, fetch_clause, join_clauses
 from app.storage.tables.collections import IN_COLLECTION
 
 Value = str | int | float | bool
@@ -96,28 +96,28 @@ COMPARABLE = {  # what a range of each kind compares, and how it is written
 }
 
 
-def select_keys(c: apsw.Connection, collection: str, filter: Filter, after: int = 0) -> list[int]:
+def select_keys(c: Connection, collection: str, filter: Filter, after: int = 0) -> list[int]:
     """The keys past `after` of the rows that match, ascending. Raises Timeout."""
     return _fetch_keys(c, filter, Clause(PAST, collection, after))
 
 
-def select_newest(c: apsw.Connection, collection: str, filter: Filter, limit: int, before: int | None) -> list[int]:
+def select_newest(c: Connection, collection: str, filter: Filter, limit: int, before: int | None) -> list[int]:
     """Up to `limit` keys below `before` of rows that match, descending. Raises Timeout."""
     below = Clause(BELOW, collection, before if before is not None else 1 << 62)
     return _fetch_keys(c, filter, below, Clause(" ORDER BY key DESC LIMIT ?", limit))
 
 
-def select_passing(c: apsw.Connection, collection: str, filter: Filter, keys: Iterable[int]) -> list[int]:
+def select_passing(c: Connection, collection: str, filter: Filter, keys: Iterable[int]) -> list[int]:
     """Those of `keys` whose rows match. Raises Timeout."""
     return _fetch_keys(c, filter, Clause(THESE, to_json([int(key) for key in keys]), collection))
 
 
-def _fetch_keys(c: apsw.Connection, filter: Filter, among: Clause, order: Clause = EMPTY) -> list[int]:
+def _fetch_keys(c: Connection, filter: Filter, among: Clause, order: Clause = EMPTY) -> list[int]:
     with time_limit(c):
         return [row[0] for row in fetch_clause(c, KEYS[filter.target] + among + filter.condition + order)]
 
 
-def change_position(c: apsw.Connection, target: Target) -> tuple[int, int]:
+def change_position(c: Connection, target: Target) -> tuple[int, int]:
     """The highest key of the target's rows, and the number of the last change."""
     ((key, change),) = fetch_clause(c, NEWEST[target])
     return key, change
@@ -129,7 +129,7 @@ NEWEST = {
 }
 
 
-def changed_keys(c: apsw.Connection, target: Target, since: int) -> list[int] | None:
+def changed_keys(c: Connection, target: Target, since: int) -> list[int] | None:
     """The keys of rows that changed or were deleted after the change `since`; None when they are forgotten."""
     ((oldest,),) = fetch_clause(c, Clause("SELECT coalesce(min(n), 0) FROM changes"))
     if oldest > since + 1:
@@ -138,7 +138,7 @@ def changed_keys(c: apsw.Connection, target: Target, since: int) -> list[int] | 
     return [row[0] for row in fetch_clause(c, query)]
 
 
-def explain_filter(c: apsw.Connection, collection: str, filter: Filter) -> list[AnswerWarning]:
+def explain_filter(c: Connection, collection: str, filter: Filter) -> list[AnswerWarning]:
     """Why a filter may match fewer rows than meant: entries that no row has, and values that its ranges cannot compare.
 
     It looks at the newest MAX_EXPLAINED rows. Raises Timeout.
@@ -163,8 +163,9 @@ def explain_filter(c: apsw.Connection, collection: str, filter: Filter) -> list[
 
 
 @contextmanager
-def time_limit(c: apsw.Connection, seconds: float = MAX_SECONDS) -> Iterator[None]:
+def time_limit(c: Connection, seconds: float = MAX_SECONDS) -> Iterator[None]:
     """Interrupt the statements of the block after `seconds`. Raises Timeout."""
+    assert isinstance(c, apsw.Connection)
     until = monotonic() + seconds
     c.set_progress_handler(lambda: monotonic() > until, STEPS)
     try:

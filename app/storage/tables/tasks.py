@@ -6,11 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import apsw
-
 from app.core.clock import now_rfc3339
 from app.core.types import ItemError, JobState
-from app.storage.sql import fetch_one
+from app.storage.sql import Connection, fetch_one
 from app.storage.tables import jobs
 from app.storage.tables.collections import LABEL_OF_NAME
 
@@ -26,14 +24,14 @@ BEGIN_ANEW = (
 )
 
 
-def create(c: apsw.Connection, collection: str, kind: str, parameters: Mapping[str, Any]) -> str:
+def create(c: Connection, collection: str, kind: str, parameters: Mapping[str, Any]) -> str:
     """A new task; returns the id of its job."""
     id = jobs.create(c, collection, kind)
     c.execute("UPDATE jobs SET parameters = ? WHERE id = ?", (json.dumps(parameters), id))
     return id
 
 
-def find_unfinished(c: apsw.Connection, collection: str, kind: str) -> str | None:
+def find_unfinished(c: Connection, collection: str, kind: str) -> str | None:
     """The id of a task of this kind and collection that has not ended."""
     row = fetch_one(
         c,
@@ -44,7 +42,7 @@ def find_unfinished(c: apsw.Connection, collection: str, kind: str) -> str | Non
     return str(row[0]) if row else None
 
 
-def claim(c: apsw.Connection, *, long: bool) -> tuple[str, dict[str, Any]] | None:
+def claim(c: Connection, *, long: bool) -> tuple[str, dict[str, Any]] | None:
     """Begin the oldest task that waits, among the long ones or among the others; returns its id and parameters."""
     row = fetch_one(c, NEXT, (long,))
     if row is None:
@@ -53,17 +51,17 @@ def claim(c: apsw.Connection, *, long: bool) -> tuple[str, dict[str, Any]] | Non
     return row[0], json.loads(row[1])
 
 
-def report(c: apsw.Connection, id: str, done: int, total: int) -> None:
+def report(c: Connection, id: str, done: int, total: int) -> None:
     """How far a running task is."""
     c.execute("UPDATE jobs SET done = ?, total = ? WHERE id = ? AND state = 'running'", (done, total, id))
 
 
-def tell(c: apsw.Connection, id: str, result: Mapping[str, Any]) -> None:
+def tell(c: Connection, id: str, result: Mapping[str, Any]) -> None:
     """What has come of a running task so far."""
     c.execute("UPDATE jobs SET result = ? WHERE id = ? AND state = 'running'", (json.dumps(result), id))
 
 
-def finish(c: apsw.Connection, id: str, result: Mapping[str, Any], error: ItemError | None) -> None:
+def finish(c: Connection, id: str, result: Mapping[str, Any], error: ItemError | None) -> None:
     """End a running task, with its result and, if it failed, the reason."""
     state = JobState.FAILED if error else JobState.SUCCEEDED
     wrong = json.dumps({"code": error.code, "detail": error.detail}) if error else None
@@ -74,16 +72,16 @@ def finish(c: apsw.Connection, id: str, result: Mapping[str, Any], error: ItemEr
     )
 
 
-def release(c: apsw.Connection, id: str) -> None:
+def release(c: Connection, id: str) -> None:
     """Let a running task wait again."""
     c.execute(BEGIN_ANEW + " AND id = ? AND state = 'running'", (id,))
 
 
-def retry(c: apsw.Connection, id: str) -> None:
+def retry(c: Connection, id: str) -> None:
     """Let a task wait again that did not succeed."""
     c.execute(BEGIN_ANEW + " AND id = ? AND state IN ('failed', 'cancelled')", (id,))
 
 
-def release_all(c: apsw.Connection, *, long: bool) -> None:
+def release_all(c: Connection, *, long: bool) -> None:
     """Let the tasks wait again that ran when the server ended, the long ones or the others."""
     c.execute(BEGIN_ANEW + " AND state = 'running' AND " + IS_LONG, (long,))

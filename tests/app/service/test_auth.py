@@ -12,6 +12,7 @@ from app.core.errors import NotFound, Validation
 from app.core.types import KeyScope
 from app.service import auth as module
 from app.service.auth import ApiKeyService, hash_secret, is_active
+from app.storage.address import open_database
 from app.storage.database import Database
 from app.storage.tables import api_keys
 
@@ -24,7 +25,7 @@ def keys(database: Database) -> ApiKeyService:
 @pytest.fixture
 def other_process_keys(keys: ApiKeyService, tmp_path: Path) -> Iterator[ApiKeyService]:
     """The same keys as another process sees and changes them: by a connection of its own."""
-    other = Database(tmp_path / "sightline.db")
+    other = open_database(tmp_path / "sightline.db")
     yield ApiKeyService(other)
     other.close()
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import apsw
 import pytest
 from pydantic import TypeAdapter
 from pydantic_core import to_json
@@ -15,6 +14,7 @@ from app.core.types import ItemError, Job, JobState
 from app.service.tasks import Handler, TaskContext, TaskRunner
 from app.storage.jobs import JobService
 from app.storage.library import Library
+from app.storage.sql import Connection
 from tests.support.servers import wait_until
 
 WAIT = 20.0
@@ -45,7 +45,7 @@ def count(context: TaskContext) -> Mapping[str, Any]:
     return {"counted": context.parameters["n"], "in": context.collection}
 
 
-def read_states(c: apsw.Connection) -> list[str]:
+def read_states(c: Connection) -> list[str]:
     """The states of all jobs, whether they are paused or not."""
     return [state for (state,) in c.execute("SELECT state FROM jobs")]
 

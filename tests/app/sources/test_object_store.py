@@ -188,10 +188,10 @@ from app.worker.importer import Importer
 from app.storage.library import Library
 from app.storage.blobs import BlobStore
 from app.sources.base import SourcePolicy, SourceContext
-from app.storage.database import Database
+from app.storage.address import open_database
 
 folder, moment = Path(sys.argv[1]), int(sys.argv[2])
-database = Database(folder / "sightline.db")
+database = open_database(folder / "sightline.db")
 library = Library(database, BlobStore(folder), PictureLimits(), 1000)
 objects = ObjectStoreClient(s3=sys.argv[3])
 policy = SourcePolicy(buckets=AllowedBuckets.parse("s3://photos"))

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 
-import apsw
 import pytest
 from pydantic import TypeAdapter
 
@@ -13,7 +12,7 @@ from app.storage.database import Database
 from app.storage.idempotency import RESULT, IdempotencyStore, ResponseSlot, StoredResponse
 from app.storage.jobs import JobOptions, JobService
 from app.storage.library import AddResult, Library
-from app.storage.sql import fetch_all, fetch_number
+from app.storage.sql import Connection, fetch_all, fetch_number
 from app.storage.tables import embeddings, jobs
 from tests.support.makers import FINGERPRINT, SPACE, VECTOR, add
 from tests.support.pictures import picture
@@ -31,7 +30,7 @@ def make(
         return slot.stored
 
 
-def make_job(c: apsw.Connection, slot: ResponseSlot) -> None:
+def make_job(c: Connection, slot: ResponseSlot) -> None:
     slot.record(c, {"id": jobs.create(c, "default", "bulk")})
 
 
@@ -82,7 +81,7 @@ def test_a_key_whose_request_is_running_is_refused_until_it_has_ended(database: 
 def test_work_that_fails_stores_no_result(database: Database) -> None:
     store = IdempotencyStore(database)
 
-    def fail(c: apsw.Connection, slot: ResponseSlot) -> None:
+    def fail(c: Connection, slot: ResponseSlot) -> None:
         make_job(c, slot)
         raise NotFound("in the end it could not be done")
 

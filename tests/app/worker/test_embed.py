@@ -7,8 +7,9 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import apsw
 import numpy as np
 import pytest
 
@@ -466,7 +467,7 @@ def test_a_worker_waits_out_a_full_disk_and_blames_no_picture(
     encoder = SlowEncoder()
 
     def limit_pages(pages: int) -> None:
-        library.database.write(lambda c: c.pragma("max_page_count", pages))
+        library.database.write(lambda c: cast(apsw.Connection, c).pragma("max_page_count", pages))
 
     with running(make_worker(encoder, batch=40)):
         assert encoder.began.wait(WAIT)

@@ -288,10 +288,10 @@ from app.decode.pool import DecodePool
 from app.worker import importer
 from app.storage.library import Library
 from app.storage.blobs import BlobStore
-from app.storage.database import Database
+from app.storage.address import open_database
 
 folder, moment = Path(sys.argv[1]), sys.argv[2]
-database = Database(folder / "sightline.db")
+database = open_database(folder / "sightline.db")
 library = Library(database, BlobStore(folder), PictureLimits(), 1000)
 
 def die(*_, **__):

@@ -3,13 +3,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import apsw
 import pytest
 
 from app.core.types import ItemError, ItemStatus, JobState, Lease, Priority, Status
 from app.storage.database import Database
-from app.storage.sql import fetch_all
+from app.storage.sql import Connection, fetch_all
 from app.storage.tables import collection_deletion, collections, embeddings, images, job_control, jobs, work_queue
 from tests.support.makers import (
     VECTOR,
@@ -361,7 +362,7 @@ def test_a_picture_tried_before_is_claimed_last_alone_and_by_itself(database: Da
 def fill(database: Database, first: int, count: int, priority: Priority = Priority.NORMAL) -> str:
     """A job with so many pictures waiting."""
 
-    def work(c: apsw.Connection) -> str:
+    def work(c: Connection) -> str:
         id = jobs.create(c, "default", "bulk", priority)
         for n in range(first, first + count):
             image = images.add(c, "default", new(n), id, False).image
@@ -514,7 +515,7 @@ def test_operations_on_leases_read_leased_pictures_alone(database: Database) -> 
     new_job(database, [1, 2])
     claim(database, "a", limit=1)
 
-    def plans(c: apsw.Connection) -> list[str]:
+    def plans(c: Any) -> list[str]:
         statements: list[tuple[str, apsw.Bindings | None]] = []
 
         def record_statement(_: apsw.Cursor, sql: str, values: apsw.Bindings | None) -> bool:

@@ -77,6 +77,7 @@ def main() -> None:
     "insecure",
     "allowed_hosts",
     *DATA_OPTIONS,
+    "media",
     "index",
     "workers",
     "formats",
@@ -96,7 +97,7 @@ def serve(**given: Any) -> None:
 
 
 @main.command(short_help="Run one more worker on a data directory.")
-@setting_options(*DATA_OPTIONS, "formats", *LOG_OPTIONS)
+@setting_options(*DATA_OPTIONS, "media", "formats", *LOG_OPTIONS)
 @click.option("--parent", type=int, default=None, hidden=True, help="End when this process ends.")
 def worker(parent: int | None, **given: Any) -> None:
     """Import and embed pictures, beside a server or without one."""

@@ -76,6 +76,21 @@ class Settings(BaseSettings):
     )
     collection: str = Field("default", description="Collection that the client commands use.")
     data_dir: Path = Field(Path("data"), description="Folder of all data of the service.")
+    media: str = Field(
+        "local",
+        max_length=1_000,
+        description="Where pictures, thumbnails and waiting uploads are kept: local (the data directory), or"
+        " s3://BUCKET/PREFIX in an object store.",
+    )
+    media_reads: str = Field(
+        "proxied",
+        pattern="^(proxied|presigned)$",
+        description="How clients get the files of pictures and videos of a bucket: proxied (the server sends them), or"
+        " presigned (it redirects to a URL of the store that is valid for 5 minutes).",
+    )
+    media_cache: int = Field(
+        10 * GIB, ge=64 * MIB, description="Most bytes of files of a bucket that are kept in the cache of this machine."
+    )
     models_dir: Path | None = Field(
         None,
         description="Folder of downloaded and compiled models, which servers may share; None is models/ in data_dir.",
@@ -299,7 +314,9 @@ class Settings(BaseSettings):
         description="Prefixes of object stores, as s3://BUCKET/PATH or gs://BUCKET/PATH, separated by commas, from"
         " which pictures may be imported.",
     )
-    s3_endpoint: str = Field("", description="URL of the object store for s3:// prefixes; empty is Amazon S3.")
+    s3_endpoint: str = Field(
+        "", description="URL of the object store for s3:// prefixes, of media and of sources; empty is Amazon S3."
+    )
     gcs_endpoint: str = Field(
         "", description="URL of the object store for gs:// prefixes; empty is Google Cloud Storage."
     )
@@ -327,7 +344,7 @@ class Settings(BaseSettings):
         }
         return init_settings, env_settings
 
-    @field_validator("precision", "runtime", "log_level", "log_format", mode="before")
+    @field_validator("precision", "runtime", "log_level", "log_format", "media_reads", mode="before")
     @classmethod
     def _lower(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PLACE_OPTIONS = ("database", "cache_dir", "shared_media")
 DATA_OPTIONS = ("data_dir", "model", "precision", "runtime", "device", "threads", "decoders", "batch_size")
 SOURCE_OPTIONS = ("embeddings_of", "pictures", "key_as_id", "columns")  # by their names in a request
 CLIENT_OPTIONS = ("server", "key", "key_file", "ca_file")
@@ -76,6 +77,7 @@ def main() -> None:
     "port",
     "insecure",
     "allowed_hosts",
+    *PLACE_OPTIONS,
     *DATA_OPTIONS,
     "media",
     "index",
@@ -96,15 +98,32 @@ def serve(**given: Any) -> None:
         run(settings)
 
 
-@main.command(short_help="Run one more worker on a data directory.")
-@setting_options(*DATA_OPTIONS, "media", "formats", *LOG_OPTIONS)
+@main.command(
+    short_help="Run more workers on a data directory or a cluster.",
+    epilog=examples(
+        "sightline worker --data-dir photos                                     one more, beside a server",
+        "sightline worker --database postgresql://... --workers 4 --device cuda    those of a GPU machine",
+    ),
+)
+@setting_options(
+    *PLACE_OPTIONS, *DATA_OPTIONS, "media", "workers", "formats", "ocr", "captioner", "captioner_model", *LOG_OPTIONS
+)
 @click.option("--parent", type=int, default=None, hidden=True, help="End when this process ends.")
 def worker(parent: int | None, **given: Any) -> None:
-    """Import and embed pictures, beside a server or without one."""
-    settings = start_logging(given, warn=parent is None)
-    from app.core.tracing import send_spans
-    from app.worker.main import run_worker
+    """Import and embed pictures, beside a server or without one.
 
+    With --workers N it keeps N processes running. In a cluster it also starts the processes of the second passes
+    (--ocr, --captioner) that the servers have.
+    """
+    settings = start_logging(given, warn=parent is None)
+    if not settings.is_cluster and given["workers"] is None:  # the variable is for the server of the data directory
+        settings = settings.model_copy(update={"workers": 1})
+    from app.core.tracing import send_spans
+    from app.worker.main import needs_supervisor, run_worker, run_workers
+
+    if parent is None and needs_supervisor(settings):
+        run_workers(settings)
+        return
     with send_spans("sightline-worker", on=settings.is_tracing_on):
         run_worker(settings, parent)
 
@@ -897,7 +916,7 @@ def keys() -> None:
 )
 @click.option("--collection", "collections", multiple=True, help="Limit the key to this collection; may be repeated.")
 @click.option("--days", type=click.FloatRange(min=0, min_open=True), help="Let the key expire after so many days.")
-@setting_options("data_dir")
+@setting_options("data_dir", "database")
 def create_key(name: str, scope: str, collections: tuple[str, ...], days: float | None, **given: Any) -> None:
     """Make a key and print it once: the server keeps only its hash.
 
@@ -910,7 +929,7 @@ def create_key(name: str, scope: str, collections: tuple[str, ...], days: float 
 
 @keys.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print the keys as JSON.")
-@setting_options("data_dir")
+@setting_options("data_dir", "database")
 def list_keys(as_json: bool, **given: Any) -> None:
     """List the keys, and when a call last used each (to ten minutes)."""
     from app.cli.keys import show_keys
@@ -920,7 +939,7 @@ def list_keys(as_json: bool, **given: Any) -> None:
 
 @keys.command("revoke")
 @click.argument("id")
-@setting_options("data_dir")
+@setting_options("data_dir", "database")
 def revoke_key(id: str, **given: Any) -> None:
     """Revoke a key, by its id, and the sessions that browsers began with it.
 
@@ -933,7 +952,7 @@ def revoke_key(id: str, **given: Any) -> None:
 
 @keys.command("clear")
 @click.confirmation_option(prompt="Remove every key, so that calls on loopback need none?")
-@setting_options("data_dir")
+@setting_options("data_dir", "database")
 def clear_keys(**given: Any) -> None:
     """Remove every key, as if there had never been one."""
     from app.cli.keys import clear_keys
@@ -1000,11 +1019,16 @@ def print_json(value: Any) -> None:
 
 def start_logging(given: dict[str, Any], *, warn: bool = True) -> Settings:
     """Load the settings, configure logging by them, and log a warning for each variable that is no setting."""
+    from app.core.connection_string import find_secrets
     from app.core.logging import configure
 
     settings = read_settings(given)
     on_terminal = settings.log_format == "auto" and sys.stderr.isatty()
-    configure(settings.log_level, json=settings.log_format != "text" and not on_terminal)
+    configure(
+        settings.log_level,
+        json=settings.log_format != "text" and not on_terminal,
+        secrets=find_secrets(settings.database),
+    )
     for text in find_unknown_variables() if warn else ():
         log.warning(text)
     return settings

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.core.connection_string import SQLITE, check_database_url
 from app.core.errors import StartupError
 from app.core.picture_formats import parse_formats
 
@@ -90,6 +91,24 @@ class Settings(BaseSettings):
     )
     media_cache: int = Field(
         10 * GIB, ge=64 * MIB, description="Most bytes of files of a bucket that are kept in the cache of this machine."
+    )
+    database: str = Field(
+        "sqlite",
+        repr=False,
+        max_length=2_000,
+        description="Database: sqlite, a file in data_dir, or postgresql://USER:PASSWORD@HOST/NAME, which any number of"
+        " servers and workers share. Better name it in the environment: other users of a machine see the options of a"
+        " process.",
+    )
+    cache_dir: Path | None = Field(
+        None,
+        description="Folder of what a server can make again: indexes, scratch files, lock files. Each server of a"
+        " cluster has its own; None is data_dir.",
+    )
+    shared_media: bool = Field(
+        False,
+        description="Every server and worker of the cluster mounts the folder of pictures at the same path, on a file"
+        " system for several machines (NFS, CephFS).",
     )
     models_dir: Path | None = Field(
         None,
@@ -359,6 +378,22 @@ class Settings(BaseSettings):
     def accepted_formats(self) -> frozenset[str]:
         """The formats that `formats` names."""
         return parse_formats(self.formats)
+
+    @field_validator("database")
+    @classmethod
+    def _check_database(cls, value: str) -> str:
+        check_database_url(value)
+        return value
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether other servers and workers, on any machine, may use the same data."""
+        return self.database != SQLITE
+
+    @property
+    def cache(self) -> Path:
+        """The folder of what this server can make again."""
+        return self.data_dir if self.cache_dir is None else self.cache_dir
 
     @property
     def models(self) -> Path:

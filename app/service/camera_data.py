@@ -46,7 +46,7 @@ class CameraDataReader:
             context.check()
             reading = [(image, self._begin(image)) for image in rows]
             found = [(image, data) for image, future in reading if (data := read_data(future)) is not None]
-            database.write(partial(self._record, found=found, again=again))
+            context.write(partial(self._record, found=found, again=again))
             after, done, unreadable = rows[-1].key, done + len(rows), unreadable + len(rows) - len(found)
             context.report(done, max(total, done))
         return {"pictures": done, "unreadable": unreadable}

@@ -153,7 +153,7 @@ class DuplicateService:
         label = self._database.read(lambda c: collections.require(c, context.collection)).label
         self._hash_old_pictures(context, label)
         space = model.encoder.space.fingerprint
-        begun = self._database.write(lambda c: duplicates.begin_scan(c, label, space))
+        begun = context.write(lambda c: duplicates.begin_scan(c, label, space))
         corpus = self._read_corpus(label)
         start = int(np.searchsorted(corpus.seqs, begun.seq, side="right"))
         found = 0
@@ -164,11 +164,11 @@ class DuplicateService:
             pairs = self._compare(model.indexes, context.collection, corpus, first, last)
             seq = int(corpus.seqs[last - 1])
             record = partial(duplicates.record_pairs, label=label, space=space, seq=seq, pairs=pairs)
-            if not self._database.write(record):
+            if not context.write(record):
                 break  # the collection was deleted, or embedded again
             found += len(pairs)
             context.report(last - start, len(corpus.keys) - start)
-        self._database.write(lambda c: duplicates.finish_scan(c, label, space))
+        context.write(lambda c: duplicates.finish_scan(c, label, space))
         groups = {
             kind: len(self._database.read(partial(read_groups, label=label, kind=kind, threshold=threshold)))
             for kind, threshold in DEFAULT_THRESHOLDS.items()
@@ -194,7 +194,7 @@ class DuplicateService:
                 for image, hashed in hashes:
                     duplicates.save_hash(c, image, hashed)
 
-            self._database.write(save)
+            context.write(save)
             done += len(rows)
             context.report(done, max(total, done))
 

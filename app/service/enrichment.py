@@ -21,6 +21,7 @@ from app.storage.filters.parser import parse_filter_json
 from app.storage.filters.sql import select_keys
 from app.storage.jobs import JobService
 from app.storage.library import Library, require_image
+from app.storage.membership import SINGLE_SERVER, Membership
 from app.storage.sql import Connection
 from app.storage.tables import collections, enrichments, images
 from app.storage.tables.enrichments import EnrichmentCounts, EnrichmentState
@@ -57,17 +58,21 @@ def lock_prefix(kind: str) -> str:
 class EnrichmentService:
     """The second passes of one data directory."""
 
-    def __init__(self, library: Library, jobs: JobService, settings: Settings) -> None:
+    def __init__(
+        self, library: Library, jobs: JobService, settings: Settings, membership: Membership = SINGLE_SERVER
+    ) -> None:
+        self._membership = membership
         self._library = library
         self._jobs = jobs
-        self._folder = settings.data_dir / "workers"
+        self._folder = settings.cache / "workers"
         self.kinds = list_kinds(settings)
 
     def start(self) -> None:
         """Let the kinds of the settings be on, and release what killed processes held."""
 
         def work(c: Connection) -> None:
-            enrichments.release_all(c)
+            if not self._membership.is_cluster:  # where other servers may be at work, their leases end by themselves
+                enrichments.release_all(c)
             enrichments.switch(c, self.kinds)
 
         self._library.database.write(work)
@@ -86,7 +91,9 @@ class EnrichmentService:
         yield HealthCheck("enrichment", not (dead or waits), "; ".join(states))
 
     def is_alive(self, kind: str) -> bool:
-        """Whether a process of this kind holds a lock file."""
+        """Whether a process of this kind is alive."""
+        if self._membership.is_cluster:
+            return self._membership.count_alive(kind) > 0
         return has_live_owner(self._folder, lock_prefix(kind))
 
     def count(self, collection: str) -> dict[str, dict[str, int]]:
@@ -121,7 +128,7 @@ class EnrichmentService:
         for start in range(0, len(keys), AT_ONCE):
             context.report(start, len(keys))
             some = keys[start : start + AT_ONCE]
-            queued += self._library.database.write(partial(enrichments.request, kind=asked["kind"], keys=some))
+            queued += context.write(partial(enrichments.request, kind=asked["kind"], keys=some))
         context.report(len(keys), len(keys))
         return {"kind": asked["kind"], "queued": queued}
 

@@ -118,7 +118,7 @@ class HeadService:
             matrix = taught.head.astype("<f4").tobytes()
             save = partial(save_head, lesson=lesson, matrix=matrix, figures=context.result)
             keep = partial(save, maps_pictures=taught.maps_pictures, take_on=parameters["take_on"])
-            return {"head": self._database.write(keep)}
+            return {"head": context.write(keep)}
         return {}
 
     def _prepare(self, context: TaskContext, model: LoadedModel) -> Lesson:

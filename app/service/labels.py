@@ -148,7 +148,7 @@ class LabelService:
             tagger = self._wait_for_tagger(context, held)
             found = self._tag_all(context, held, tagger)
             way = way_of(tagger) if tagger is not None else (None, None, None)
-            if found is not None and self._database.write(partial(finish, held=held, way=way)):
+            if found is not None and context.write(partial(finish, held=held, way=way)):
                 return {**found, "labels": len(held.labels), "basis": way[2]}
 
     def _wait_for_tagger(self, context: TaskContext, held: LabelSet) -> Tagger | None:
@@ -180,7 +180,7 @@ class LabelService:
                     return None
                 tagger = now
             found = tag_page(page, tagger)
-            written = self._database.write(partial(write_tags, held=held, found=found))
+            written = context.write(partial(write_tags, held=held, found=found))
             if written is None:
                 return None
             done, seq = done + len(page), page[-1][0]

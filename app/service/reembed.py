@@ -267,14 +267,14 @@ class ModelChanger:
             queued = next_space.change_places(c, context.job_id, golden, names, encode, LATE_TEXTS)
             if queued is not None:
                 context.result["queued_again"] = queued
-                tasks.finish(c, context.job_id, context.result, None)
+                tasks.finish(c, context.job_id, context.runner, context.result, None)
             return queued is not None
 
         while True:
             row = self._require_row(context)
             context.report(row.done + row.failed, row.total)
             model.indexes.catch_up(CATCH_UP_SECONDS)
-            if self._database.write(work):
+            if context.write(work):
                 return
             child.require_alive()
             context.check()

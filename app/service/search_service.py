@@ -249,7 +249,7 @@ class SearchService:
         encoder = load_encoder(
             model, settings.models, replace(options, precision=precision or options.precision), self._progress
         )
-        folder = snapshot_folder(settings.data_dir / "snapshots", encoder.space.fingerprint)
+        folder = snapshot_folder(settings.cache / "snapshots", encoder.space.fingerprint)
         loaded = self._make_model(encoder, folder)
         try:
             for name in {DEFAULT_COLLECTION, *serving.indexes.list_open_collections()}:
@@ -367,7 +367,7 @@ class SearchService:
         check_space(self._database, space)  # a worker with another model may have been quicker than check_golden
 
     def _open_indexes(self, encoder: Encoder) -> LoadedModel:
-        root, space = self._settings.data_dir / "snapshots", encoder.space.fingerprint
+        root, space = self._settings.cache / "snapshots", encoder.space.fingerprint
         filling = self._database.read(next_space.get)
         folder = remove_other_snapshots(root, space, filling.space if filling else None)
         self.sampler.use_store(SearchEffortStore(folder, space))

@@ -119,7 +119,11 @@ class Service:
         self.search.close()
         self.pool.close()
         is_unused = (
-            refused and self.lock.made and self.library.is_empty() and not (self.settings.data_dir / "models").exists()
+            refused
+            and self.lock.made
+            and not self.settings.is_cluster
+            and self.library.is_empty()
+            and not (self.settings.data_dir / "models").exists()
         )
         self.library.close()
         if is_unused:
@@ -158,7 +162,7 @@ class Service:
 
     def _recover_leases(self) -> None:
         database = self.library.database
-        dead = find_dead_owners(self.settings.data_dir / "workers", database.read(work_queue.list_owners))
+        dead = find_dead_owners(self.settings.cache / "workers", database.read(work_queue.list_owners))
         database.write(lambda c: work_queue.recover_leases(c, dead, self.settings.max_attempts))
         self.enrichment.start()
 
@@ -207,7 +211,7 @@ def open_service(settings: Settings) -> Service:
             deleter=deleter,
             maintenance=MaintenanceLoop(library, jobs, settings.job_days),
             watching=WatchManager(library, source_policy, settings.rescan_seconds),
-            worker_metrics=MergedMetricsCollector(settings.data_dir / "workers", metrics),
+            worker_metrics=MergedMetricsCollector(settings.cache / "workers", metrics),
         )
         register_tasks(service)
         opened.pop_all()
@@ -215,7 +219,7 @@ def open_service(settings: Settings) -> Service:
 
 
 def open_deleter(settings: Settings, library: Library, search: SearchService) -> CollectionDeleter:
-    snapshots = settings.data_dir / "snapshots"
+    snapshots = settings.cache / "snapshots"
     return CollectionDeleter(library, snapshots, search.close_collection, lambda: search.is_retiring)
 
 

@@ -162,9 +162,7 @@ class Bucket:
             return self.put(key, data, media_type)
         try:
             with self._map_errors("put"):
-                obstore.put(
-                    self._store, self._path + key, data, attributes={"Content-Type": media_type}, mode="create"
-                )
+                obstore.put(self._store, self._path + key, data, attributes={"Content-Type": media_type}, mode="create")
         except (AlreadyExistsError, PreconditionError):
             return False
         except NotSupportedError:
@@ -204,9 +202,7 @@ class Bucket:
         buffer = io.BytesIO()
         return buffer.getvalue() if self.read_into(key, buffer.write) else None
 
-    def read_into(
-        self, key: str, write: Callable[[bytes], object], most: int | None = None
-    ) -> ObjectMeta | None:
+    def read_into(self, key: str, write: Callable[[bytes], object], most: int | None = None) -> ObjectMeta | None:
         """Pass the bytes of an object on, block by block; None if there is none.
 
         Of an object of more than `most` bytes nothing is read.

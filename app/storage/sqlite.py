@@ -10,6 +10,7 @@ import errno
 import re
 import shutil
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -126,6 +127,7 @@ class SqliteDatabase(Database):
         connection.create_scalar_function(
             "has_words", lambda *of: has_words(str(of[0]), str(of[1])), 2, deterministic=True
         )
+        connection.create_scalar_function("lease_clock", lambda *_: time.monotonic(), 0)
         register_functions(connection)
         with self._lock:
             self._opened.add(connection)

@@ -1,7 +1,8 @@
 """The embedding worker: claims pictures, decodes ahead, encodes batches, commits vectors.
 
-A worker may be killed at any moment. Other workers see that its lock file is free and claim its pictures again, and one
-commit holds vectors and states together; so work is repeated, never lost or doubled.
+A worker may be killed at any moment. Other workers see that its lock file is free (in a cluster: that its leases have
+ended) and claim its pictures again, and one commit holds vectors and states together; so work is repeated, never lost
+or doubled.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ class WorkerOptions:
     lease_seconds: float
     max_attempts: int
     thumbnail_size: int
+    is_cluster: bool = False  # leases of other workers, who may be on other machines, end by the clock alone
 
 
 class DecoderFault(Exception):
@@ -188,11 +190,15 @@ class EmbeddingWorker:
         if time.monotonic() - self._reclaimed_at < RECLAIM_SECONDS:
             return
         self._reclaimed_at = time.monotonic()
-        others = self._database.read(work_queue.list_owners) - {self._owner.id}
-        if others:
-            dead = find_dead_owners(self._owners, others)
+        dead: set[str] = set()
+        if self._options.is_cluster:
+            is_due = self._database.read(work_queue.has_expired)
+        else:
+            others = self._database.read(work_queue.list_owners) - {self.owner}
+            is_due, dead = bool(others), find_dead_owners(self._owners, others)
+        if is_due:
             limit = self._options.max_attempts
-            lost, failed = self._database.write(lambda c: work_queue.expire_leases(c, dead, time.monotonic(), limit))
+            lost, failed = self._database.write(lambda c: work_queue.expire_leases(c, dead, limit))
             if lost:
                 self._metrics.reclaimed.inc(lost)
                 self._metrics.quarantined.inc(failed)
@@ -206,9 +212,8 @@ class EmbeddingWorker:
         retries_first = self._is_retry_due()
         if retries_first and self._claimed:  # a retry is processed alone: finish what is claimed before
             return
-        until = time.monotonic() + self._options.lease_seconds
         self._claimed_at = self._count_commits()
-        alone = not self._claimed
+        seconds, alone = self._options.lease_seconds, not self._claimed
         space = self._encoder.space.fingerprint
 
         def work(c: Connection) -> tuple[list[Lease], dict[int, bytes]]:
@@ -216,7 +221,7 @@ class EmbeddingWorker:
                 raise ModelChanged
             if next_space.are_workers_held(c):
                 return [], {}
-            leases = work_queue.claim_images(c, self._owner.id, until, room, alone=alone, retries_first=retries_first)
+            leases = work_queue.claim_images(c, self.owner, seconds, room, alone=alone, retries_first=retries_first)
             return leases, precomputed_vectors.find_vectors(c, space, (lease.image.key for lease in leases))
 
         leases, vectors = self._database.write(work)
@@ -302,7 +307,7 @@ class EmbeddingWorker:
     def _can_decode(self) -> bool:
         """Whether a decoder reads PROBE_PNG and writes its thumbnail."""
         folder = self._library.create_upload_dir()
-        thumbnail = self._blobs.thumbnails / f".{self._owner.id}.webp"
+        thumbnail = self._blobs.thumbnails / f".{self.owner}.webp"
         try:
             (folder / "probe").write_bytes(PROBE_PNG)
             self._submit_decode(folder / "probe", thumbnail).result()
@@ -361,7 +366,7 @@ class EmbeddingWorker:
         for lease, error in failed:
             outcome = self._outcome_of(lease, error)
             if outcome == "released":
-                work_queue.release_images(c, self._owner.id, [lease.image.key])
+                work_queue.release_images(c, self.owner, [lease.image.key])
             elif outcome == "retried":
                 work_queue.requeue_image(c, lease)
             elif isinstance(error, Rejected | BlobMissing):
@@ -393,17 +398,17 @@ class EmbeddingWorker:
                 return
 
     def _renew_leases(self) -> float:
-        until = time.monotonic() + self._options.lease_seconds
+        seconds = self._options.lease_seconds
         for owner in self._lanes:
-            self._database.write(partial(work_queue.renew_leases, owner=owner, until=until))
-        return self._options.lease_seconds / 3
+            self._database.write(partial(work_queue.renew_leases, owner=owner, seconds=seconds))
+        return seconds / 3
 
     def _release_all(self) -> None:
         """Release every picture that is leased to this worker, also those of a failed commit or claim."""
         for claimed in self._claimed:
             claimed.decoding.cancel()
         self._claimed.clear()
-        self._database.write(lambda c: work_queue.release_images(c, self._owner.id))
+        self._database.write(lambda c: work_queue.release_images(c, self.owner))
         self._must_release = False
 
 

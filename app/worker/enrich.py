@@ -15,9 +15,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from functools import partial
 
 from app.core.backoff import Backoff
+from app.core.connection_string import find_secrets
 from app.core.errors import BlobMissing, Rejected, SightlineError, StartupError, describe_error
 from app.core.locks import LeaseOwner
 from app.core.logging import configure
@@ -28,9 +28,10 @@ from app.core.worker_metrics import WorkerMetricsWriter
 from app.decode.limits import ChildLimits
 from app.decode.pool import DecodePool
 from app.decode.syscall_filter import refuse_sockets
-from app.service.data_dir import open_library, picture_limits
+from app.service.data_dir import open_library, open_membership, picture_limits
 from app.service.enrichment import lock_prefix
 from app.storage.library import Library
+from app.storage.sql import Connection
 from app.storage.tables import enrichments, work_queue
 from app.storage.tables.enrichments import Enrichment, EnrichmentClaim
 from app.worker.enricher import BatchEnricher, Enricher, EnricherAway
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 NICENESS = 19  # below workers (10) and re-embedding (15)
 SHARE = 20  # while pictures wait to be embedded: a part in so many of the time
 POLL_SECONDS = 0.1
+LOOK_SECONDS = 5.0
 BACKLOG = 200  # older pictures that one transaction queues
 FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0  # seconds to wait while the machine, or a server that is asked, is at fault
 
@@ -54,7 +56,10 @@ class EnrichmentWorker:
         owner: str,
         max_attempts: int,
         metrics: ProcessMetrics | None = None,
+        lease_seconds: float | None = None,
     ) -> None:
+        """In a cluster, others may take a picture `lease_seconds` after it should have been done at the latest."""
+        self._lease_seconds = None if lease_seconds is None else enricher.seconds + lease_seconds
         self._database = library.database
         self._blobs = library.blobs
         self._enricher = enricher
@@ -73,10 +78,8 @@ class EnrichmentWorker:
 
     def run(self) -> None:
         """Work until `stop`. What a process of this kind before it left is released first."""
-        release = partial(enrichments.release, kind=self._kind, was_killed=True, max_attempts=self._max_attempts)
-        failed = self._database.write(release)
+        self._database.write(self._release_lost)
         self._database.write(lambda c: enrichments.set_fault(c, self._kind, None))
-        self._metrics.enriched.labels(self._kind, "failed").inc(failed)
         while not self._stopping.is_set():
             commits = self._count_commits()
             try:
@@ -91,13 +94,25 @@ class EnrichmentWorker:
     def step(self) -> bool:
         """Enrich the next picture, or batch; False when none waits."""
         most = self._enricher.at_once if isinstance(self._enricher, BatchEnricher) else 1
-        claimed = self._database.write(lambda c: enrichments.claim_some(c, self._kind, self._owner, most))
+
+        def claim(c: Connection) -> list[EnrichmentClaim]:
+            if self._lease_seconds is not None:
+                self._release_lost(c)
+            return enrichments.claim_some(c, self._kind, self._owner, most, self._lease_seconds)
+
+        claimed = self._database.write(claim)
         if not claimed:
             return self._database.write(lambda c: enrichments.add_backlog(c, self._kind, BACKLOG))
         began = time.monotonic()
         self._enrich(claimed)
         self._yield_to_ingest(time.monotonic() - began)
         return True
+
+    def _release_lost(self, c: Connection) -> None:
+        """Let the pictures wait again over which a process of this kind has died."""
+        expired_only, most = self._lease_seconds is not None, self._max_attempts
+        failed = enrichments.release(c, self._kind, was_killed=True, max_attempts=most, expired_only=expired_only)
+        self._metrics.enriched.labels(self._kind, "failed").inc(failed)
 
     def _enrich(self, claimed: Sequence[EnrichmentClaim]) -> None:
         """Raises the fault for which pictures wait again."""
@@ -170,7 +185,8 @@ class EnrichmentWorker:
                 return
 
     def _wait_for_commit(self, commits: int) -> None:
-        while self._count_commits() == commits and not self._stopping.wait(POLL_SECONDS):
+        until = time.monotonic() + LOOK_SECONDS  # then for leases that have ended, of which no commit tells
+        while self._count_commits() == commits and time.monotonic() < until and not self._stopping.wait(POLL_SECONDS):
             pass
 
 
@@ -207,17 +223,20 @@ def run_enricher(
     """Open what the kind needs, call `when_open`, and work until it is stopped. Raises StartupError."""
     metrics = ProcessMetrics("worker")
     limits = ChildLimits(settings.decode_seconds, settings.decode_memory)
-    folder = settings.data_dir / "workers"
+    folder = settings.cache / "workers"
     with (
         closing(open_library(settings, metrics)) as library,
         DecodePool(1, limits, picture_limits(settings), metrics) as pool,
         closing(LeaseOwner(folder, lock_prefix(kind))) as owner,
+        closing(open_membership(settings, kind, id=owner.id)) as membership,
     ):
+        membership.start()
         enricher = open_kind(kind, settings, pool)
         if enricher.memory is not None:
             resource.setrlimit(resource.RLIMIT_AS, (enricher.memory, enricher.memory))
         writer = WorkerMetricsWriter(folder, owner.id, metrics)
-        worker = EnrichmentWorker(library, enricher, owner.id, settings.max_attempts, metrics)
+        lease_seconds = settings.lease_seconds if settings.is_cluster else None
+        worker = EnrichmentWorker(library, enricher, owner.id, settings.max_attempts, metrics, lease_seconds)
         when_open(worker)
         try:
             worker.run()
@@ -231,7 +250,7 @@ def main(kind: str, parent: int) -> int:
     os.nice(NICENESS)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     settings = Settings()
-    configure(settings.log_level, json=settings.log_format != "text")
+    configure(settings.log_level, json=settings.log_format != "text", secrets=find_secrets(settings.database))
 
     def obey_signals(worker: EnrichmentWorker) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -129,11 +129,10 @@ class Importer:
         commit = self._count_commits()
         if commit == self._idle_at:
             return POLL_SECONDS
-        until = time.monotonic() + self._lease_seconds
         if self._given_up:
             self._given_up &= self._database.read(work_queue.list_uploads)
         upload = self._database.write(
-            partial(work_queue.claim_upload, owner=owner, until=until, avoided=self._given_up)
+            partial(work_queue.claim_upload, owner=owner, seconds=self._lease_seconds, avoided=self._given_up)
         )
         if upload is None:
             self._idle_at = commit

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from app.core.backoff import Backoff
+from app.core.connection_string import find_secrets
 from app.core.errors import SightlineError, StartupError, describe_error
 from app.core.logging import configure
 from app.core.process import die_with_parent
@@ -214,7 +215,7 @@ def main(argument: str, parent: int) -> int:
     die_with_parent(parent)
     os.nice(NICENESS)
     settings = Settings()
-    configure(settings.log_level, json=settings.log_format != "text")
+    configure(settings.log_level, json=settings.log_format != "text", secrets=find_secrets(settings.database))
 
     def say(fields: dict[str, Any]) -> None:
         print(json.dumps(fields), flush=True)

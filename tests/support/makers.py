@@ -50,9 +50,9 @@ def image_of(database: Database, id: str) -> Image:
     return found
 
 
-def claim(database: Database, owner: str = "a", limit: int = 10, until: float = 1e12) -> list[Lease]:
+def claim(database: Database, owner: str = "a", limit: int = 10, seconds: float = 1e12) -> list[Lease]:
     """Claim pictures as the worker `owner`."""
-    return database.write(lambda c: work_queue.claim_images(c, owner, until, limit))
+    return database.write(lambda c: work_queue.claim_images(c, owner, seconds, limit))
 
 
 def add_upload(database: Database, job: str, n: int = 1, kind: str = "archive", pending: int = 0) -> None:

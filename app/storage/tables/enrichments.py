@@ -22,15 +22,17 @@ WAIT_FOR_ALL = (
     " SELECT ?1, kind, ?2, 'waiting', ?1 FROM enrichment_kinds WHERE is_on = 1"
 )
 CLAIM = (
-    "UPDATE enrichments SET state = 'running', owner = ?1, attempts = attempts + 1 WHERE rowid ="
+    "UPDATE enrichments SET state = 'running', owner = ?1, lease_until = lease_clock() + ?3, attempts = attempts + 1"
+    " WHERE rowid ="
     " (SELECT rowid FROM enrichments INDEXED BY enrichments_next WHERE kind = ?2 AND state = 'waiting' AND "
     + IN_KEPT_COLLECTION
     + " ORDER BY place DESC LIMIT 1) RETURNING key, attempts"
 )
 HOLDS = (
     "SELECT 1 FROM enrichments e JOIN images i ON i.key = e.key WHERE e.key = ? AND e.kind = ? AND e.state = 'running'"
-    " AND e.owner = ? AND i.sha256 = ? AND i." + IN_KEPT_COLLECTION
+    " AND e.owner = ? AND e.attempts = ? AND i.sha256 = ? AND i." + IN_KEPT_COLLECTION
 )
+RUNNING = "SELECT key, attempts FROM enrichments WHERE kind = ? AND state = 'running'"
 NEXT_PLACE = (
     "SELECT 1 + max(coalesce((SELECT max(place) FROM enrichments WHERE kind = ?), 0),"
     " (SELECT coalesce(max(key), 0) FROM images))"
@@ -124,10 +126,10 @@ def add_backlog(c: Connection, kind: str, limit: int) -> bool:
     return bool(rows)
 
 
-def claim_some(c: Connection, kind: str, owner: str, most: int) -> list[EnrichmentClaim]:
-    """Begin with up to `most` of the next pictures, counting an attempt of each."""
+def claim_some(c: Connection, kind: str, owner: str, most: int, seconds: float | None = None) -> list[EnrichmentClaim]:
+    """Begin with up to `most` of the next pictures, counting an attempt of each. `seconds` as in `claim`."""
     claimed: list[EnrichmentClaim] = []
-    while len(claimed) < most and (one := claim(c, kind, owner)) is not None:
+    while len(claimed) < most and (one := claim(c, kind, owner, seconds)) is not None:
         claimed.append(one)
     return claimed
 
@@ -143,9 +145,12 @@ def list_faults(c: Connection) -> dict[str, str]:
     return {str(row[0]): str(row[1]) for row in fetch_all(c, sql)}
 
 
-def claim(c: Connection, kind: str, owner: str) -> EnrichmentClaim | None:
-    """Begin with the next picture, counting an attempt; None when none waits."""
-    row = fetch_one(c, CLAIM, (owner, kind))
+def claim(c: Connection, kind: str, owner: str, seconds: float | None = None) -> EnrichmentClaim | None:
+    """Begin with the next picture, counting an attempt; None when none waits.
+
+    The lease ends after `seconds`, or, with None, when the process ends.
+    """
+    row = fetch_one(c, CLAIM, (owner, kind, seconds))
     if row is None:
         return None
     key, attempts = row
@@ -186,16 +191,15 @@ def put_back(c: Connection, claimed: EnrichmentClaim) -> None:
         )
 
 
-def release(c: Connection, kind: str, *, was_killed: bool, max_attempts: int = 0) -> int:
+def release(c: Connection, kind: str, *, was_killed: bool, max_attempts: int = 0, expired_only: bool = False) -> int:
     """Let the picture wait again at which a process worked that has ended; returns how many were given up.
 
+    With `expired_only` those whose lease has ended: other processes of this kind may be at work.
     The attempt counts if only that process `was_killed`: the picture may have done it. It does not count when the
     whole server ended.
     """
     failed = 0
-    for key, attempts in fetch_all(
-        c, "SELECT key, attempts FROM enrichments WHERE kind = ? AND state = 'running'", (kind,)
-    ):
+    for key, attempts in fetch_all(c, RUNNING + (" AND lease_until < lease_clock()" if expired_only else ""), (kind,)):
         if was_killed and attempts >= max_attempts:
             failed += 1
             _fail(c, key, kind, f"the process that worked at this picture died {attempts} times")
@@ -267,7 +271,7 @@ def _sum_up(kinds: Sequence[str], rows: Sequence[Sequence[Any]], ready: int) -> 
 def _holds(c: Connection, claimed: EnrichmentClaim) -> bool:
     """Whether the claim still stands, for the bytes that were read, in a collection that stays."""
     image = claimed.image
-    return fetch_one(c, HOLDS, (image.key, claimed.kind, claimed.owner, image.sha256)) is not None
+    return fetch_one(c, HOLDS, (image.key, claimed.kind, claimed.owner, claimed.attempts, image.sha256)) is not None
 
 
 def _fail(c: Connection, key: int, kind: str, detail: str) -> None:

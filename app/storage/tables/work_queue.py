@@ -1,8 +1,10 @@
 """The work queue: pictures to embed and uploads to import, the fair order of the jobs, and the leases of the workers.
 
 A picture waits as a row of `images`, an upload as a row of `sources`. The lease is a part of that row, so that a claim
-and its result are one commit. A lease names its owner (a worker that holds a lock file, see `app.core.locks`) and a
-deadline on the monotonic clock, which all processes of one machine share; no wall clock decides anything.
+and its result are one commit. A lease names its owner and a deadline by the SQL function `lease_clock()`: the monotonic
+clock that all processes of one machine share (SQLite), or the clock of the database server (PostgreSQL). No wall clock
+of a worker decides anything. A worker that was stopped for longer than its lease has no part in a commit: the owner and
+the attempt of the claim must still be those of the row.
 """
 
 from __future__ import annotations
@@ -27,14 +29,16 @@ FIRST_ALONE = 2  # the attempt from which a worker holds a picture by itself; at
 IMAGE_LEASED = "status IN ('queued', 'processing') AND status = 'processing'"
 UPLOAD_LEASED = "lease_owner IS NOT NULL"
 OWNED_BY_ANY = "lease_owner IN (SELECT value FROM json_each(?))"
-EXPIRED = "(" + OWNED_BY_ANY + " OR lease_until IS NULL OR lease_until < ?)"
+EXPIRED = "(" + OWNED_BY_ANY + " OR lease_until IS NULL OR lease_until < lease_clock())"
 IN_KEPT_COLLECTION = "collection NOT IN (SELECT label FROM collections WHERE name IS NULL AND swept = 0)"
 
 NEXT_TURNS = (
     "SELECT job_id, turn, step FROM turns"
     " WHERE held = 0 AND job_id NOT IN (SELECT value FROM json_each(?)) ORDER BY turn, n LIMIT 2"
 )
-CLAIM = "UPDATE images SET status = 'processing', lease_owner = ?, lease_until = ?, attempts = attempts + 1"
+CLAIM = (
+    "UPDATE images SET status = 'processing', lease_owner = ?, lease_until = lease_clock() + ?, attempts = attempts + 1"
+)
 CLAIM_NEW = (
     CLAIM + " WHERE key IN (SELECT key FROM images WHERE status = 'queued' AND attempts = 0 AND job_id IS ?"
     " AND " + IN_KEPT_COLLECTION + " ORDER BY key LIMIT ?) RETURNING key, attempts"
@@ -137,19 +141,27 @@ def list_owners(c: Connection) -> set[str]:
     return {owner for (owner,) in fetch_all(c, sql)}
 
 
-def renew_leases(c: Connection, owner: str, until: float) -> None:
-    """Move the deadline of all leases of the owner."""
-    c.execute("UPDATE images SET lease_until = ? WHERE " + IMAGE_LEASED + " AND lease_owner = ?", (until, owner))
-    c.execute("UPDATE sources SET lease_until = ? WHERE lease_owner = ?", (until, owner))
+def has_expired(c: Connection) -> bool:
+    """Whether a lease is past its deadline."""
+    past = " AND lease_until < lease_clock()"
+    sql = "SELECT EXISTS (SELECT 1 FROM images WHERE " + IMAGE_LEASED + past
+    return fetch_number(c, sql + ") OR EXISTS (SELECT 1 FROM sources WHERE " + UPLOAD_LEASED + past + ")") == 1
 
 
-def expire_leases(c: Connection, dead: Collection[str], clock: float, max_attempts: int) -> tuple[int, int]:
+def renew_leases(c: Connection, owner: str, seconds: float) -> None:
+    """Move the deadline of all leases of the owner to `seconds` from now."""
+    held = " SET lease_until = lease_clock() + ? WHERE "
+    c.execute("UPDATE images" + held + IMAGE_LEASED + " AND lease_owner = ?", (seconds, owner))
+    c.execute("UPDATE sources" + held + "lease_owner = ?", (seconds, owner))
+
+
+def expire_leases(c: Connection, dead: Collection[str], max_attempts: int) -> tuple[int, int]:
     """End the leases of dead owners and those past their deadline.
 
     Returns how many pictures came back, and how many of these failed because no attempt is left. The attempt stays
     counted: a picture over which workers died `max_attempts` times has killed them, the last time held alone.
     """
-    lost = (json.dumps(list(dead)), clock)
+    lost = (json.dumps(list(dead)),)
     rows = fetch_all(c, "SELECT key, attempts FROM images WHERE " + IMAGE_LEASED + " AND " + EXPIRED, lost)
     failed = 0
     for key, attempts in rows:
@@ -190,24 +202,25 @@ def recover_leases(c: Connection, dead: Collection[str], max_attempts: int) -> N
 
 
 def claim_images(
-    c: Connection, owner: str, until: float, limit: int, *, alone: bool = True, retries_first: bool = False
+    c: Connection, owner: str, seconds: float, limit: int, *, alone: bool = True, retries_first: bool = False
 ) -> list[Lease]:
-    """Lease up to `limit` waiting pictures, counting an attempt for each: those of every job in fair turns.
+    """Lease up to `limit` waiting pictures for `seconds`, counting an attempt for each: those of every job in fair
+    turns.
 
     A picture that was tried before comes last (first, with `retries_first`) and by itself, and only where the owner is
     `alone` with it (holds nothing else): if the worker dies again, it is known which picture it was.
     """
-    rows = fetch_all(c, CLAIM_RETRY, (owner, until)) if retries_first and alone else []
-    rows = rows or _claim_new(c, owner, until, limit)
+    rows = fetch_all(c, CLAIM_RETRY, (owner, seconds)) if retries_first and alone else []
+    rows = rows or _claim_new(c, owner, seconds, limit)
     if not rows and alone:
-        rows = fetch_all(c, CLAIM_RETRY, (owner, until))
+        rows = fetch_all(c, CLAIM_RETRY, (owner, seconds))
     claimed = images.get_by_keys(c, (key for key, _ in rows))
     leases = [Lease(claimed[key], owner, attempts) for key, attempts in rows]
     jobs.mark_running(c, {lease.image.job_id for lease in leases if lease.image.job_id})
     return leases
 
 
-def _claim_new(c: Connection, owner: str, until: float, limit: int) -> list[Row]:
+def _claim_new(c: Connection, owner: str, seconds: float, limit: int) -> list[Row]:
     """Lease pictures that were never tried: turn by turn, until there are `limit` or none is left."""
     rows: list[Row] = []
     empty: list[str] = []  # jobs all of whose waiting pictures belong to a collection that is being deleted
@@ -215,7 +228,7 @@ def _claim_new(c: Connection, owner: str, until: float, limit: int) -> list[Row]
         job_id, turn, step = turns[0]
         share = UNLIMITED if len(turns) == 1 else max(MIN_SHARE, (turns[1][1] - turn) // step)
         wanted = min(share, limit - len(rows))
-        claimed = sorted(fetch_all(c, CLAIM_NEW, (owner, until, job_id or None, wanted)))
+        claimed = sorted(fetch_all(c, CLAIM_NEW, (owner, seconds, job_id or None, wanted)))
         c.execute(CHARGE_IMAGES, (len(claimed), job_id))
         rows += claimed
         if not claimed:
@@ -229,12 +242,15 @@ def has_retries(c: Connection) -> bool:
 
 
 def holds_image(c: Connection, lease: Lease) -> bool:
-    """Whether the owner still has the lease on this picture, with the bytes of the claim, in a collection that stays.
+    """Whether the owner still has this lease on the picture, with the bytes of the claim, in a collection that stays.
 
-    The bytes count: the same owner may have claimed a picture again after another request replaced it.
+    Bytes and attempt count: the same owner may have claimed a picture again after another request replaced it, or after
+    the lease had expired.
     """
-    sql = "SELECT 1 FROM images WHERE key = ? AND lease_owner = ? AND sha256 = ? AND status = 'processing' AND "
-    return fetch_one(c, sql + IN_KEPT_COLLECTION, (lease.image.key, lease.owner, lease.image.sha256)) is not None
+    image = lease.image
+    sql = "SELECT 1 FROM images WHERE key = ? AND lease_owner = ? AND attempts = ? AND sha256 = ? AND "
+    sql += "status = 'processing' AND " + IN_KEPT_COLLECTION
+    return fetch_one(c, sql, (image.key, lease.owner, lease.attempts, image.sha256)) is not None
 
 
 def release_images(c: Connection, owner: str, keys: Sequence[int] | None = None) -> None:
@@ -332,8 +348,9 @@ def list_uploads(c: Connection) -> set[tuple[str, int]]:
     return {(job_id, n) for job_id, n in fetch_all(c, "SELECT job_id, n FROM sources")}
 
 
-def claim_upload(c: Connection, owner: str, until: float, avoided: Collection[tuple[str, int]] = ()) -> Upload | None:
-    """Lease the oldest upload of the job whose turn it is, counting an attempt; none of those to be `avoided`.
+def claim_upload(c: Connection, owner: str, seconds: float, avoided: Collection[tuple[str, int]] = ()) -> Upload | None:
+    """Lease the oldest upload of the job whose turn it is for `seconds`, counting an attempt; none of those to be
+    `avoided`.
 
     An owner imports one at a time: if it holds one already, it could not give that back, and gets it again.
     """
@@ -342,8 +359,9 @@ def claim_upload(c: Connection, owner: str, until: float, avoided: Collection[tu
         return None
     (job_id, n, kind, name, label, imported, attempts, source_kind, options, position) = row
     c.execute(
-        "UPDATE sources SET lease_owner = ?, lease_until = ?, attempts = attempts + 1 WHERE job_id = ? AND n = ?",
-        (owner, until, job_id, n),
+        "UPDATE sources SET lease_owner = ?, lease_until = lease_clock() + ?, attempts = attempts + 1"
+        " WHERE job_id = ? AND n = ?",
+        (owner, seconds, job_id, n),
     )
     jobs.mark_running(c, [job_id])
     collection = name_from_label(label)

@@ -846,6 +846,32 @@ def restore(folder: Path, **given: Any) -> None:
 
 
 @main.command(
+    short_help="Move all data to PostgreSQL and S3, or back.",
+    epilog=examples(
+        "sightline move --data-dir photos --to-database postgresql://... --to-media s3://...    to a cluster",
+        "sightline move --database postgresql://... --media s3://... --to-data-dir photos       and back",
+    ),
+)
+@click.option("--to-database", metavar="URL", help="Copy rows, log, keys and jobs into this PostgreSQL.")
+@click.option("--to-media", metavar="URL", help="Copy pictures, videos and thumbnails into this s3://BUCKET/PREFIX.")
+@click.option(
+    "--to-data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Copy into this data directory what goes to no other place.",
+)
+@setting_options("data_dir", "database", "media", *LOG_OPTIONS)
+def move(to_database: str | None, to_media: str | None, to_data_dir: Path | None, **given: Any) -> None:
+    """Copy everything into another place: rows, log, pictures, keys, jobs, uploads that wait. Nothing is embedded again.
+
+    Stop every server and worker first. The source stays as it is. A move that was killed goes on when it is started
+    again, and until it has ended no server starts on the target. It compares the SHA-256 of every file, and all rows.
+    """
+    from app.cli.move import move as run
+
+    sys.exit(run(start_logging(given), new_console(), to_database, to_media, to_data_dir))
+
+
+@main.command(
     short_help="Write the vectors of a collection to a file.",
     epilog=examples("sightline export --vectors photos.parquet --data-dir photos"),
 )

@@ -22,6 +22,7 @@ from app.storage.database import Database
 from app.storage.file_system import UNWRITABLE, check_file_system, is_of_several_machines, unusable
 from app.storage.library import Library
 from app.storage.membership import SINGLE_SERVER, ClusterMembership, Duty, Membership
+from app.storage.table_copy import is_unfinished
 
 DATABASE_NAME = "sightline.db"
 
@@ -129,7 +130,17 @@ def open_database(settings: Settings, metrics: ProcessMetrics | None = None) -> 
         raise StartupError(
             f"{file} is missing, but {blobs.root} holds pictures; restore it from a backup, or move the pictures away"
         )
-    return address.open_database(file, metrics)
+    return refuse_unfinished(address.open_database(file, metrics))
+
+
+def refuse_unfinished(database: Database) -> Database:
+    """The database. Raises StartupError, and closes it, where `sightline move` has filled it only in part."""
+    if is_unfinished(database):
+        database.close()
+        raise StartupError(
+            "a `sightline move` into this database has not ended: start it again with the same options, and it goes on"
+        )
+    return database
 
 
 def open_blobs(settings: Settings, metrics: ProcessMetrics | None = None) -> BlobStore:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,6 +10,8 @@ import apsw
 
 from app.storage.database import Database
 from app.storage.sql import Connection, Row, fetch_all, fetch_number
+
+ROWID = "rowid"  # the order in which rows came: SQLite has it beside the columns of a table, PostgreSQL as one of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,10 @@ class Table:
 
     def key_of(self, row: Row) -> list[Any]:
         return [row[self.columns.index(name)] for name in self.key]
+
+    def keep_columns(self, names: Collection[str]) -> Table:
+        """The same without the columns that are not among these."""
+        return Table(self.name, tuple(name for name in self.columns if name in names), self.key)
 
 
 class Catalogue(Protocol):
@@ -56,12 +62,16 @@ class SqliteCatalogue:
         return fetch_number(c, "SELECT count(*) FROM pragma_table_list WHERE name = ?", (name,)) > 0
 
     def list_tables(self, c: Connection) -> dict[str, Table]:
-        sql = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND name NOT GLOB 'sqlite_*'"
+        sql = "SELECT name, wr FROM pragma_table_list WHERE schema = 'main' AND type = 'table'"
+        sql += " AND name NOT GLOB 'sqlite_*'"
         found, references = {}, {}
-        for (name,) in fetch_all(c, sql):
-            columns = fetch_all(c, "SELECT name, pk FROM pragma_table_xinfo(?) WHERE hidden = 0", (name,))
-            key = tuple(column for _, column in sorted((pk, column) for column, pk in columns if pk))
-            found[name] = Table(name, tuple(sorted(column for column, _ in columns)), key)
+        for name, has_no_rowid in fetch_all(c, sql):
+            listed = fetch_all(c, "SELECT name, pk, type FROM pragma_table_xinfo(?) WHERE hidden = 0", (name,))
+            key = tuple(column for _, column in sorted((pk, column) for column, pk, _ in listed if pk))
+            columns = {column for column, _, _ in listed}
+            if not has_no_rowid and not any(pk and type == "INTEGER" for _, pk, type in listed):
+                columns.add(ROWID)
+            found[name] = Table(name, tuple(sorted(columns)), key)
             rows = fetch_all(c, 'SELECT DISTINCT "table" FROM pragma_foreign_key_list(?)', (name,))
             references[name] = {row[0] for row in rows}
         return order_by_references(found, references)

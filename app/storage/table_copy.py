@@ -18,8 +18,9 @@ from functools import partial
 from typing import Any
 
 from app.core.errors import StartupError
-from app.storage.catalogue import Catalogue, Table, catalogue_of, quote_name
+from app.storage.catalogue import ROWID, Catalogue, Table, catalogue_of, quote_name
 from app.storage.database import Database
+from app.storage.library import COUNT_ANYTHING
 from app.storage.sql import Connection, Row, fetch_all, fetch_number, fetch_one
 
 # Which processes are alive, how far a move is, and how old the schema is.
@@ -27,7 +28,7 @@ NOT_COPIED = frozenset({"members", "moving", "schema_version"})
 FIRST_ROWS = 16  # of the first portion of a table
 MAX_ROWS = 2_000
 PORTION_BYTES = 4 << 20  # what a portion should have
-SOURCE, MEDIA = "(source)", "(media)"  # rows of `moving` beside those of tables: what is moved, how far the files are
+SOURCE = "(source)"  # the row of `moving` that says what is moved
 FINISHED = "finished"
 
 # What is done, and how much of how much.
@@ -39,6 +40,7 @@ SET_PLACE = "INSERT INTO moving (name, place) VALUES (?, ?) ON CONFLICT (name) D
 END_LEASES = (
     "UPDATE images SET lease_until = NULL WHERE lease_owner IS NOT NULL",
     "UPDATE sources SET lease_until = NULL WHERE lease_owner IS NOT NULL",
+    "UPDATE enrichments SET state = 'waiting', owner = NULL, lease_until = NULL WHERE state = 'running'",
 )
 
 
@@ -58,11 +60,12 @@ class TableCopy:
         self._source, self._target = source, target
         self._catalogue = catalogue_of(target)
         ours, theirs = (list_copied(side) for side in (source, target))
-        if odd := sorted(n for n in ours | theirs if set(columns_of(ours, n)) != set(columns_of(theirs, n))):
+        if odd := sorted(name for name in ours | theirs if not has_same_columns(ours.get(name), theirs.get(name))):
             raise StartupError(f"source and target have other tables or columns ({', '.join(odd)}); nothing was copied")
-        self.tables = [ours[name] for name in theirs]  # in the order that the references of the target want
+        # in the order that the references of the target want, and with the columns that both have
+        self.tables = [ours[name].keep_columns(theirs[name].columns) for name in theirs]
 
-    def begin(self, source_id: str, is_empty: Callable[[Connection], bool]) -> None:
+    def begin(self, source_id: str) -> None:
         """Mark the target as unfinished. Raises StartupError where it holds something, or another move."""
 
         def work(c: Connection) -> None:
@@ -102,8 +105,11 @@ class TableCopy:
             done += one.rows
             report("checking rows", done, total)
 
-    def finish(self) -> None:
-        """Make what is made of rows, go on with the numbers of the source, and give the target to everybody."""
+    def finish(self, change: Callable[[Connection], object]) -> None:
+        """Make what is made of rows, go on with the numbers of the source, and give the target to everybody.
+
+        `change` says in the same transaction what is otherwise there.
+        """
         numbers = self._source.read(catalogue_of(self._source).read_numbers)
 
         def work(c: Connection) -> None:
@@ -111,6 +117,7 @@ class TableCopy:
             self._catalogue.fill_words(c)
             for statement in END_LEASES:
                 c.execute(statement)
+            change(c)
             c.execute("DROP TABLE moving")
 
         self._target.write(work)
@@ -164,8 +171,14 @@ def list_copied(database: Database) -> dict[str, Table]:
     return {name: table for name, table in found.items() if name not in NOT_COPIED}
 
 
-def columns_of(tables: dict[str, Table], name: str) -> tuple[str, ...]:
-    return tables[name].columns if name in tables else ()
+def is_empty(c: Connection) -> bool:
+    """Whether a database holds no more than a new one does."""
+    return fetch_number(c, COUNT_ANYTHING) == 0 and fetch_number(c, "SELECT count(*) FROM collections") <= 1
+
+
+def has_same_columns(one: Table | None, other: Table | None) -> bool:
+    """Whether two databases mean the same table. SQLite numbers the rows of each; only some numbers matter."""
+    return one is not None and other is not None and {*one.columns} ^ {*other.columns} <= {ROWID}
 
 
 def insert_statement(table: Table) -> str:

@@ -129,6 +129,7 @@ def test_a_cluster_has_two_servers_two_workers_and_what_they_store_in() -> None:
     services = cluster()["services"]
     assert set(services) == {*MEMBERS, "balancer", "postgres", "minio", "bucket"}
     assert services["worker"]["command"] == ["worker"]
+    assert services["server-1"]["command"] == services["server-2"]["command"] == ["serve", "--workers", "0"]
     assert services["worker"]["deploy"]["replicas"] == 2
     for name in MEMBERS:
         one = services[name]

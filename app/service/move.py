@@ -1,0 +1,141 @@
+"""`sightline move`: copies everything of one place into another, rows by `app.storage.table_copy`, then files.
+
+Nobody may use the source meanwhile, and nobody can use the target until the move has ended. A move that was killed goes
+on when it is started again: the target says how far each table and the files have come.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from app.core.errors import StartupError
+from app.core.locks import DataDirLock, count_live_owners
+from app.core.settings import Settings
+from app.service.data_dir import DATABASE_NAME, check_places, make_data_dir, open_membership
+from app.storage import address
+from app.storage.blobs import BlobStore
+from app.storage.bucket_blobs import MARKER, BucketBlobStore
+from app.storage.database import Database
+from app.storage.file_copy import FileCopy
+from app.storage.media_place import normalise_media, open_media
+from app.storage.table_copy import Report, TableCopy, is_unfinished
+from app.storage.tables import installation
+
+OWNER = "(owner)"  # the row of `moving` with the installation that the target becomes, and where its files are
+
+
+@dataclass(frozen=True, slots=True)
+class MoveResult:
+    """What the target has now. `missing` are SHA-256 of files that the source had lost, or altered, before."""
+
+    rows: int
+    files: int
+    uploads: int
+    missing: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A database, and the files of its pictures."""
+
+    database: Database
+    blobs: BlobStore
+
+
+def make_target(source: Settings, database: str | None, media: str | None, data_dir: Path | None) -> Settings:
+    """The settings of the target. Raises StartupError unless it says where everything goes, and that is elsewhere."""
+    if data_dir is None and (database is None or media is None):
+        raise StartupError("name the target: --to-database and --to-media, or --to-data-dir")
+    changed = {"database": database or "sqlite", "media": media or "local", "data_dir": data_dir or source.data_dir}
+    target = Settings(**(source.model_dump() | changed | {"shared_media": media is None and database is not None}))
+    if find_database(source) == find_database(target) or name_media(source) == name_media(target):
+        raise StartupError("source and target share a place; name another database and another place for the files")
+    return target
+
+
+def find_database(settings: Settings) -> str:
+    """The address of the database."""
+    return settings.database if settings.is_cluster else str(settings.data_dir.resolve() / DATABASE_NAME)
+
+
+def has_local_media(settings: Settings) -> bool:
+    return normalise_media(settings.media) == installation.LOCAL
+
+
+def name_media(settings: Settings) -> str:
+    return str(settings.data_dir.resolve()) if has_local_media(settings) else normalise_media(settings.media)
+
+
+def holds_files(blobs: BlobStore) -> bool:
+    """Whether there is anything already; in a bucket also of another program."""
+    if not isinstance(blobs, BucketBlobStore):
+        return blobs.has_files()
+    return blobs.bucket.read(MARKER) is None and any(page for page in blobs.bucket.list_pages(""))
+
+
+def move(source: Settings, target: Settings, report: Report) -> MoveResult:
+    """Copy everything. Raises StartupError; then the source is as it was, and a later move can go on."""
+    with hold_source(source) as held, hold_target(target) as new:
+        rows = TableCopy(held.database, new.database)
+        if not is_unfinished(new.database) and holds_files(new.blobs):
+            raise StartupError(f"{name_media(target)} holds files already; name an empty place")
+        rows.begin(held.database.read(installation.identify))
+        owner, media = rows.read_place(OWNER) or (uuid.uuid4().hex, name_media(target))
+        if media != name_media(target):
+            raise StartupError(f"this move has begun to copy files into {media}; go on with that")
+        rows.write_place(OWNER, [owner, media])
+        new.blobs.claim(owner, has_files=False)
+        files = FileCopy(held.database, held.blobs, new.blobs, rows)
+        result = MoveResult(rows.copy_rows(report), files.copy_pictures(report), files.copy_uploads(), files.missing)
+        rows.check_rows(report)
+        refuse_users(source)
+        rows.finish(lambda c: installation.replace(c, owner, normalise_media(target.media)))
+    return result
+
+
+@contextmanager
+def hold_source(settings: Settings) -> Iterator[Place]:
+    """Open what is moved, and keep servers away. Raises StartupError where a server or a worker uses it."""
+    check_places(settings)
+    with ExitStack() as opened:
+        if not settings.is_cluster:
+            if not Path(find_database(settings)).is_file():
+                raise StartupError(f"there is no data directory at {settings.data_dir}")
+            opened.enter_context(closing(DataDirLock(settings.data_dir)))
+        refuse_users(settings)
+        yield open_place(settings, opened)
+
+
+@contextmanager
+def hold_target(settings: Settings) -> Iterator[Place]:
+    """Open where everything goes; a folder that is missing is made."""
+    with ExitStack() as opened:
+        if not settings.is_cluster or has_local_media(settings):
+            made = make_data_dir(settings.data_dir)
+            opened.enter_context(closing(DataDirLock(settings.data_dir, made)))
+        refuse_users(settings)
+        yield open_place(settings, opened)
+
+
+def open_place(settings: Settings, opened: ExitStack) -> Place:
+    database = opened.enter_context(closing(address.open_database(find_database(settings))))
+    if not has_local_media(settings):  # its cache is needed for the move alone
+        scratch = Path(opened.enter_context(TemporaryDirectory(prefix="sightline-move-")))
+        settings = settings.model_copy(update={"data_dir": scratch, "cache_dir": None})
+    return Place(database, opened.enter_context(closing(open_media(settings))))
+
+
+def refuse_users(settings: Settings) -> None:
+    """Raise StartupError where a process uses a place."""
+    if settings.is_cluster:
+        alive = [one for one in open_membership(settings, "move").list_members() if one.is_alive]
+        if alive:
+            names = ", ".join(f"a {one.kind} on {one.host} (process {one.pid})" for one in alive[:3])
+            raise StartupError(f"the database is in use by {names}; stop every server and worker first")
+    elif count_live_owners(settings.data_dir / "workers"):
+        raise StartupError(f"a worker runs on the data directory {settings.data_dir}; stop it first")

@@ -106,14 +106,14 @@ def save_response(c: Connection, owner: str, key: str, response: StoredResponse,
         (since, PRUNE_BATCH),
     )
     size = len(response.body.encode())
+    c.execute("DELETE FROM answers WHERE owner = ? AND key = ?", (owner, key))
     c.execute(
-        "INSERT OR REPLACE INTO answers (owner, key, request, status, body, bytes, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO answers (owner, key, request, status, body, bytes, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (owner, key, response.request, response.status, response.body, size, now_rfc3339()),
     )
     if size > LARGE_BODY_BYTES:
         c.execute(
             "DELETE FROM answers WHERE n IN (SELECT n FROM"
-            " (SELECT n, sum(bytes) OVER (ORDER BY n DESC) AS held FROM answers) WHERE held > ?)",
+            " (SELECT n, sum(bytes) OVER (ORDER BY n DESC) AS held FROM answers) AS sizes WHERE held > ?)",
             (MAX_TOTAL_BYTES,),
         )

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from time import monotonic
+from typing import Protocol, runtime_checkable
 
 import apsw
 
@@ -26,10 +27,11 @@ Value = str | int | float | bool
 Bounds = Sequence[tuple[str, int | float | str]]  # ("gt", 3), or for times ("gt", "2026-01-01T00:00:00.000Z")
 
 MAX_SECONDS = 30.0  # for one scan of the rows
+TOO_LONG = "the filter took longer than {:g} s on these rows; make it simpler"
 STEPS = 20_000  # of SQLite's virtual machine between two checks of the time
 MAX_NEEDLES = 8  # texts that `instr` looks for; looking for more costs as much as the condition
 
-ALL, EMPTY = Clause("1"), Clause("")
+ALL, EMPTY = Clause("TRUE"), Clause("")
 AND, OR, NOT = Clause(" AND "), Clause(" OR "), Clause("NOT ")
 OPEN, CLOSE = Clause("("), Clause(")")
 KEYS = {"images": Clause("SELECT key FROM images WHERE "), "texts": Clause("SELECT key FROM texts WHERE ")}
@@ -89,11 +91,19 @@ LISTED, UNLISTED = " IN (SELECT value FROM json_each(?))", " NOT IN (SELECT valu
 
 TABLES: dict[Target, Clause] = {"images": Clause("images"), "texts": Clause("texts")}
 MAX_EXPLAINED = 2_000
-NEWEST_ROWS = " WHERE " + IN_COLLECTION + " ORDER BY key DESC LIMIT ?), "
+NEWEST_ROWS = " WHERE " + IN_COLLECTION + " ORDER BY key DESC LIMIT ?) AS newest, "
 COMPARABLE = {  # what a range of each kind compares, and how it is written
     "number": (IS_NUMBER, "a range with numbers compares numbers, not texts"),
     "time": (IS_DATED + AND + MOMENT + THERE, "a time is 2026-01-31, 2026-01-31T12:00:00Z, or seconds since 1970"),
 }
+
+
+@runtime_checkable
+class LimitedConnection(Protocol):
+    """A connection to a server that ends what takes too long."""
+
+    def limit_time(self, seconds: float) -> AbstractContextManager[None]:
+        """Interrupt the statements of the block after `seconds`. Raises Timeout."""
 
 
 def select_keys(c: Connection, collection: str, filter: Filter, after: int = 0) -> list[int]:
@@ -146,7 +156,7 @@ def explain_filter(c: Connection, collection: str, filter: Filter) -> list[Answe
     found = []
     for field, kind in filter.compared:
         suits, form = COMPARABLE.get(kind or "", (ALL, ""))
-        counts = Clause("count(*), total(NOT (") + suits + Clause(")), max(CASE WHEN NOT (") + suits
+        counts = Clause("count(*), sum(iif(") + suits + Clause(", 0, 1)), max(CASE WHEN NOT (") + suits
         rows = Clause(") THEN json_quote(value) END) FROM (SELECT metadata FROM ") + TABLES[filter.target]
         rows += Clause(NEWEST_ROWS, collection, MAX_EXPLAINED)
         values = Clause("json_each(metadata, ?) WHERE typeof(key) <> 'text' AND type <> 'null'", json_path(field))
@@ -165,13 +175,17 @@ def explain_filter(c: Connection, collection: str, filter: Filter) -> list[Answe
 @contextmanager
 def time_limit(c: Connection, seconds: float = MAX_SECONDS) -> Iterator[None]:
     """Interrupt the statements of the block after `seconds`. Raises Timeout."""
+    if isinstance(c, LimitedConnection):
+        with c.limit_time(seconds):
+            yield
+        return
     assert isinstance(c, apsw.Connection)
     until = monotonic() + seconds
     c.set_progress_handler(lambda: monotonic() > until, STEPS)
     try:
         yield
     except apsw.InterruptError:
-        raise Timeout(f"the filter took longer than {seconds:g} s on these rows; make it simpler") from None
+        raise Timeout(TOO_LONG.format(seconds)) from None
     finally:
         c.set_progress_handler(None)
 
@@ -197,7 +211,7 @@ def match_values(field: Field, values: Sequence[Value], *, negated: bool = False
         "CASE type WHEN 'text' THEN atom IN (SELECT value FROM json_each(?))"
         " WHEN 'integer' THEN atom IN (SELECT value FROM json_each(?))"
         " WHEN 'real' THEN atom IN (SELECT value FROM json_each(?))"
-        " WHEN 'null' THEN ? WHEN 'array' THEN ? WHEN 'object' THEN ?"
+        " WHEN 'null' THEN ? = 1 WHEN 'array' THEN ? = 1 WHEN 'object' THEN ? = 1"
         " ELSE type IN (SELECT value FROM json_each(?)) END",
         to_json(texts),
         to_json(numbers),
@@ -292,7 +306,7 @@ def match_present(field: Field) -> Clause:
         + column
         + Clause(", ?) WHEN 'array' THEN EXISTS (SELECT 1 FROM json_each(", path)
         + column
-        + Clause(", ?) WHERE type <> 'null') WHEN 'null' THEN 0 ELSE json_type(", path)
+        + Clause(", ?) WHERE type <> 'null') WHEN 'null' THEN FALSE ELSE json_type(", path)
         + column
         + Clause(", ?) IS NOT NULL END)", path)
     )

@@ -14,7 +14,7 @@ from app.core.errors import Validation
 from app.core.types import Image, Target, Text
 from app.storage.filters.model import Field, Filter
 from app.storage.filters.parser import shorten, split_path, suggest_name
-from app.storage.filters.sql import ALL, AND, COLUMNS, EMPTY, OPEN, TABLES, json_path, time_limit, to_json
+from app.storage.filters.sql import ALL, AND, COLUMNS, EMPTY, TABLES, json_path, time_limit, to_json
 from app.storage.sql import Clause, Connection, fetch_clause
 from app.storage.tables.collections import IN_COLLECTION
 
@@ -153,7 +153,9 @@ def select_ordered(
     """
     rows = Clause("(SELECT key, ") + _select_rank(order) + Clause(" AS rank, ") + _select_value(order.field)
     rows += Clause(" AS value FROM images WHERE ") + Clause(IN_COLLECTION, collection) + AND
-    page = Clause("SELECT rank, value, key FROM ") + rows + (filter.condition if filter else ALL) + Clause(")")
+    page = (
+        Clause("SELECT rank, value, key FROM ") + rows + (filter.condition if filter else ALL) + Clause(") AS ranked")
+    )
     if after is not None:
         page += Clause(" WHERE rank > ? OR rank = ? AND (value", after.rank, after.rank)
         page += Clause(" < ?" if order.is_descending else " > ?", after.value)
@@ -166,7 +168,7 @@ def select_ordered(
 def _select_rank(order: Order) -> Clause:
     """The rank of the type of a row's value, in the direction of the order."""
     if order.field.name != "metadata":
-        return OPEN + COLUMNS[order.field.name] + Clause(" IS NULL) * 3")
+        return Clause("iif(") + COLUMNS[order.field.name] + Clause(" IS NULL, 3, 0)")
     return Clause(FALLING_RANKS if order.is_descending else RISING_RANKS, json_path(order.field))
 
 

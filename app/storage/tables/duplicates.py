@@ -16,9 +16,11 @@ PairRow = tuple[int, int, int, int, int | None, float | None]
 HashRow = tuple[int, int, bytes | None]  # key, embedded_seq, perceptual hash
 
 ADD = (
-    "INSERT OR REPLACE INTO duplicate_pairs (a, b, collection, bits, distance) SELECT ?1, ?2, ?5, ?6, ?7"
+    "INSERT INTO duplicate_pairs (a, b, collection, bits, distance) SELECT ?1, ?2, ?5, ?6, ?7"
     " WHERE EXISTS (SELECT 1 FROM images WHERE key = ?1 AND embedded_seq = ?3 AND status = 'ready' AND collection = ?5)"
     " AND EXISTS (SELECT 1 FROM images WHERE key = ?2 AND embedded_seq = ?4 AND status = 'ready' AND collection = ?5)"
+    " ON CONFLICT (a, b) DO UPDATE SET collection = excluded.collection, bits = excluded.bits,"
+    " distance = excluded.distance"
 )
 LIST_EXACT = "SELECT a, b, bits FROM duplicate_pairs WHERE collection = ? AND bits <= ?"
 LIST_NEAR = "SELECT a, b, distance FROM duplicate_pairs WHERE collection = ? AND distance <= ?"
@@ -44,7 +46,8 @@ def begin_scan(c: Connection, label: str, space: str) -> DuplicateScan:
     if found is not None and found.space == space:
         return found
     c.execute("DELETE FROM duplicate_pairs WHERE collection = ?", (label,))
-    c.execute("INSERT OR REPLACE INTO duplicate_scans (collection, space) VALUES (?, ?)", (label, space))
+    c.execute("DELETE FROM duplicate_scans WHERE collection = ?", (label,))
+    c.execute("INSERT INTO duplicate_scans (collection, space) VALUES (?, ?)", (label, space))
     return DuplicateScan(space, 0, None)
 
 

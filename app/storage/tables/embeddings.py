@@ -98,8 +98,8 @@ def count_vectors(c: Connection, label: str, space: str, target: Target) -> int:
 def save_space(c: Connection, space: EmbeddingSpace) -> None:
     """Add a space, if it is new, so that `get_space` finds the model of its fingerprint."""
     c.execute(
-        "INSERT OR IGNORE INTO spaces (fingerprint, model, weights, d, preprocessing, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO spaces (fingerprint, model, weights, d, preprocessing, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (fingerprint) DO NOTHING",
         (space.fingerprint, space.model, space.weights, space.d, space.preprocessing, now_rfc3339()),
     )
 

@@ -18,8 +18,8 @@ from app.storage.tables import images
 RETRY_PLACES = 1_000  # places that a picture goes back after an attempt that failed, so behind as many others
 IN_KEPT_COLLECTION = "collection NOT IN (SELECT label FROM collections WHERE name IS NULL AND swept = 0)"
 WAIT_FOR_ALL = (
-    "INSERT OR IGNORE INTO enrichments (key, kind, collection, state, place)"
-    " SELECT ?1, kind, ?2, 'waiting', ?1 FROM enrichment_kinds WHERE is_on = 1"
+    "INSERT INTO enrichments (key, kind, collection, state, place)"
+    " SELECT ?1, kind, ?2, 'waiting', ?1 FROM enrichment_kinds WHERE is_on = 1 ON CONFLICT (key, kind) DO NOTHING"
 )
 CLAIM = (
     "UPDATE enrichments SET state = 'running', owner = ?1, lease_until = lease_clock() + ?3, attempts = attempts + 1"
@@ -92,7 +92,8 @@ def switch(c: Connection, kinds: Sequence[str]) -> None:
         c.execute(
             "INSERT INTO enrichment_kinds (kind, is_on, backlog)"
             " VALUES (?, 1, (SELECT coalesce(max(key), 0) + 1 FROM images)) ON CONFLICT (kind)"
-            " DO UPDATE SET is_on = 1, backlog = iif(is_on = 1, backlog, excluded.backlog)",
+            " DO UPDATE SET is_on = 1, backlog = iif(enrichment_kinds.is_on = 1,"
+            " enrichment_kinds.backlog, excluded.backlog)",
             (kind,),
         )
 
@@ -118,8 +119,8 @@ def add_backlog(c: Connection, kind: str, limit: int) -> bool:
     for key, label, status in rows:
         if status == "ready":  # the others come when they are
             c.execute(
-                "INSERT OR IGNORE INTO enrichments (key, kind, collection, state, place)"
-                " VALUES (?1, ?2, ?3, 'waiting', ?1)",
+                "INSERT INTO enrichments (key, kind, collection, state, place)"
+                " VALUES (?1, ?2, ?3, 'waiting', ?1) ON CONFLICT (key, kind) DO NOTHING",
                 (key, kind, label),
             )
     c.execute("UPDATE enrichment_kinds SET backlog = ? WHERE kind = ?", (rows[-1][0] if rows else 0, kind))

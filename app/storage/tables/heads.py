@@ -38,8 +38,8 @@ def save(
     """Store a head, unless it is there already, and forget old ones; returns its id."""
     id = compute_id(label, space, matrix)
     c.execute(
-        "INSERT OR IGNORE INTO heads (id, collection, space, matrix, maps_pictures, figures, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO heads (id, collection, space, matrix, maps_pictures, figures, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
         (id, label, space, matrix, maps_pictures, json.dumps(figures), now_rfc3339()),
     )
     c.execute(

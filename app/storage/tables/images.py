@@ -33,7 +33,7 @@ CARRIED = ("taken_at", "taken_offset", "camera", "lens", "latitude", "longitude"
 CARRY_NOTHING = ", ".join(column + " = NULL" for column in (*CARRIED, "video_id", "t_ms")) + ", camera_read = 0"
 """SQL for other bytes, which carry other things."""
 CAMERA_COLUMNS = ("taken_at", "taken_offset", "camera", "lens", "latitude", "longitude")
-UNDESCRIBED = "collection = ? AND status = 'ready' AND (camera_read = 0 OR ?)"
+UNDESCRIBED = "collection = ? AND status = 'ready' AND (camera_read = 0 OR ? = 1)"
 SET_CARRIED = {column: "UPDATE images SET " + column + " = ? WHERE key = ?" for column in CARRIED}
 RECEIVED = "sha256, width, height, format, bytes, caption, tags, metadata, source, job_id"
 
@@ -170,8 +170,8 @@ def count_photographs(c: Connection, newest: int) -> tuple[int, int]:
     """How many of the newest pictures of all collections are ready, and how many of those are JPEGs of half a megapixel
     or more."""
     sql = (
-        "SELECT count(*), sum(format = 'jpeg' AND width * height >= 500000)"
-        " FROM (SELECT format, width, height, status FROM images ORDER BY key DESC LIMIT ?) WHERE status = 'ready'"
+        "SELECT count(*), sum(iif(format = 'jpeg' AND width * height >= 500000, 1, 0)) FROM"
+        " (SELECT format, width, height, status FROM images ORDER BY key DESC LIMIT ?) AS newest WHERE status = 'ready'"
     )
     ((count, photographs),) = fetch_all(c, sql, (newest,))
     return int(count), int(photographs or 0)

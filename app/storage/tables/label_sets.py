@@ -54,7 +54,7 @@ def save(c: Connection, label: str, labels: Sequence[Label]) -> None:
     c.execute(
         "INSERT INTO label_sets (collection, labels, revision, seq, updated_at)"
         " VALUES (?1, ?2, ?4, (SELECT coalesce(max(seq), 0) FROM embeddings), ?3)"
-        " ON CONFLICT (collection) DO UPDATE SET labels = ?2, revision = revision + 1, updated_at = ?3",
+        " ON CONFLICT (collection) DO UPDATE SET labels = ?2, revision = label_sets.revision + 1, updated_at = ?3",
         (label, written, now_rfc3339(), time.time_ns()),
     )
 

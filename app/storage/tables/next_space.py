@@ -196,8 +196,9 @@ def _remember_change(c: Connection, space: str, names: Iterable[str]) -> None:
     ((model,),) = fetch_all(c, "SELECT model FROM spaces WHERE fingerprint = ?", (space,))
     now = now_rfc3339()
     c.execute("UPDATE model_changes SET model = ?, changed_at = ?", (model, now))
+    sql = "INSERT INTO model_changes (name, model, changed_at) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE"
     for name in names:
-        c.execute("INSERT OR REPLACE INTO model_changes (name, model, changed_at) VALUES (?, ?, ?)", (name, model, now))
+        c.execute(sql + " SET model = excluded.model, changed_at = excluded.changed_at", (name, model, now))
     c.execute("DELETE FROM model_changes WHERE name = model")
 
 

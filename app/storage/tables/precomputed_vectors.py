@@ -10,7 +10,8 @@ from app.storage.sql import Connection, fetch_all
 
 def store(c: Connection, key: int, space: str, vector: bytes) -> None:
     """`vector` is float32, little endian."""
-    c.execute("INSERT OR REPLACE INTO given (image_key, space, vector) VALUES (?, ?, ?)", (key, space, vector))
+    sql = "INSERT INTO given (image_key, space, vector) VALUES (?, ?, ?) ON CONFLICT (image_key) DO UPDATE"
+    c.execute(sql + " SET space = excluded.space, vector = excluded.vector", (key, space, vector))
 
 
 def find_vectors(c: Connection, space: str, keys: Iterable[int]) -> dict[int, bytes]:

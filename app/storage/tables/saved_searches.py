@@ -27,7 +27,7 @@ BEHIND = (
 # A webhook that has something to send: a message under way, or a new match that no message had.
 WAITS = (
     "url IS NOT NULL AND disabled_at IS NULL AND (sending IS NOT NULL OR EXISTS"
-    " (SELECT 1 FROM matches WHERE search = id AND n > sent AND is_new))"
+    " (SELECT 1 FROM matches WHERE search = id AND n > sent AND is_new = 1))"
 )
 FAR_SECONDS = "7200"
 NO_WEBHOOK = "sent = 0, sending = NULL, failures = 0, next_at = 0, last_error = NULL, disabled_at = NULL"
@@ -105,15 +105,15 @@ def delete_of_collection(c: Connection, label: str) -> None:
 
 
 def count_matches(c: Connection, search: SavedSearch) -> MatchCount:
-    sql = "SELECT count(*), total(is_new AND n > ?), max(n) FROM matches WHERE search = ?"
+    sql = "SELECT count(*), sum(iif(is_new = 1 AND n > ?, 1, 0)), max(n) FROM matches WHERE search = ?"
     ((total, new, last),) = fetch_all(c, sql, (search.seen, search.id))
     is_behind = fetch_one(c, "SELECT 1 FROM saved_searches WHERE id = ? AND " + BEHIND, (search.id,)) is not None
-    return MatchCount(total, int(new), last or 0, not is_behind)
+    return MatchCount(total, int(new or 0), last or 0, not is_behind)
 
 
 def get_last_match(c: Connection, id: str) -> int | None:
     """The number of the last new match, 0 before the first; None if the search is gone."""
-    sql = "SELECT (SELECT max(n) FROM matches WHERE search = id AND is_new) FROM saved_searches WHERE id = ? AND "
+    sql = "SELECT (SELECT max(n) FROM matches WHERE search = id AND is_new = 1) FROM saved_searches WHERE id = ? AND "
     row = fetch_one(c, sql + NAMED, (id,))
     return None if row is None else int(row[0] or 0)
 
@@ -124,7 +124,7 @@ def list_matches(
     """Up to `limit` matches: the newest below `before`; or, with `after`, the first new ones past it, in order."""
     columns = "SELECT n, key, is_new, score, matched, matched_at FROM matches WHERE search = ?"
     if after is not None:
-        rows = fetch_all(c, columns + " AND is_new AND n > ? ORDER BY n LIMIT ?", (id, after, limit))
+        rows = fetch_all(c, columns + " AND is_new = 1 AND n > ? ORDER BY n LIMIT ?", (id, after, limit))
     else:
         highest = before if before is not None else 1 << 62
         rows = fetch_all(c, columns + " AND n < ? ORDER BY n DESC LIMIT ?", (id, highest, limit))
@@ -137,8 +137,9 @@ def add_matches(c: Connection, search: SavedSearch, found: Iterable[NewMatch]) -
     for one in found:
         c.execute("DELETE FROM matches WHERE search = ? AND key = ? AND sha256 <> ?", (search.id, one.key, one.sha256))
         c.execute(
-            "INSERT OR IGNORE INTO matches (search, key, sha256, is_new, score, matched, matched_at)"
-            " SELECT ?, key, sha256, ?, ?, ?, ? FROM images WHERE key = ? AND sha256 = ?",
+            "INSERT INTO matches (search, key, sha256, is_new, score, matched, matched_at)"
+            " SELECT ?, key, sha256, ?, ?, ?, ? FROM images WHERE key = ? AND sha256 = ?"
+            " ON CONFLICT (search, key) DO NOTHING",
             (search.id, one.is_new, one.score, json.dumps(one.matched), now, one.key, one.sha256),
         )
         news += c.changes() and one.is_new
@@ -156,7 +157,7 @@ def forget_old_matches(c: Connection, id: str) -> None:
     """Keep the newest MAX_MATCHES; but what a webhook has not delivered yet stays."""
     c.execute(
         "DELETE FROM matches WHERE search = ?1 AND n <= (SELECT n FROM matches WHERE search = ?1"
-        " ORDER BY n DESC LIMIT 1 OFFSET ?2) AND NOT (is_new AND EXISTS (SELECT 1 FROM saved_searches"
+        " ORDER BY n DESC LIMIT 1 OFFSET ?2) AND NOT (is_new = 1 AND EXISTS (SELECT 1 FROM saved_searches"
         " WHERE id = ?1 AND url IS NOT NULL AND disabled_at IS NULL AND matches.n > sent))",
         (id, MAX_MATCHES),
     )

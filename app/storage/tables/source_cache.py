@@ -41,5 +41,5 @@ def find_held_tags(c: Connection, collection: str, origins: Iterable[str]) -> di
 
 
 def store(c: Connection, origin: str, entry: CacheEntry) -> None:
-    sql = "INSERT OR REPLACE INTO origins (origin, tag, sha256) VALUES (?, ?, ?)"
-    c.execute(sql, (origin, entry.tag, entry.sha256))
+    sql = "INSERT INTO origins (origin, tag, sha256) VALUES (?, ?, ?) ON CONFLICT (origin) DO UPDATE"
+    c.execute(sql + " SET tag = excluded.tag, sha256 = excluded.sha256", (origin, entry.tag, entry.sha256))

@@ -13,7 +13,7 @@ from app.storage.tables import jobs
 from app.storage.tables.collections import LABEL_OF_NAME
 
 REEMBED = "reembed"  # the kind of the tasks that may take hours
-IS_LONG = f"(kind = '{REEMBED}') = ?"
+IS_LONG = f"iif(kind = '{REEMBED}', 1, 0) = ?"
 NEXT = (
     "SELECT id, parameters FROM jobs INDEXED BY jobs_tasks"
     " WHERE parameters IS NOT NULL AND state = 'queued' AND paused = 0 AND " + IS_LONG + " ORDER BY rowid LIMIT 1"

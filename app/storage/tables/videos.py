@@ -42,7 +42,7 @@ def put(c: Connection, collection: str, new: NewVideo, job_id: str) -> None:
     c.execute(
         "INSERT INTO videos (collection, sha256, source, format, codec, bytes, width, height, duration_ms, taken_at,"
         " taken_offset, created_at, job_id, kept) VALUES (" + LABEL_OF_NAME + ", ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (collection, sha256) DO UPDATE SET kept = max(kept, excluded.kept)",
+        " ON CONFLICT (collection, sha256) DO UPDATE SET kept = max(videos.kept, excluded.kept)",
         (
             *(collection, new.sha256, new.source, new.format, new.codec, new.bytes, new.width, new.height),
             *(new.duration_ms, new.taken_at, new.taken_offset, now_rfc3339(), job_id, new.kept),

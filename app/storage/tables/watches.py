@@ -174,8 +174,8 @@ def mark_changed(c: Connection, n: int) -> None:
 def report(c: Connection, n: int, said: WatchReport) -> None:
     """Keep the state of a watch, and the moment."""
     c.execute(
-        "UPDATE watches SET state = ?1, fault = ?2, held = ?3, seen_at = ?4, scanned_at = iif(?5, ?4, scanned_at),"
-        " identity = coalesce(?6, identity), confirmed = iif(?7, 0, confirmed) WHERE n = ?8",
+        "UPDATE watches SET state = ?1, fault = ?2, held = ?3, seen_at = ?4, scanned_at = iif(?5 = 1, ?4, scanned_at),"
+        " identity = coalesce(?6, identity), confirmed = iif(?7 = 1, 0, confirmed) WHERE n = ?8",
         (said.state, said.fault, said.held, now_rfc3339(), said.scanned, said.identity, said.took_confirmation, n),
     )
 

@@ -58,7 +58,7 @@ UPLOADS = (
 HELD_UPLOAD = UPLOADS + "WHERE s.lease_owner = ? LIMIT 1"
 UPLOAD_WAITS = (
     "WHERE j.uploads > 0 AND j.paused = 0 AND s.lease_owner IS NULL"
-    " AND (s.job_id, s.n) NOT IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))"
+    " AND (s.job_id, s.n) NOT IN (SELECT value ->> 0, CAST(value ->> 1 AS INTEGER) FROM json_each(?))"
 )
 NEXT_UPLOAD = UPLOADS + UPLOAD_WAITS + " ORDER BY j.turn, j.rowid, s.n LIMIT 1"
 OTHER_WAITS = "SELECT 1 FROM jobs j JOIN sources s ON s.job_id = j.id " + UPLOAD_WAITS + " AND j.id <> ? LIMIT 1"

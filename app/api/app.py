@@ -101,7 +101,9 @@ def create_app(service: Service, *, loopback_only: bool = True) -> FastAPI:
     app.state.job_events = JobEvents(service.read_job, app.state.threads, settings.max_event_streams)
     app.state.checks = system.HealthChecks(service)
     app.state.metrics = ServerMetrics(service, app.state.threads)
-    app.state.access = AccessControl(service.api_keys, settings, loopback_only=loopback_only)
+    app.state.access = AccessControl(
+        service.api_keys, settings, loopback_only=loopback_only, membership=service.membership
+    )
     add_routes(app)
     add_page(app, settings.accepted_formats)
     errors.add_error_handlers(app)

@@ -17,6 +17,7 @@ from structlog.contextvars import bind_contextvars
 from app.api.auth import AccessControl
 from app.api.errors import error_response, is_cut_off, problem_response
 from app.api.metrics import ServerMetrics
+from app.api.read_after_write import WRITE_HEADER
 from app.api.request_origin import is_cross_site
 from app.core import tracing
 from app.core.errors import SightlineError
@@ -41,7 +42,10 @@ SECURITY_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 
-EXPOSED_HEADERS = ("Content-Disposition", "Content-Range", "ETag", "Idempotent-Replayed", "Retry-After", "X-Request-Id")
+EXPOSED_HEADERS = (
+    *("Content-Disposition", "Content-Range", "ETag", "Idempotent-Replayed", "Retry-After", WRITE_HEADER),
+    "X-Request-Id",
+)
 
 
 class HeadMiddleware:

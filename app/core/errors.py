@@ -178,6 +178,12 @@ class ModelUnavailable(Busy):
     code, status, title, retry_after = "model_unavailable", 503, "Model unavailable", 5
 
 
+class NotApplied(Busy):
+    """This server has not yet taken in the write that the caller wants to read."""
+
+    code, status, title = "not_applied", 503, "Not applied yet"
+
+
 class StorageFull(SightlineError):
     """The disk is full; no part of the request was kept."""
 

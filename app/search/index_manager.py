@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -174,6 +174,20 @@ class IndexManager:
             return True
         with self._changed:  # closed meanwhile: the next search opens it anew
             return self._open.get(key) is not handle
+
+    def watch_applied(self, name: str, target: Target, seq: int) -> Callable[[], bool]:
+        """A function that tells, without a call or a read, whether a search that begins now sees the log up to `seq`.
+
+        Raises NotFound.
+        """
+        key = (self._label(name), target)
+        with self._changed:
+            handle = self._open.get(key)
+        if handle is None:  # a search opens it with all that its log holds
+            return lambda: True
+        wanted = min(seq, handle.log.last_seq())  # the log of this index may have no entry with this very number
+        handle.follower.notify()
+        return lambda: handle.follower.applied_seq >= wanted or self._open.get(key) is not handle
 
     def drop(self, label: str) -> None:
         """Close the indexes of a collection that is being deleted, and open them no more. Waits for their searches."""

@@ -125,6 +125,8 @@ def open_library(settings: Settings, metrics: ProcessMetrics | None = None) -> L
 
 def open_database(settings: Settings, metrics: ProcessMetrics | None = None) -> Database:
     """Open the database, or make an empty one. Raises StartupError when there are pictures that it must know."""
+    if settings.is_cluster:
+        return address.open_database(settings.database, metrics)
     file = settings.data_dir / DATABASE_NAME
     if not file.exists() and (blobs := open_blobs(settings)).has_files():
         raise StartupError(
@@ -151,9 +153,9 @@ def open_blobs(settings: Settings, metrics: ProcessMetrics | None = None) -> Blo
         raise StartupError(f"the data directory {settings.data_dir} cannot be used: {error}") from error
 
 
-def open_membership(settings: Settings, kind: str, duties: Collection[Duty] = (), id: str | None = None) -> Membership:
+def open_membership(settings: Settings, kind: str, duties: Collection[Duty] = ()) -> Membership:
     """How this process, a server for example, belongs to those that use the same data; not started."""
-    return ClusterMembership(settings.database, kind, duties, id) if settings.is_cluster else SINGLE_SERVER
+    return ClusterMembership(settings.database, kind, duties) if settings.is_cluster else SINGLE_SERVER
 
 
 def picture_limits(settings: Settings) -> PictureLimits:

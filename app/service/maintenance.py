@@ -17,6 +17,7 @@ from app.service.snapshots import list_folders
 from app.storage.gc import GRACE_SECONDS
 from app.storage.jobs import JobService
 from app.storage.library import Library
+from app.storage.membership import SINGLE_SERVER, Duty, Membership
 from app.storage.tables import collections
 
 log = logging.getLogger(__name__)
@@ -36,14 +37,20 @@ def make_backoff() -> Backoff:
 class MaintenanceLoop:
     """Two threads: one collects garbage at the start and once a day, one forgets jobs that ended `job_days` ago."""
 
-    def __init__(self, library: Library, job_service: JobService, job_days: float) -> None:
+    def __init__(
+        self, library: Library, job_service: JobService, job_days: float, membership: Membership = SINGLE_SERVER
+    ) -> None:
         self._library = library
         self._job_service = job_service
         self._job_days = job_days
         failing = "files that nothing uses are not removed"
-        self._garbage = BackgroundLoop("gc", self._collect_garbage, failing, make_backoff())
+        self._garbage = BackgroundLoop(
+            "gc", membership.only_leader(Duty.GARBAGE, self._collect_garbage), failing, make_backoff()
+        )
         failing = "old jobs are not forgotten"
-        self._pruning = BackgroundLoop("prune-jobs", self._prune_jobs, failing, make_backoff())
+        self._pruning = BackgroundLoop(
+            "prune-jobs", membership.only_leader(Duty.JOBS, self._prune_jobs), failing, make_backoff()
+        )
 
     def start(self) -> None:
         self._garbage.start()
@@ -81,6 +88,8 @@ class CollectionDeleter(BackgroundLoop):
     A request takes the name of a collection away at once; a thread then deletes rows and files in small commits, and
     finds after a kill what is still to be deleted. `close_indexes` returns when no index of a label is open; the
     snapshots lie in `snapshots`. While `is_retiring`, searches in a space that nothing else uses may be under way.
+
+    Of a cluster, one server deletes rows and files. The others close their own indexes of the collection.
     """
 
     def __init__(
@@ -89,7 +98,9 @@ class CollectionDeleter(BackgroundLoop):
         snapshots: Path,
         close_indexes: Callable[[str], None],
         is_retiring: Callable[[], bool] = lambda: False,
+        membership: Membership = SINGLE_SERVER,
     ) -> None:
+        self._closed_labels: set[str] = set()  # whose indexes this server has closed for another one
         self._is_retiring = is_retiring
         self._library = library
         self._snapshots = snapshots
@@ -97,7 +108,8 @@ class CollectionDeleter(BackgroundLoop):
         self._condition = threading.Condition()
         self._deleting: set[str] = set()  # labels that requests wait for
         failing = "rows and files of deleted collections are still there"
-        super().__init__("delete-collections", self._delete_pending, failing, make_backoff())
+        step = membership.only_leader(Duty.DELETIONS, self._delete_pending, self._follow_deletions)
+        super().__init__("delete-collections", step, failing, make_backoff())
 
     def close(self) -> None:
         """End after the commit that is under way."""
@@ -124,6 +136,19 @@ class CollectionDeleter(BackgroundLoop):
         self._library.drop_ended_space()
         while not self.is_closing() and not self._is_retiring() and self._library.delete_unused_vectors(ROWS):
             self.pause(COMMIT_PAUSE_SECONDS)
+
+    def _follow_deletions(self) -> None:
+        """Close the indexes of collections that another server deletes, and tell requests which are deleted."""
+        pending = set(self._library.list_deletions())
+        for label in pending - self._closed_labels:
+            self._close_indexes(label)
+        ended = self._closed_labels - pending
+        self._closed_labels = pending
+        if ended:
+            self._remove_unused_snapshots()
+        with self._condition:
+            self._deleting &= pending
+            self._condition.notify_all()
 
     def _delete_contents(self, label: str) -> None:
         """Delete all rows and files of a label; returns early when the loop is closed."""

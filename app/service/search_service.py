@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -133,6 +133,10 @@ class SearchService:
             raise ModelUnavailable("; ".join(reasons))
         return self.model.searcher
 
+    def is_loaded(self) -> bool:
+        """Whether a model serves."""
+        return self.loaded is not None
+
     def reasons_not_ready(self) -> list[str]:
         """Why searches cannot be answered; empty when they can."""
         return self._stopped() + (self.loaded.indexes.remote_faults() if self.loaded is not None else [])
@@ -162,6 +166,19 @@ class SearchService:
             return self.loaded.indexes.wait_until_applied(collection, target, seq, APPLY_SECONDS)
         except NotFound:  # the collection was deleted meanwhile: there is nothing left to find
             return True
+
+    def watch_applied(self, collection: str, target: Target, seq: int) -> Callable[[], bool]:
+        """See `IndexManager.watch_applied`. Raises NotFound, and ModelUnavailable while the model is loading."""
+        return self.model.indexes.watch_applied(collection, target, seq)
+
+    def read_position(self) -> int:
+        """The number of the last log entry."""
+        return self._database.read(embeddings.get_last_seq_of_all)
+
+    def require_known(self, seq: int) -> None:
+        """Raise Validation for the number of a log entry that is still to come: it is of another database."""
+        if seq > self.read_position():
+            raise Validation("after: no write has had this token here; is it one of another server?")
 
     def confirm_images(self, found: Sequence[Image]) -> list[Image]:
         """Pictures of one collection with the status that searches confirm.

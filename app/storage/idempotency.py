@@ -45,7 +45,12 @@ class ResponseSlot:
     stored: StoredResponse | None = None
 
     def record(self, c: Connection, result: object) -> None:
-        """Store the result of the work (a dataclass, or a list of them), in the transaction of the work."""
+        """Store the result of the work (a dataclass, or a list of them), in the transaction of the work.
+
+        Raises InProgress, so that nothing of the work is kept, where another server has done it meanwhile.
+        """
+        if find_response(c, self.owner, self.key, days_from_now(-RETENTION_DAYS)) is not None:
+            raise InProgress("another server has just answered a request with this Idempotency-Key; try again")
         response = StoredResponse(self.request, RESULT, to_json(result).decode())
         save_response(c, self.owner, self.key, response, days_from_now(-RETENTION_DAYS))
 

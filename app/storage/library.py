@@ -180,6 +180,11 @@ class Library:
     def get(self, collection: str, id: str) -> Image:
         return self.database.read(lambda c: require_image(c, collection, id))
 
+    def find_by_key(self, collection: str, key: int) -> Image | None:
+        """The picture with this key, if it is in the collection."""
+        image = self.database.read(lambda c: images.get_by_keys(c, [key])).get(key)
+        return image if image is not None and image.collection == collection else None
+
     def list_images(self, collection: str, limit: int, before: int | None, filter: Filter | None = None) -> list[Image]:
         """Up to `limit` pictures that `filter` lets through, newest first, with keys below `before`. Raises Timeout."""
 

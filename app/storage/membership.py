@@ -12,19 +12,20 @@ thread has begun before it goes on to its end: every duty is such that a second 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import re
 import socket
 import time
-import uuid
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from app import __version__
 from app.core.background import BackgroundLoop
 from app.core.backoff import Backoff
+from app.core.clock import follow_clock
 from app.core.errors import Overloaded
 
 log = logging.getLogger(__name__)
@@ -32,14 +33,11 @@ log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 1.0
 LEAD_SECONDS = 6.0  # since the last heartbeat that PostgreSQL answered
 SESSION_SECONDS = 10.0  # without a heartbeat, after which PostgreSQL ends the session
-ALIVE_SECONDS = 10.0  # since the last heartbeat, for which a member counts as alive
-FORGET_SECONDS = 3600.0  # since the last heartbeat, after which a member is forgotten
-LOCKS = 0x5147  # the first half of the names of the advisory locks, which the database may have for other uses, too
 POLL_SECONDS = 1.0  # between two looks of a server for work that another server may have left it
 
 
 class Duty(StrEnum):
-    """Work that one server of a cluster does. Their order in LOCK_NUMBERS is a part of the locks' names."""
+    """Work that one server of a cluster does. Their names are a part of those of the locks."""
 
     GARBAGE = "garbage"
     JOBS = "old-jobs"
@@ -52,38 +50,35 @@ class Duty(StrEnum):
     MILVUS = "milvus"
 
 
-LOCK_NUMBERS = {duty: n for n, duty in enumerate(Duty, start=1)}
-HEARTBEAT = """
-INSERT INTO members (id, kind, host, pid, address, version, duties, started_at, seen_at)
-VALUES (%s, %s, %s, %s, %s, %s, %s, clock_timestamp(), clock_timestamp())
-ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), duties = excluded.duties, address = excluded.address
-"""
-FORGET = "DELETE FROM members WHERE seen_at < clock_timestamp() - make_interval(secs => %s)"
+NAME = "sightline {place} {kind} {host} {pid}"  # of a session; PostgreSQL keeps 63 characters of it
+NAME_PARTS = re.compile(r"sightline ([0-9a-f]{8}) (\S+) (\S+) (\d+)")
+MAX_HOST = 20  # characters of the name of a machine
+SET_TIMEOUTS = "SELECT set_config('idle_session_timeout', %s, false), set_config('statement_timeout', %s, false)"
+SET_NAME = "SELECT set_config('application_name', %s, false)"
+CLOCK = "SELECT extract(epoch FROM clock_timestamp())::float8"
+TRY_LOCK = "SELECT pg_try_advisory_lock(%s)"
+# The sessions of all processes, with the advisory locks that each holds. No process writes that it is alive: a session
+# that gives no sign of life is ended.
 LIST = """
-SELECT id, kind, host, pid, address, version, duties,
-    to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
-    extract(epoch FROM clock_timestamp() - seen_at)::float8
-FROM members ORDER BY kind, host, started_at
+SELECT application_name, to_char(backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+    extract(epoch FROM clock_timestamp() - state_change)::float8,
+    ARRAY(SELECT (classid::int8 << 32) | objid::int8 FROM pg_locks l
+          WHERE l.pid = a.pid AND locktype = 'advisory' AND objsubid = 1 AND granted)
+FROM pg_stat_activity a WHERE datname = current_database() AND application_name LIKE 'sightline %'
+ORDER BY application_name
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A process of a cluster. `seconds` since it was last heard of; `duties` of a server."""
+    """A process of a cluster, which belongs to it `since` a time. `seconds` since it was last heard of."""
 
-    id: str
     kind: str
     host: str
     pid: int
-    address: str
-    version: str
-    duties: tuple[str, ...]
-    started_at: str
+    since: str
     seconds: float
-
-    @property
-    def is_alive(self) -> bool:
-        return self.seconds < ALIVE_SECONDS
+    duties: tuple[str, ...]
 
 
 class Membership:
@@ -91,6 +86,7 @@ class Membership:
 
     is_cluster = False
     fault: str | None = None
+    servers = 1  # that are alive
     poll_seconds: float | None = None  # between two looks for work of which nobody tells this process
 
     def start(self) -> None:
@@ -108,7 +104,7 @@ class Membership:
 
     def count_alive(self, kind: str) -> int:
         """How many processes of a kind are alive."""
-        return sum(one.is_alive and one.kind == kind for one in self.list_members())
+        return sum(one.kind == kind for one in self.list_members())
 
     def only_leader(
         self, duty: Duty, step: Callable[[], float | None], otherwise: Callable[[], None] = lambda: None
@@ -134,18 +130,18 @@ class ClusterMembership(Membership):
     is_cluster = True
     poll_seconds = POLL_SECONDS
 
-    def __init__(self, url: str, kind: str, duties: Collection[Duty] = (), id: str | None = None) -> None:
+    def __init__(self, url: str, kind: str, duties: Collection[Duty] = ()) -> None:
         """`duties` are those that this process can do."""
         self._url = url
+        self._kind = kind
         self._duties = tuple(duties)
-        self._member = (id or uuid.uuid4().hex, kind, socket.gethostname(), os.getpid())
-        self.address = ""
         self._session: Any = None
+        self._numbers: dict[int, Duty] = {}  # the locks of all duties
+        self._place = ""  # of the tables in the database, as a part of the names of sessions
         self._held: set[Duty] = set()
         self._heard_at = float("-inf")
-        self._loop = BackgroundLoop(
-            "membership", self._beat, "the database does not hear of this process", Backoff(1.0, 2.0)
-        )
+        failing = "the database does not hear of this process"
+        self._loop = BackgroundLoop("membership", self._beat, failing, Backoff(1.0, 2.0))
 
     @property
     def fault(self) -> str | None:  # type: ignore[override]
@@ -157,61 +153,64 @@ class ClusterMembership(Membership):
     def close(self) -> None:
         """Leave the cluster: others take the duties at once."""
         self._loop.close()
-        if self._session is not None:
-            try:
-                self._session.execute("DELETE FROM members WHERE id = %s", self._member[:1])
-            except self._errors():
-                log.info("the database did not hear that this process leaves")
         self._disconnect()
 
     def leads(self, duty: Duty) -> bool:
         return duty in self._held and time.monotonic() - self._heard_at < LEAD_SECONDS
 
     def list_members(self) -> list[Member]:
-        """The processes of the cluster that were heard of within an hour. Raises Overloaded."""
-        import psycopg
-
+        """The processes of the cluster that are alive. Raises Overloaded."""
+        session = self._session  # which may be used by two threads
         try:
-            with psycopg.connect(self._url, autocommit=True, connect_timeout=5) as session:
-                rows = session.execute(LIST).fetchall()
-        except psycopg.Error:
-            raise Overloaded("the database does not answer; try again") from None
-        return [
-            Member(id, kind, host, pid, address, version, tuple(duties.split()), started_at, seconds)
-            for id, kind, host, pid, address, version, duties, started_at, seconds in rows
-        ]
+            rows = session.execute(LIST).fetchall() if session is not None else None
+        except self._errors():
+            rows = None
+        if rows is None:
+            raise Overloaded("the database does not answer; try again")
+        members = []
+        for name, since, seconds, locks in rows:
+            if (match := NAME_PARTS.fullmatch(name)) and match[1] == self._place:
+                duties = tuple(sorted(self._numbers[lock] for lock in locks if lock in self._numbers))
+                members.append(Member(match[2], match[3], int(match[4]), since, seconds, duties))
+        return members
 
     def _beat(self) -> float:
-        """Tell that this process is alive, and take the duties that nobody has."""
+        """Show that this process is alive, and take the duties that nobody has."""
         try:
             session = self._session or self._connect()
-            session.execute(HEARTBEAT, (*self._member, self.address, __version__, " ".join(sorted(self._held))))
-            for duty in self._duties:
-                if duty not in self._held and self._try_lock(session, duty):
+            (now,) = session.execute(CLOCK).fetchone()
+            follow_clock(now)
+            for number, duty in self._numbers.items():
+                if duty in self._duties and duty not in self._held and self._try_lock(session, number):
                     self._held.add(duty)
                     log.info("this server does the work of the cluster now: %s", duty)
-            session.execute(FORGET, (FORGET_SECONDS,))
             self._heard_at = time.monotonic()
+            if self._kind == "server":
+                self.servers = max(1, self.count_alive("server"))
         except self._errors() as error:
             self._disconnect()
             raise Overloaded(f"the session of this process was lost ({type(error).__name__})") from None
         return HEARTBEAT_SECONDS
 
     def _connect(self) -> Any:
-        import psycopg
+        import psycopg  # of the extra postgresql
 
         session = psycopg.connect(
             self._url,
             autocommit=True,
             connect_timeout=5,
-            application_name="sightline membership",
             tcp_user_timeout=int(LEAD_SECONDS * 1000),
             keepalives_idle=2,
             keepalives_interval=1,
             keepalives_count=3,
         )
-        session.execute(f"SET idle_session_timeout = {int(SESSION_SECONDS * 1000)}")
-        session.execute(f"SET statement_timeout = {int(LEAD_SECONDS * 1000)}")
+        session.execute(SET_TIMEOUTS, [f"{int(1000 * seconds)}ms" for seconds in (SESSION_SECONDS, LEAD_SECONDS)])
+        (schema,) = session.execute("SELECT current_schema()").fetchone() or ("",)
+        self._numbers = {number_lock(str(schema), duty): duty for duty in Duty}
+        self._place = hashlib.sha256(str(schema).encode()).hexdigest()[:8]
+        host = re.sub(r"\s", "-", socket.gethostname())[:MAX_HOST] or "-"
+        name = NAME.format(place=self._place, kind=self._kind, host=host, pid=os.getpid())
+        session.execute(SET_NAME, (name,))
         self._session = session
         return session
 
@@ -222,8 +221,8 @@ class ClusterMembership(Membership):
             self._session = None
 
     @staticmethod
-    def _try_lock(session: Any, duty: Duty) -> bool:
-        (taken,) = session.execute("SELECT pg_try_advisory_lock(%s, %s)", (LOCKS, LOCK_NUMBERS[duty])).fetchone()
+    def _try_lock(session: Any, number: int) -> bool:
+        (taken,) = session.execute(TRY_LOCK, (number,)).fetchone()
         return bool(taken)
 
     @staticmethod
@@ -231,3 +230,9 @@ class ClusterMembership(Membership):
         import psycopg
 
         return psycopg.Error
+
+
+def number_lock(schema: str, duty: Duty) -> int:
+    """The number of the advisory lock of a duty, for the tables of one schema."""
+    digest = hashlib.sha256(f"sightline duty {duty} of {schema}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)

@@ -129,6 +129,18 @@ class WatchStore:
         self._database.write(lambda c: watches.set_paused(c, watch.n, paused=paused))
         return self.get(id)
 
+    def ask_for_scan(self, watch: Watch) -> None:
+        """Let the server that reads the folder look at every file of it soon."""
+        self._database.write(lambda c: watches.ask_for_scan(c, watch.n))
+
+    def list_asked_scans(self) -> list[str]:
+        """The ids of the watched folders for which `ask_for_scan` was called."""
+        return self._database.read(watches.list_asked_scans)
+
+    def forget_asked_scans(self, ids: Sequence[str]) -> None:
+        if ids:
+            self._database.write(lambda c: watches.forget_asked_scans(c, ids))
+
     def confirm(self, id: str) -> Watch:
         """Allow the deletions that are held. Raises NotFound."""
         watch = self.get(id)

@@ -228,7 +228,7 @@ def run_enricher(
         closing(open_library(settings, metrics)) as library,
         DecodePool(1, limits, picture_limits(settings), metrics) as pool,
         closing(LeaseOwner(folder, lock_prefix(kind))) as owner,
-        closing(open_membership(settings, kind, id=owner.id)) as membership,
+        closing(open_membership(settings, kind)) as membership,
     ):
         membership.start()
         enricher = open_kind(kind, settings, pool)

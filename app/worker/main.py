@@ -128,7 +128,7 @@ def _run(settings: Settings, processes: ModelProcesses) -> None:
             owners = settings.cache / "workers"
             worker = EmbeddingWorker(library, encoder, pool, importer, owners, options, metrics, quick)
             writer = WorkerMetricsWriter(owners, worker.owner, metrics)
-            membership = open_membership(settings, "worker", id=worker.owner)
+            membership = open_membership(settings, "worker")
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: worker.stop())
             with closing(membership):

@@ -52,6 +52,7 @@ from app.api.errors import failed_problem, respond
 from app.api.files import OpenFileResponse
 from app.api.idempotency import IdempotencyDep, hash_form
 from app.api.multipart import describe_form, receive_form
+from app.api.read_after_write import AfterDep, WriteToken, set_token
 from app.api.schemas.fields import REPLACE, WAIT, CollectionName, RequestModel, example
 from app.api.schemas.images import (
     DeleteIn,
@@ -149,6 +150,7 @@ async def upload_image(
             if not added.duplicate:
                 image = await wait_until_ready(waiter, library, threads, image, asked.wait or 0.0)
             image = await threads.reads.run(search.confirm_image, image)
+            set_token(request, WriteToken.of_image(image))
             if image.status is Status.FAILED and image.error is not None:
                 failed = failed_problem(request, image.id, image.error)
                 await call.finish(added, failed.status, failed)
@@ -173,6 +175,8 @@ async def list_images(
     order_by: OrderQuery = None,
     facets: FacetsQuery = None,
     facet_size: FacetSizeQuery = 10,
+    *,
+    after: AfterDep,
     vectors: Annotated[bool, Query(description=VECTORS)] = False,
 ) -> ImagePage:
     """List pictures, newest first, or in another order."""
@@ -180,6 +184,7 @@ async def list_images(
     fields = parse_facets(split_fields(facets), "images")
     if vectors and limit > MAX_VECTORS:
         raise Validation(f"a list with vectors has {MAX_VECTORS} pictures at most; set limit, got {limit}")
+    await after.wait(collection, "images")
     list_page = prepare_page(library, collection, limit, cursor, parsed, order)
     pool = threads.reads if parsed is None and order is None else threads.queries  # it may have to look at every row
     found, next_cursor = await pool.run(list_page)
@@ -282,10 +287,12 @@ async def explain_filter(
 
 @router.get("/{id}")
 async def get_image(
-    library: LibraryDep, search: SearchDep, threads: ThreadsDep, collection: CollectionDep, id: str
+    request: Request, library: LibraryDep, search: SearchDep, threads: ThreadsDep, collection: CollectionDep, id: str
 ) -> ImageOut:
     """Get one picture."""
-    return ImageOut.of(await threads.reads.run(lambda: search.confirm_image(library.get(collection, id))))
+    image = await threads.reads.run(lambda: search.confirm_image(library.get(collection, id)))
+    set_token(request, WriteToken.of_image(image))
+    return ImageOut.of(image)
 
 
 @router.patch("/{id}")

@@ -200,7 +200,9 @@ def release(c: Connection, kind: str, *, was_killed: bool, max_attempts: int = 0
     whole server ended.
     """
     failed = 0
-    for key, attempts in fetch_all(c, RUNNING + (" AND lease_until < lease_clock()" if expired_only else ""), (kind,)):
+    past = " AND lease_until < lease_clock()" if expired_only else ""
+    sql = RUNNING + past
+    for key, attempts in fetch_all(c, sql, (kind,)):
         if was_killed and attempts >= max_attempts:
             failed += 1
             _fail(c, key, kind, f"the process that worked at this picture died {attempts} times")

@@ -159,6 +159,20 @@ def set_paused(c: Connection, n: int, *, paused: bool) -> None:
     c.execute("UPDATE watches SET paused = ? WHERE n = ?", (paused, n))
 
 
+def ask_for_scan(c: Connection, n: int) -> None:
+    """Let the server that reads the folder look at every file of it soon."""
+    c.execute("UPDATE watches SET scan_asked = 1 WHERE n = ?", (n,))
+
+
+def list_asked_scans(c: Connection) -> list[str]:
+    """The ids of the watched folders for which `ask_for_scan` was called."""
+    return [id for (id,) in fetch_all(c, "SELECT id FROM watches WHERE scan_asked = 1")]
+
+
+def forget_asked_scans(c: Connection, ids: Sequence[str]) -> None:
+    c.execute("UPDATE watches SET scan_asked = 0 WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(ids),))
+
+
 def set_confirmed(c: Connection, n: int, *, confirmed: bool) -> None:
     c.execute("UPDATE watches SET confirmed = ? WHERE n = ?", (confirmed, n))
 

@@ -23,8 +23,8 @@ from app.storage.database import Database
 from app.storage.library import COUNT_ANYTHING
 from app.storage.sql import Connection, Row, fetch_all, fetch_number, fetch_one
 
-# Which processes are alive, how far a move is, and how old the schema is.
-NOT_COPIED = frozenset({"members", "moving", "schema_version"})
+# Which processes are alive, how far a move is, how old the schema is; and what PostgreSQL makes of words.
+NOT_COPIED = frozenset({"members", "moving", "schema_version", "image_words"})
 FIRST_ROWS = 16  # of the first portion of a table
 MAX_ROWS = 2_000
 PORTION_BYTES = 4 << 20  # what a portion should have
@@ -81,8 +81,8 @@ class TableCopy:
 
     def copy_rows(self, report: Report) -> int:
         """Copy what is not there yet, table after table; returns how many rows the source has."""
-        totals = {table.name: count_rows(self._source, table) for table in self.tables}
-        done, total = 0, sum(totals.values())
+        self._target.write(lambda c: self._catalogue.stop_triggers(c, self.tables))
+        done, total = 0, sum(count_rows(self._source, table) for table in self.tables)
         for table in self.tables:
             done += count_rows(self._target, table) if self.read_place(table.name) else 0
             for rows in self._copy_portions(table):
@@ -106,7 +106,7 @@ class TableCopy:
             report("checking rows", done, total)
 
     def finish(self, change: Callable[[Connection], object]) -> None:
-        """Make what is made of rows, go on with the numbers of the source, and give the target to everybody.
+        """Go on with the numbers of the source, and give the target to everybody.
 
         `change` says in the same transaction what is otherwise there.
         """
@@ -114,10 +114,10 @@ class TableCopy:
 
         def work(c: Connection) -> None:
             self._catalogue.set_numbers(c, numbers)
-            self._catalogue.fill_words(c)
             for statement in END_LEASES:
                 c.execute(statement)
             change(c)
+            self._catalogue.start_triggers(c, self.tables)
             c.execute("DROP TABLE moving")
 
         self._target.write(work)
@@ -144,16 +144,11 @@ class TableCopy:
                 limit = max(1, min(MAX_ROWS, PORTION_BYTES * len(rows) // sum(map(measure_row, rows))))
 
     def _insert(self, table: Table, rows: Sequence[Row], is_first: bool, reached: Any, c: Connection) -> None:
-        self._catalogue.stop_triggers(c, table)
-        try:
-            if is_first:  # what the schema itself puts there
-                sql = "DELETE FROM " + quote_name(table.name)
-                c.execute(sql)
-            sql = insert_statement(table)
-            c.executemany(sql, self._catalogue.adapt_rows(table, rows))
-            set_place(c, table.name, reached)
-        finally:
-            self._catalogue.start_triggers(c, table)
+        if is_first:  # what the schema itself puts there
+            sql = "DELETE FROM " + quote_name(table.name)
+            c.execute(sql)
+        self._catalogue.insert(c, table, rows)
+        set_place(c, table.name, reached)
 
 
 def is_unfinished(database: Database) -> bool:
@@ -179,11 +174,6 @@ def is_empty(c: Connection) -> bool:
 def has_same_columns(one: Table | None, other: Table | None) -> bool:
     """Whether two databases mean the same table. SQLite numbers the rows of each; only some numbers matter."""
     return one is not None and other is not None and {*one.columns} ^ {*other.columns} <= {ROWID}
-
-
-def insert_statement(table: Table) -> str:
-    names = ", ".join(map(quote_name, table.columns))
-    return f"INSERT INTO {quote_name(table.name)} ({names}) VALUES ({', '.join('?' * len(table.columns))})"
 
 
 def select_rows(c: Connection, table: Table, place: Sequence[Any] | None, limit: int) -> list[Row]:

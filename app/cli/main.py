@@ -861,7 +861,7 @@ def restore(folder: Path, **given: Any) -> None:
 )
 @setting_options("data_dir", "database", "media", *LOG_OPTIONS)
 def move(to_database: str | None, to_media: str | None, to_data_dir: Path | None, **given: Any) -> None:
-    """Copy everything into another place: rows, log, pictures, keys, jobs, uploads that wait. Nothing is embedded again.
+    """Copy everything into another place: rows, log, pictures, keys, jobs. Nothing is embedded again.
 
     Stop every server and worker first. The source stays as it is. A move that was killed goes on when it is started
     again, and until it has ended no server starts on the target. It compares the SHA-256 of every file, and all rows.

@@ -184,6 +184,12 @@ class NotApplied(Busy):
     code, status, title = "not_applied", 503, "Not applied yet"
 
 
+class StorageUnavailable(Busy):
+    """The bucket of the pictures does not answer, or refuses; no part of the request was kept."""
+
+    code, status, title, retry_after = "storage_unavailable", 503, "Storage unavailable", 5
+
+
 class StorageFull(SightlineError):
     """The disk is full; no part of the request was kept."""
 

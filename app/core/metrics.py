@@ -48,10 +48,7 @@ class ProcessMetrics:
         self.commits = commits.labels(process)
         fsyncs = self._histogram("fsync_seconds", "Time of the fsync of a picture file", "process", (process,))
         self.fsyncs = fsyncs.labels(process)
-        storing = "Time of a request to the bucket of the pictures, with its retries"
-        self.object_store = self._histogram("object_store_seconds", storing, "operation", OPERATIONS, LONG_BUCKETS)
-        failing = "Requests to the bucket of the pictures that failed"
-        self.object_store_errors = self._counter("object_store_errors", failing, "operation", OPERATIONS)
+        self._count_object_store()
         decoding = "Time to decode a picture or to expand an archive"
         decodes = self._histogram("decode_seconds", decoding, "process", (process,), LONG_BUCKETS)
         self.decodes = decodes.labels(process)
@@ -107,6 +104,12 @@ class ProcessMetrics:
         self._builds.labels(outcome).inc()
         self._build.set(seconds)
         self._built.labels(outcome).set(time())
+
+    def _count_object_store(self) -> None:
+        help = "Time of a request to the bucket of the pictures, with its retries"
+        self.object_store = self._histogram("object_store_seconds", help, "operation", OPERATIONS, LONG_BUCKETS)
+        help = "Requests to the bucket of the pictures that failed"
+        self.object_store_errors = self._counter("object_store_errors", help, "operation", OPERATIONS)
 
     def _count_enrichments(self) -> Counter:
         help = "Pictures that a second pass took, by its kind and the outcome"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from app.core.errors import BlobMissing, SightlineError, map_os_errors
+from app.core.errors import SightlineError
 from app.core.types import CameraData, Image, Job
 from app.decode.camera_data import camera_data_from_json
 from app.decode.picture import describe_picture
@@ -52,12 +51,11 @@ class CameraDataReader:
         return {"pictures": done, "unreadable": unreadable}
 
     def _begin(self, image: Image) -> Future[Any]:
-        path: Path = self._library.blobs.path(image.sha256)
         try:
-            with map_os_errors():
-                if not path.exists():
-                    raise BlobMissing("the file of this picture is missing")
-            return self._pool.submit(describe_picture, path, self._pool.picture_limits)
+            file = self._library.blobs.fetch(image.sha256)
+            reading = self._pool.submit(describe_picture, file.path, self._pool.picture_limits)
+            reading.add_done_callback(lambda _: file.close())
+            return reading
         except SightlineError as error:
             failed: Future[Any] = Future()
             failed.set_exception(error)

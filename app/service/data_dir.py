@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from app.core.connection_string import describe_database
-from app.core.errors import SightlineError, StartupError
+from app.core.errors import StartupError
 from app.core.files import close_to_others, make_dirs, warn_of_wide_modes
 from app.core.locks import DataDirLock, find_holder
 from app.core.metrics import ProcessMetrics
@@ -21,6 +21,7 @@ from app.storage.camera_data import CameraDataPolicy
 from app.storage.database import Database
 from app.storage.file_system import UNWRITABLE, check_file_system, is_of_several_machines, unusable
 from app.storage.library import Library
+from app.storage.media_place import claim_media, open_media
 from app.storage.membership import SINGLE_SERVER, ClusterMembership, Duty, Membership
 from app.storage.table_copy import is_unfinished
 
@@ -119,6 +120,12 @@ def open_library(settings: Settings, metrics: ProcessMetrics | None = None) -> L
     metadata = MetadataLimits(settings.max_metadata_bytes, settings.max_metadata_depth)
     limits = picture_limits(settings)
     database = open_database(settings, metrics)
+    try:
+        claim_media(database, blobs, settings.media)
+    except BaseException:
+        database.close()
+        blobs.close()
+        raise
     policy = CameraDataPolicy(settings.keep_exif, settings.keep_location)
     return Library(database, blobs, limits, settings.max_queue, metadata, settings.max_queue_bytes, policy)
 
@@ -126,7 +133,7 @@ def open_library(settings: Settings, metrics: ProcessMetrics | None = None) -> L
 def open_database(settings: Settings, metrics: ProcessMetrics | None = None) -> Database:
     """Open the database, or make an empty one. Raises StartupError when there are pictures that it must know."""
     if settings.is_cluster:
-        return address.open_database(settings.database, metrics)
+        return refuse_unfinished(address.open_database(settings.database, metrics))
     file = settings.data_dir / DATABASE_NAME
     if not file.exists() and (blobs := open_blobs(settings)).has_files():
         raise StartupError(
@@ -146,11 +153,7 @@ def refuse_unfinished(database: Database) -> Database:
 
 
 def open_blobs(settings: Settings, metrics: ProcessMetrics | None = None) -> BlobStore:
-    try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        return BlobStore(settings.data_dir, metrics)
-    except (OSError, SightlineError) as error:
-        raise StartupError(f"the data directory {settings.data_dir} cannot be used: {error}") from error
+    return open_media(settings, metrics)
 
 
 def open_membership(settings: Settings, kind: str, duties: Collection[Duty] = ()) -> Membership:

@@ -34,6 +34,7 @@ from app.search.duplicates import (
 from app.search.index_manager import IndexManager
 from app.service.search_service import SearchService
 from app.service.tasks import TaskContext
+from app.storage.blobs import LocalFile
 from app.storage.filters.sql import change_position
 from app.storage.jobs import JobService
 from app.storage.library import Library
@@ -200,9 +201,16 @@ class DuplicateService:
 
     def _begin_hash(self, image: Image) -> Future[str]:
         thumbnail = self._blobs.thumbnail_path(image.sha256, image.format)
-        with map_os_errors():
-            path = thumbnail if thumbnail.exists() else self._blobs.path(image.sha256)
-        return self._pool.submit(hash_picture, path, self._pool.picture_limits)
+        try:
+            with map_os_errors():
+                file = LocalFile(thumbnail) if thumbnail.exists() else self._blobs.fetch(image.sha256)
+        except SightlineError as error:
+            failed: Future[str] = Future()
+            failed.set_exception(error)
+            return failed
+        hashing = self._pool.submit(hash_picture, file.path, self._pool.picture_limits)
+        hashing.add_done_callback(lambda _: file.close())
+        return hashing
 
     def _read_corpus(self, label: str) -> _Corpus:
         parts = list(self._read_hashes(label))

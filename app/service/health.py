@@ -13,6 +13,7 @@ from app.core.locks import count_live_owners
 from app.core.settings import Settings
 from app.decode.sandbox import find_protections
 from app.encoder.protocol import Encoder
+from app.storage.blobs import BlobStore
 from app.storage.database import Database
 from app.storage.membership import SINGLE_SERVER, Membership
 from app.storage.tables.queue_depth import Backlog, read_backlog, read_depth
@@ -41,12 +42,18 @@ def check_model(encoder: Encoder, alive: bool, faults: Sequence[str]) -> list[He
 
 
 def check_ingest(
-    database: Database, settings: Settings, faults: Sequence[str], membership: Membership = SINGLE_SERVER
+    database: Database,
+    blobs: BlobStore,
+    settings: Settings,
+    faults: Sequence[str],
+    membership: Membership = SINGLE_SERVER,
 ) -> list[HealthCheck]:
-    """Whether uploads are accepted and embedded: background work, database, queue, disk, workers."""
+    """Whether uploads are accepted and embedded: background work, database, queue, disk, bucket, workers."""
     cache = settings.cache
-    found = check_database(database, settings.max_queue, settings.max_queue_bytes)
+    found = list(check_database(database, settings.max_queue, settings.max_queue_bytes))
     background = HealthCheck("background", not faults, "; ".join(faults) or "nothing fails")
+    if blobs.is_remote:
+        found.append(check_bucket(blobs, settings.media))
     workers = check_workers(cache, settings.workers)
     if membership.is_cluster:
         workers = check_members(membership, workers)
@@ -81,6 +88,12 @@ def check_database(database: Database, max_queue: int, max_queue_bytes: int) -> 
     why_full = depth.why_full(max_queue, max_queue_bytes)
     detail = f"{depth.items} pictures wait" if why_full is None else f"{why_full}; uploads are refused"
     yield HealthCheck("queue", why_full is None, detail)
+
+
+def check_bucket(blobs: BlobStore, media: str) -> HealthCheck:
+    """Whether the bucket of the pictures has answered the last request."""
+    fault = blobs.fault
+    return HealthCheck("bucket", fault is None, f"{media} answers" if fault is None else fault)
 
 
 def check_disk(data_dir: Path) -> HealthCheck:

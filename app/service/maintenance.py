@@ -23,6 +23,7 @@ from app.storage.tables import collections
 log = logging.getLogger(__name__)
 
 GC_SECONDS = 24 * 3600.0
+REMOVE_SECONDS = 10.0  # between two looks for deleted pictures of a bucket
 PRUNE_SECONDS = 3600.0  # between two looks for old jobs
 ROWS = 100  # of each kind, and pictures with their files, that one commit deletes
 RETRY_SECONDS = 5.0  # after a first failure; longer after each further one
@@ -35,7 +36,10 @@ def make_backoff() -> Backoff:
 
 
 class MaintenanceLoop:
-    """Two threads: one collects garbage at the start and once a day, one forgets jobs that ended `job_days` ago."""
+    """Two threads: one collects garbage at the start and once a day, one forgets jobs that ended `job_days` ago.
+
+    Where pictures are in a bucket, a third removes the objects of deleted ones.
+    """
 
     def __init__(
         self, library: Library, job_service: JobService, job_days: float, membership: Membership = SINGLE_SERVER
@@ -51,25 +55,35 @@ class MaintenanceLoop:
         self._pruning = BackgroundLoop(
             "prune-jobs", membership.only_leader(Duty.JOBS, self._prune_jobs), failing, make_backoff()
         )
+        failing = "deleted pictures are not removed from the bucket"
+        self._removing = BackgroundLoop("remove-deleted", self._remove_deleted, failing, make_backoff())
 
     def start(self) -> None:
         self._garbage.start()
         self._pruning.start()
+        if self._library.blobs.is_remote:
+            self._removing.start()
 
     def close(self) -> None:
         self._garbage.close()
         self._pruning.close()
+        self._removing.close()
 
     def faults(self) -> list[str]:
-        return [loop.fault for loop in (self._garbage, self._pruning) if loop.fault]
+        return [loop.fault for loop in (self._garbage, self._pruning, self._removing) if loop.fault]
 
     def _collect_garbage(self) -> float:
         """Finish cancellations that a kill interrupted, then remove uploads of no job and files of no picture."""
         self._job_service.finish_cancellations()
         removed = self._library.collect_garbage(GRACE_SECONDS, self._garbage.is_closing)
+        removed += self._library.collect_objects(self._garbage.is_closing)
         if removed:
             log.info("removed %d files that nothing uses", removed)
         return GC_SECONDS
+
+    def _remove_deleted(self) -> float:
+        self._library.remove_deleted(self._removing.is_closing)
+        return REMOVE_SECONDS
 
     def _prune_jobs(self) -> float:
         self._job_service.delete_old(self._job_days, self._pruning.is_closing)

@@ -141,7 +141,8 @@ class Service:
 
     def checks(self) -> list[HealthCheck]:
         """All health checks, those that searches need first. Reads the database and the disk."""
-        ingest = check_ingest(self.library.database, self.settings, self.faults(), self.membership)
+        library = self.library
+        ingest = check_ingest(library.database, library.blobs, self.settings, self.faults(), self.membership)
         return [*self.search.checks(), *ingest, *self.enrichment.check()]
 
     def faults(self) -> list[str]:

@@ -1,8 +1,10 @@
 """Bytes to disk and back: `media/ab/cd/<sha256>` for pictures, `thumbnails/ab/cd/<sha256>.webp` or `.jpg`.
 
 `BlobStore` keeps them in the data directory. `app.storage.bucket_blobs` has a store that keeps them in a bucket, and
-uses such folders as its cache; what it must do beyond a folder has a method here that does little or nothing. What is acknowledged has been fsynced: file, then name, then directory. Uploads arrive in folders of
-their own under `media/.incoming`, on the same file system, so that taking them in moves no bytes.
+uses such folders as its cache; what it must do beyond a folder has a method here that does little or nothing.
+
+What is acknowledged has been fsynced: file, then name, then directory. Uploads arrive in folders of their own under
+`media/.incoming`, on the same file system, so that taking them in moves no bytes.
 `app.storage.gc` removes what killed processes leave here.
 """
 
@@ -12,11 +14,12 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO, Self, cast
 
 from app.core.errors import BlobMissing, map_os_errors
 from app.core.files import fsync_dir, link_or_copy, make_dirs, sha256_file
@@ -112,9 +115,9 @@ class BlobStore:
         return StagedFile(path, digest, size)
 
     def put(self, staged: Sequence[StagedFile]) -> None:
-        """Bring bytes to where they outlive this machine. The caller then writes their rows, with `confirm` and `place`.
+        """Bring bytes to where they outlive this machine. The caller then writes rows, with `confirm` and `place`.
 
-        Raises Overloaded, ReadOnly, StorageFull.
+        Raises StorageUnavailable, StorageFull.
         """
 
     def confirm(self, staged: Sequence[StagedFile]) -> None:
@@ -123,8 +126,9 @@ class BlobStore:
     def place(self, staged: StagedFile, *, is_new: bool = True) -> None:
         """Link the file to its place, where it is after a power cut too. The caller holds a write transaction.
 
-        Bytes that are not new stay as they are, unless they were lost or altered. The file stays where it was as well, until its upload folder is removed: should the transaction
-        around this fail or be killed, a worker can import the upload again.
+        Bytes that are not new stay as they are, unless they were lost or altered. The file stays where it was as well,
+        until its upload folder is removed: should the transaction around this fail or be killed, a worker can import
+        the upload again.
         """
         if not is_new and self.is_intact(staged.sha256):
             return
@@ -175,15 +179,15 @@ class BlobStore:
         except FileNotFoundError:
             return None
 
-    def keep_upload(self, job_id: str, n: int, path: Path) -> None:
-        """Bring the file, or the files of the folder, of an upload to where workers on other machines find it.
+    def keep_upload(self, job_id: str, n: int, path: Path, leave: Container[str] = ()) -> None:
+        """Bring the file, or the files of the folder but `leave`, of an upload to where other machines find it.
 
-        The caller writes its row afterwards, and moves it to its `upload_path`. Raises Overloaded, ReadOnly,
+        The caller writes its row afterwards, and moves it to its `upload_path`. Raises StorageUnavailable,
         StorageFull.
         """
 
     def fetch_upload(self, job_id: str, n: int) -> None:
-        """Bring an upload to its `upload_path`, if it is not there. Raises Overloaded, ReadOnly, StorageFull."""
+        """Bring an upload to its `upload_path`, if it is not there. Raises StorageUnavailable, StorageFull."""
 
     def sign(self, sha256: str) -> str | None:
         """A URL under which clients may read the bytes for a short time; None where there is none."""
@@ -230,7 +234,7 @@ class BlobStore:
         held = os.fstat(file.fileno())
         seen = (held.st_ino, held.st_size, held.st_ctime_ns)  # only the kernel sets the last
         if self._verified.get(sha256) != seen:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = hashlib.file_digest(cast(BufferedReader, file), "sha256").hexdigest()
             file.seek(0)
             if found != sha256:
                 return False

@@ -20,14 +20,14 @@ import tarfile
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from app import __version__
 from app.core.clock import now_rfc3339
-from app.core.errors import BlobMissing, Overloaded, ReadOnly, SightlineError, StartupError, map_os_errors
+from app.core.errors import BlobMissing, SightlineError, StartupError, StorageUnavailable, map_os_errors
 from app.core.files import link_or_copy
 from app.core.metrics import ProcessMetrics
 from app.storage.blobs import BlobStore, LocalFile, StagedFile, remove_path
@@ -61,8 +61,9 @@ REMEDIES = {
     "InvalidAccessKeyId": "the store does not know AWS_ACCESS_KEY_ID",
     "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY is not the secret of AWS_ACCESS_KEY_ID",
     "RequestTimeTooSkewed": "set the clock of this machine",
-    None: "is SIGHTLINE_S3_ENDPOINT right, and can this machine reach it?",
 }
+UNREACHABLE = "is SIGHTLINE_S3_ENDPOINT right, and can this machine reach it?"
+DENIED = ("AccessDenied", "AllAccessDisabled", "401", "403")
 ALLOW = "allow these credentials to get, put, list and delete objects below it"
 
 
@@ -74,7 +75,7 @@ class BucketBlobStore(BlobStore):
     def __init__(self, bucket: Bucket, cache: Path, max_cache: int, metrics: ProcessMetrics | None = None) -> None:
         super().__init__(cache, metrics)
         self.bucket = bucket
-        self.scratch = self.incoming / "reading"  # copies of pictures that decode children read
+        self.scratch = self.root / ".reading"  # copies of pictures that decode children read
         self._max_cache = max_cache
         self._added = max_cache  # bytes since the cache was last measured: it is measured at the first
         self._evicting = threading.Lock()
@@ -112,9 +113,9 @@ class BucketBlobStore(BlobStore):
         except StartupError:
             raise
         except SightlineError as error:
-            code = self.bucket.fault_code
-            remedy = ALLOW if isinstance(error, ReadOnly) and code not in REMEDIES else REMEDIES.get(code)
-            reason = f"{error.detail}; {remedy or REMEDIES[None]}".replace("; try again;", ";")
+            code = self.bucket.fault_code or ""
+            remedy = REMEDIES.get(code, ALLOW if code in DENIED else UNREACHABLE)
+            reason = f"{error.detail.removesuffix('; try again')}; {remedy}"
             raise StartupError(f"pictures cannot be kept in {name}: {reason}") from None
         owner = read_owner(held)
         if owner != installation:
@@ -157,7 +158,7 @@ class BucketBlobStore(BlobStore):
             self.bucket.put(key, file.read() if staged.bytes <= PART_BYTES else file, BINARY)
         held = self.bucket.head(key)
         if held is None or held.bytes != staged.bytes:
-            raise Overloaded("the store of the pictures has not kept a picture whole; try again")
+            raise StorageUnavailable("the store of the pictures has not kept a picture whole; try again")
 
     def confirm(self, staged: Sequence[StagedFile]) -> None:
         def is_doubtful(one: StagedFile) -> bool:
@@ -193,6 +194,26 @@ class BucketBlobStore(BlobStore):
     def give_back(self, digests: Iterable[str]) -> None:
         self._removable.update(dict.fromkeys(digests))
 
+    def is_old(self, held: ObjectMeta) -> bool:
+        """Whether no upload under way can have written an object."""
+        return self.bucket.measure_age(held) >= grace_of(held.bytes)
+
+    def find_old(self, digests: Sequence[str]) -> list[str]:
+        """Those of the digests whose objects are old or gone."""
+        held = self.bucket.run_all(lambda one: self.bucket.head(media_key(one)), digests)
+        return [digest for digest, meta in zip(digests, held, strict=True) if meta is None or self.is_old(meta)]
+
+    def remove_old(self, digests: Sequence[str]) -> None:
+        """Remove objects that are still old. The caller holds a write transaction in which no row has these bytes."""
+        self.bucket.delete([media_key(one) for one in self.find_old(digests)])
+
+    def remove_thumbnails(self, digests: Sequence[str]) -> None:
+        def find(sha256: str) -> list[str]:
+            pages = self.bucket.list_pages(thumbnail_key(sha256).rpartition("/")[0])
+            return [one.key for page in pages for one in page if one.name.startswith(sha256)]
+
+        self.bucket.delete([key for keys in self.bucket.run_all(find, digests) for key in keys])
+
     def keep_thumbnail(self, path: Path) -> None:
         with map_os_errors():
             data = path.read_bytes()
@@ -206,6 +227,10 @@ class BucketBlobStore(BlobStore):
         listed = list(digests)
         held = self.bucket.run_all(lambda one: self.bucket.head(media_key(one)), listed)
         return {digest for digest, meta in zip(listed, held, strict=True) if meta is not None}
+
+    def has_files(self) -> bool:
+        """False: what the cache holds is no reason to ask for a database."""
+        return False
 
     def has_digest(self, sha256: str) -> bool:
         """Whether the object is there with exactly the bytes of its name; reads all of them from the bucket."""
@@ -273,9 +298,9 @@ class BucketBlobStore(BlobStore):
         return meta
 
     def _require_marker(self) -> None:
-        """Raise ReadOnly where everything is gone, and not one picture: then no picture may fail for good."""
+        """Raise StorageUnavailable where everything is gone, and not one picture: then no picture may fail for good."""
         if self.bucket.head(MARKER) is None:
-            raise ReadOnly("the bucket of the pictures is gone, or was emptied")
+            raise StorageUnavailable("the bucket of the pictures is gone, or was emptied")
 
     def fetch_thumbnail(self, path: Path) -> BinaryIO | None:
         with suppress(FileNotFoundError), map_os_errors():
@@ -302,10 +327,10 @@ class BucketBlobStore(BlobStore):
 
     # Uploads that wait
 
-    def keep_upload(self, job_id: str, n: int, path: Path) -> None:
+    def keep_upload(self, job_id: str, n: int, path: Path, leave: Container[str] = ()) -> None:
         key = upload_key(job_id, n)
         if path.is_dir():
-            self.bucket.put(f"{key}.tar", iter_tar(path), BINARY)
+            self.bucket.put(f"{key}.tar", iter_tar(path, leave), BINARY)
             with map_os_errors():
                 (path / STORED).touch()
             return
@@ -384,6 +409,8 @@ class BucketBlobStore(BlobStore):
         """Remove what was not used for the longest time, to seven eighths of the bound, if the cache is over it."""
         found = []
         for path in self.iter_files():
+            if path.parent == self.scratch:
+                continue
             with suppress(OSError):
                 held = path.stat()
                 found.append((max(held.st_atime, held.st_mtime), held.st_size, path))
@@ -441,10 +468,10 @@ def is_remote_file(file: BinaryIO) -> bool:
     return isinstance(getattr(file, "raw", None), RemoteFile)
 
 
-def iter_tar(folder: Path) -> Iterator[bytes]:
-    """The plain files of an upload as a tar, block by block."""
+def iter_tar(folder: Path, leave: Container[str] = ()) -> Iterator[bytes]:
+    """The plain files of an upload but `leave` as a tar, block by block."""
     for path in sorted(folder.iterdir()):
-        if path.name == STORED or path.is_symlink() or not path.is_file():
+        if path.name == STORED or path.name in leave or path.is_symlink() or not path.is_file():
             continue
         with map_os_errors(), open(path, "rb") as file:
             info = tarfile.TarInfo(path.name)

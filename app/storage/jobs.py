@@ -87,6 +87,12 @@ class JobService:
             items = list_loose_items(loose)
             write_manifest(loose[0].path.parent, items)
 
+        def keep(id: str, first: int) -> None:
+            for n, archive in enumerate(archives, start=first + 1):
+                self._library.blobs.keep_upload(id, n, archive.path)
+            if loose:
+                self._library.blobs.keep_upload(id, first, loose[0].path.parent, {one.path.name for one in archives})
+
         def fill(c: Connection, id: str, first: int) -> None:
             for n, archive in enumerate(archives, start=first + 1):
                 work_queue.add_upload(c, id, n, "archive", archive.name, 0, size=sizes[archive.path])
@@ -99,7 +105,7 @@ class JobService:
                     loose[0].path.parent.replace(self._library.blobs.upload_path(id, first))
             fsync_dir(self._library.blobs.incoming)
 
-        return self._begin(collection, "bulk", fill, options)
+        return self._begin(collection, "bulk", fill, options, keep)
 
     def add_urls(self, collection: str, folder: Path, count: int, options: JobOptions = DEFAULT_OPTIONS) -> Job:
         """Make a job of `count` URLs, the manifest in `folder`, or add them to a job; a worker fetches them.
@@ -113,7 +119,10 @@ class JobService:
                 folder.replace(self._library.blobs.upload_path(id, first))
             fsync_dir(self._library.blobs.incoming)
 
-        return self._begin(collection, "urls", fill, options)
+        def keep(id: str, first: int) -> None:
+            self._library.blobs.keep_upload(id, first, folder)
+
+        return self._begin(collection, "urls", fill, options, keep)
 
     def add_source(self, collection: str, spec: SourceSpec, options: JobOptions = DEFAULT_OPTIONS) -> Job:
         """Make a job of a source, or add it to a job; a worker finds out what the source holds.
@@ -149,20 +158,28 @@ class JobService:
         return job
 
     def _begin(
-        self, collection: str, kind: str, fill: Callable[[Connection, str, int], None], options: JobOptions
+        self,
+        collection: str,
+        kind: str,
+        fill: Callable[[Connection, str, int], None],
+        options: JobOptions,
+        keep: Callable[[str, int], None] = lambda *_: None,
     ) -> Job:
         """Create a job, or let one go on, and add the uploads of `fill` to it, in one transaction.
 
-        `fill` numbers its uploads from its last argument on.
+        `fill` and `keep`, which is called before it, number the uploads from their last argument on.
         """
         self._library.require_queue_capacity()
+        self._library.database.read(lambda c: collections.require(c, collection))
+        id = options.job or jobs.new_id()
+        first = time.time_ns() if options.job else 0  # unlike all before: the files of an ended upload go later
+        keep(id, first)
 
         def work(c: Connection) -> Job:
             collections.require(c, collection)
             if options.job is None:
-                id, first = jobs.create(c, collection, kind, options.priority), 0
+                jobs.create(c, collection, kind, options.priority, id)
             else:
-                id, first = options.job, time.time_ns()  # unlike all before: the files of an ended upload go later
                 require_open_job(c, id, collection)
                 job_control.reopen(c, id)
             fill(c, id, first)
@@ -235,16 +252,20 @@ class JobService:
         for spec, some in groupby(lost, lambda item: item.spec):
             items = list(some)
             folder = self._library.create_upload_dir()
+            n = time.time_ns()  # unlike all before: the files of an ended upload go later
             try:
                 write_manifest(folder, (item.line for item in items))
-                self._library.database.write(partial(self._add_lost, id=id, spec=spec, items=items, folder=folder))
+                self._library.blobs.keep_upload(id, n, folder)
+                add = partial(self._add_lost, id=id, n=n, spec=spec, items=items, folder=folder)
+                self._library.database.write(add)
             finally:
                 self._library.delete_upload_dir(folder)
 
-    def _add_lost(self, c: Connection, id: str, spec: SourceSpec, items: Sequence[LostItem], folder: Path) -> None:
+    def _add_lost(
+        self, c: Connection, id: str, n: int, spec: SourceSpec, items: Sequence[LostItem], folder: Path
+    ) -> None:
         if not job_control.take_lost(c, id, items):
             return  # another request did
-        n = time.time_ns()  # unlike all before: the files of an ended upload go later
         kind = "folder" if spec.kind == "urls" else "named"
         work_queue.add_upload(c, id, n, kind, spec.place, len(items), spec.kind, spec.options)
         with map_os_errors():

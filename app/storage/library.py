@@ -11,8 +11,8 @@ import dataclasses
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
 from app.core.errors import BlobMissing, NotFound, QueueFull, map_os_errors
 from app.core.types import (
@@ -38,6 +38,7 @@ from app.storage.attributes import (
     check_text,
 )
 from app.storage.blobs import BlobStore, StagedFile, remove_path
+from app.storage.bucket_blobs import BucketBlobStore
 from app.storage.camera_data import CameraDataPolicy, record_camera_data
 from app.storage.database import Database
 from app.storage.filters import sql
@@ -93,6 +94,7 @@ class Library:
     def close(self) -> None:
         """Finish the writes that were submitted, then close the database."""
         self.database.close()
+        self.blobs.close()
 
     def create_upload_dir(self) -> Path:
         """A new, empty folder for the files of one request. The caller removes it with `delete_upload_dir`."""
@@ -118,8 +120,10 @@ class Library:
         self.require_queue_capacity()
         staged = self.blobs.stage(path)
         new = self.prepare_image(staged, attributes)
+        self.blobs.put([staged])
 
         def work(c: Connection) -> AddResult:
+            self.blobs.confirm([staged])
             added = self.insert(c, collection, staged, new, None, replace)
             if slot is not None:
                 slot.record(c, added)
@@ -154,13 +158,15 @@ class Library:
     def insert(
         self, c: Connection, collection: str, staged: StagedFile, new: NewImage, job_id: str | None, replace: bool
     ) -> AddResult:
-        """Insert the row and place the file. A duplicate whose file was lost or altered gets it back."""
+        """Insert the row and place the file, after `BlobStore.put` and `confirm`.
+
+        A duplicate whose file was lost or altered gets it back.
+        """
         collections.require(c, collection)
         added = dataclasses.replace(images.add(c, collection, new, job_id, replace), warnings=new.warnings)
         if added.replaced_sha256:
             embeddings.remove(c, "images", added.image.key)
-        if not added.duplicate or not self.blobs.is_intact(staged.sha256):
-            self.blobs.place(staged)
+        self.blobs.place(staged, is_new=not added.duplicate)
         return added
 
     def find_known(self, collection: str, digests: Sequence[str]) -> dict[str, list[str]]:
@@ -174,7 +180,7 @@ class Library:
             return images.filter_stored(c, collection, digests), videos.filter_complete(c, collection, digests)
 
         held, watched = self.database.read(work)
-        known = {digest for digest in held if self.blobs.path(digest).exists()} | watched
+        known = self.blobs.find_existing(held) | watched
         return {digest: held.get(digest, []) for digest in digests if digest in known}
 
     def get(self, collection: str, id: str) -> Image:
@@ -307,19 +313,22 @@ class Library:
             self._delete_files(digests)
         return deleted
 
-    def open_file(self, collection: str, id: str) -> tuple[Image, BufferedReader]:
+    def open_file(self, collection: str, id: str) -> tuple[Image, BinaryIO]:
         """A picture and its open file, which keeps its bytes when the picture is replaced or deleted meanwhile.
 
         Raises NotFound, and BlobMissing when the file is gone or has other bytes.
         """
 
-        def work(c: Connection) -> tuple[Image, BufferedReader]:
+        def work(c: Connection) -> tuple[Image, BinaryIO]:
             image = require_image(c, collection, id)
             return image, self.blobs.open(image.sha256)
 
         try:
-            image, file = self.database.read(work)
+            image = self.get(collection, id)
+            file = self.blobs.open(image.sha256)
         except BlobMissing:  # or replaced or deleted since its row was read: nothing is while we hold the write lock
+            if self.blobs.is_remote and self.get(collection, id).sha256 == image.sha256:
+                raise  # its objects stay for a while
             image, file = self.database.write(work)
         with map_os_errors():
             is_intact = self.blobs.is_intact_file(file, image.sha256)
@@ -328,6 +337,14 @@ class Library:
             log.warning("the file of a picture was altered", extra={"picture": id, "collection": collection})
             raise BlobMissing("the file of this picture was altered; run `sightline verify`")
         return image, file
+
+    def check_file(self, collection: str, id: str) -> Image:
+        """A picture whose bytes are there and right; those in a bucket are not looked at. Raises as `open_file`."""
+        if self.blobs.is_remote:
+            return self.get(collection, id)
+        image, file = self.open_file(collection, id)
+        file.close()
+        return image
 
     def thumbnail_path(self, image: Image) -> Path:
         """Where the thumbnail of the usual size lies, or would lie."""
@@ -467,6 +484,17 @@ class Library:
     def collect_garbage(self, grace: float, is_closing: Callable[[], bool]) -> int:
         """Remove files that no row uses and that have not changed for `grace` seconds; returns how many."""
         return gc.collect_garbage(self.database, self.blobs, grace, is_closing)
+
+    def collect_objects(self, is_closing: Callable[[], bool]) -> int:
+        """Remove the objects of a bucket that no row names; returns how many. Only one server of a cluster may."""
+        if isinstance(self.blobs, BucketBlobStore):
+            return gc.collect_objects(self.database, self.blobs, is_closing)
+        return 0
+
+    def remove_deleted(self, is_closing: Callable[[], bool]) -> None:
+        """Remove the objects of deleted pictures from the bucket, as far as they are old enough."""
+        if isinstance(self.blobs, BucketBlobStore):
+            gc.remove_deleted(self.database, self.blobs, is_closing)
 
     def delete_unused_files(self, digests: Iterable[str]) -> None:
         """Remove those of these files and their thumbnails that no row uses: the thumbnail of a picture that somebody

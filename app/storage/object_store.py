@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from app.core.errors import Overloaded, ReadOnly, SightlineError, StorageFull
+from app.core.errors import SightlineError, StorageFull, StorageUnavailable
 from app.core.metrics import ProcessMetrics
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
+ENDPOINT = re.compile(r"(https?://[^\s/?#@]+(/[^\s?#]*)?)?")
 BACKOFF = timedelta(seconds=0.2), timedelta(seconds=5)  # before the first retry, and at most
 CODE = re.compile(r"<Code>(\w{1,64})</Code>")
 STATUS = re.compile(r"(?:status code: |non-2xx status code: )(\d{3})")
@@ -101,6 +102,11 @@ class ObjectMeta:
     changed_at: datetime
     etag: str
 
+    @property
+    def name(self) -> str:
+        """What follows the last slash of the key."""
+        return self.key.rpartition("/")[2]
+
     @classmethod
     def of(cls, meta: Any) -> ObjectMeta:
         return cls(meta["path"], meta["size"], meta["last_modified"], (meta["e_tag"] or "").strip('"'))
@@ -109,7 +115,7 @@ class ObjectMeta:
 class Bucket:
     """The objects below a prefix of a bucket; keys are without the prefix.
 
-    Every method raises Overloaded when the store does not answer, ReadOnly when it refuses, StorageFull.
+    Every method raises StorageUnavailable when the store does not answer or refuses, and StorageFull.
     """
 
     def __init__(
@@ -220,7 +226,7 @@ class Bucket:
                     size += len(block)
                     write(bytes(block))
                 if size != meta.bytes:
-                    raise Overloaded("the store of the pictures sent only a part of an object; try again")
+                    raise StorageUnavailable("the store of the pictures sent only a part of an object; try again")
                 return meta
         except FileNotFoundError:
             return None
@@ -244,7 +250,7 @@ class Bucket:
             if page is None:
                 return
             found = [ObjectMeta.of(meta) for meta in page]
-            yield [ObjectMeta(one.key.removeprefix(self._path), *_rest(one)) for one in found]
+            yield [replace(one, key=one.key.removeprefix(self._path)) for one in found]
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; those that are not there count as deleted."""
@@ -306,22 +312,18 @@ class Bucket:
             self._metrics.object_store.labels(operation).observe(time.monotonic() - began)
 
 
-def _rest(meta: ObjectMeta) -> tuple[int, datetime, str]:
-    return meta.bytes, meta.changed_at, meta.etag
-
-
 def map_store_error(error: BaseException, code: str | None) -> SightlineError:
     """Our error for one of obstore."""
     from obstore import exceptions
 
     if code == "NoSuchBucket":
-        return ReadOnly("the bucket of the pictures is gone")
+        return StorageUnavailable("the bucket of the pictures is gone")
     if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
-        return ReadOnly("the store of the pictures refuses this server" + (f" ({code})" if code else ""))
+        return StorageUnavailable("the store of the pictures refuses this server" + (f" ({code})" if code else ""))
     if code in FULL:
         return StorageFull("the store of the pictures is full; free some space and try again")
     said = f"answers {code}" if code else "does not answer"
-    return Overloaded(f"the store of the pictures {said}; try again")
+    return StorageUnavailable(f"the store of the pictures {said}; try again")
 
 
 class RemoteFile(io.RawIOBase):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from io import BufferedReader
+from typing import BinaryIO
 
 from app.core.errors import BlobMissing, NotFound, map_os_errors
 from app.core.types import Video
+from app.storage.blobs import measure_file
 from app.storage.library import DELETE_BATCH, Library, delete_row
 from app.storage.sql import Connection
 from app.storage.tables import collections, videos, work_queue
@@ -34,7 +34,7 @@ class VideoLibrary:
 
         return self._database.read(work)
 
-    def open_file(self, collection: str, id: str) -> tuple[Video, BufferedReader]:
+    def open_file(self, collection: str, id: str) -> tuple[Video, BinaryIO]:
         """A video and its open file, which keeps its bytes when the video is deleted meanwhile.
 
         Raises NotFound, also for a video whose file was not kept, and BlobMissing when the file is gone or has another
@@ -49,7 +49,7 @@ class VideoLibrary:
             self.get(collection, id)  # raises NotFound if somebody has just deleted it
             raise BlobMissing("the file of this video is missing; run `sightline verify`") from None
         with map_os_errors():
-            size = os.fstat(file.fileno()).st_size
+            size = measure_file(file)
         if size != video.bytes:
             file.close()
             raise BlobMissing("the file of this video was altered; run `sightline verify`")

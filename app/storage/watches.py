@@ -8,7 +8,7 @@ any moment, a comparison of the folder with these rows finds what is left to do.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -198,7 +198,15 @@ class WatchStore:
             for change in changes
             if change.kind == "put" and change.error is None and change.path in files
         }
-        batch = self._database.write(lambda c: _Batch(c, self._library, watch, files, prepared).apply(changes))
+        blobs, new = self._library.blobs, [files[name] for name, one in prepared.items() if isinstance(one, NewImage)]
+        blobs.put(new)
+        stored = blobs.find_existing({one.sha256 for one in changes if one.kind == "put" and one.path not in files})
+
+        def work(c: Connection) -> _Batch:
+            blobs.confirm(new)
+            return _Batch(c, self._library, watch, files, prepared, stored).apply(changes)
+
+        batch = self._database.write(work)
         if batch.unused:
             self._library.delete_unused_files(batch.unused)
         return batch.result
@@ -271,7 +279,10 @@ class _Batch:
         watch: Watch,
         staged: Mapping[str, StagedFile],
         prepared: Mapping[str, NewImage | ItemError],
+        stored: Set[str],
     ) -> None:
+        """`stored` are the digests of bytes that are stored, of those that changes name and `staged` does not have."""
+        self._stored = stored
         self._c = c
         self._library = library
         self._watch = watch
@@ -355,7 +366,7 @@ class _Batch:
             self._touch(change, old)
             return
         same = images.get_by_sha256(c, self._watch.collection, sha256)
-        if same is not None and staged is None and self._library.blobs.path(sha256).exists():
+        if same is not None and staged is None and sha256 in self._stored:
             self._join(change, old, same)
         elif staged is None:
             self.result.wanted.append(change.path)

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 
 from app.core.background import BackgroundLoop
 from app.core.backoff import Backoff
-from app.core.errors import BlobMissing, Rejected, SightlineError, StorageFull, map_os_errors
+from app.core.errors import BlobMissing, Rejected, SightlineError, StorageFull, StorageUnavailable, map_os_errors
 from app.core.locks import LeaseOwner, find_dead_owners, remove_dead_locks
 from app.core.metrics import ProcessMetrics
 from app.core.tracing import span
@@ -36,6 +36,7 @@ from app.worker.importer import Importer
 
 log = logging.getLogger(__name__)
 
+FETCHES = 32  # pictures that are brought from a bucket at once
 BATCHES_AHEAD = 3  # batches that are claimed and being decoded while one is encoded
 POLL_SECONDS = 0.02
 RECLAIM_SECONDS = 1.0  # between two looks for dead workers
@@ -119,6 +120,7 @@ class EmbeddingWorker:
         self.owner = self._owner.id  # of its leases: the name of its lock file
         self._lanes = {self.owner: importer} | ({f"{self.owner}.quick": quick_importer} if quick_importer else {})
         self._claimed: deque[ClaimedImage] = deque()
+        self._threads = ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch") if library.blobs.is_remote else None
         self._stopping = threading.Event()
         self._count_commits = self._database.watch_commits()
         self._claimed_at = -1  # the number of the last commit before the last claim
@@ -155,6 +157,8 @@ class EmbeddingWorker:
                 log.warning("the leases are not released: %s", error.detail)
             for loop in loops:
                 loop.close()
+            if self._threads is not None:
+                self._threads.shutdown(cancel_futures=True)
             before_exit()
             self._owner.close()
 
@@ -241,19 +245,27 @@ class EmbeddingWorker:
         return False
 
     def _start_decoding(self, lease: Lease) -> Future[DecodedPicture]:
-        sha256 = lease.image.sha256
-        thumbnail = self._blobs.thumbnail_path(sha256, lease.image.format)
-        path = self._blobs.path(sha256)
+        if self._threads is not None:
+            return self._threads.submit(self._fetch_and_decode, lease)
+        thumbnail = self._blobs.thumbnail_path(lease.image.sha256, lease.image.format)
         try:
             with map_os_errors():
                 thumbnail.parent.mkdir(parents=True, exist_ok=True)
-                if not path.exists():
-                    raise BlobMissing("the file of this picture is missing")
-            return self._submit_decode(path, thumbnail)
+            return self._submit_decode(self._blobs.fetch(lease.image.sha256).path, thumbnail)
         except (SightlineError, OSError) as error:
             failed: Future[DecodedPicture] = Future()
             failed.set_exception(error)
             return failed
+
+    def _fetch_and_decode(self, lease: Lease) -> DecodedPicture:
+        """Fetch the picture, decode it, and bring its thumbnail to where the others find it."""
+        thumbnail = self._blobs.thumbnail_path(lease.image.sha256, lease.image.format)
+        with map_os_errors():
+            thumbnail.parent.mkdir(parents=True, exist_ok=True)
+        with self._blobs.fetch(lease.image.sha256) as file:
+            picture = self._submit_decode(file.path, thumbnail).result()
+        self._blobs.keep_thumbnail(thumbnail)
+        return picture
 
     def _submit_decode(self, path: Path, thumbnail: Path) -> Future[DecodedPicture]:
         limits, size = self._pool.picture_limits, self._options.thumbnail_size
@@ -294,11 +306,11 @@ class EmbeddingWorker:
         """The failures, each fault of the machine replaced by DecoderFault when decoders do read another picture.
 
         A fault of the machine counts no attempt: without this, a picture that ends every decoder would be tried for
-        ever. A full disk is not replaced, as a small picture may still fit.
+        ever. A full disk is not replaced, as a small picture may still fit, nor is a bucket that does not answer.
         """
 
         def is_doubtful(error: Exception) -> bool:
-            return is_retryable(error) and not isinstance(error, StorageFull)
+            return is_retryable(error) and not isinstance(error, StorageFull | StorageUnavailable)
 
         if not any(is_doubtful(error) for _, error in failed) or self._stopping.is_set() or not self._can_decode():
             return failed

@@ -30,10 +30,12 @@ from app.decode.pool import DecodePool
 from app.decode.syscall_filter import refuse_sockets
 from app.service.data_dir import open_library, open_membership, picture_limits
 from app.service.enrichment import lock_prefix
+from app.storage.blobs import LocalFile
 from app.storage.library import Library
 from app.storage.sql import Connection
 from app.storage.tables import enrichments, work_queue
 from app.storage.tables.enrichments import Enrichment, EnrichmentClaim
+from app.storage.tables.installation import LOCAL
 from app.worker.enricher import BatchEnricher, Enricher, EnricherAway
 
 log = logging.getLogger(__name__)
@@ -127,20 +129,31 @@ class EnrichmentWorker:
 
     def _find(self, claimed: Sequence[EnrichmentClaim]) -> list[Enrichment | Exception]:
         """What there is in each picture, or why that is not known."""
-        paths = [self._blobs.path(one.image.sha256) for one in claimed]
-        outcomes: list[Enrichment | Exception] = [BlobMissing("the file of this picture is missing")] * len(claimed)
-        there = [n for n, path in enumerate(paths) if path.exists()]
+        files = [self._fetch(one.image.sha256) for one in claimed]
+        there = [(n, file) for n, file in enumerate(files) if isinstance(file, LocalFile)]
+        outcomes: list[Enrichment | Exception] = [
+            BlobMissing("") if isinstance(one, LocalFile) else one for one in files
+        ]
         try:
             with limit_seconds(self._enricher.seconds):
                 if isinstance(self._enricher, BatchEnricher):
-                    found = self._enricher.enrich_all([(claimed[n].image, paths[n]) for n in there]) if there else []
+                    given = [(claimed[n].image, file.path) for n, file in there]
+                    found = self._enricher.enrich_all(given) if given else []
                 else:
-                    found = [self._enricher.enrich(claimed[n].image, paths[n]) for n in there]
+                    found = [self._enricher.enrich(claimed[n].image, file.path) for n, file in there]
         except Exception as error:
             found = [error] * len(there)
-        for n, outcome in zip(there, found, strict=True):
+        for (n, file), outcome in zip(there, found, strict=True):
+            file.close()
             outcomes[n] = outcome
         return outcomes
+
+    def _fetch(self, sha256: str) -> LocalFile | SightlineError:
+        """The file of a picture, or why there is none."""
+        try:
+            return self._blobs.fetch(sha256)
+        except SightlineError as error:
+            return error
 
     def _record(
         self, claimed: EnrichmentClaim, outcome: Enrichment | Exception, seconds: float
@@ -205,7 +218,8 @@ def open_enricher(kind: str, settings: Settings, pool: DecodePool) -> Enricher |
     if kind == "ocr":
         from app.worker.ocr import OcrEnricher  # which loads OpenVINO
 
-        refuse_sockets()
+        if settings.media == LOCAL:  # a bucket is reached by them
+            refuse_sockets()
         return OcrEnricher(pool)
     if kind == "caption":
         from app.worker.captions import open_captioner

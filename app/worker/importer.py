@@ -212,12 +212,14 @@ class Importer:
     def _prepare_folder(self, upload: Upload, source: Source | None, watch: _Watch) -> Path:
         """The folder with the manifest. Expands an archive or a video, or lists a named source, if no attempt has."""
         path = self._blobs.upload_path(upload.job_id, upload.n)
+        self._blobs.fetch_upload(upload.job_id, upload.n)
         if upload.kind == "named" and source is not None:
             with map_os_errors():
                 path.mkdir(exist_ok=True)
             if not has_manifest(path):
                 self._check_attempts(upload)
                 self._sources.write_manifest(source, path, upload.collection, watch)
+                self._blobs.keep_upload(upload.job_id, upload.n, path)
             return path
         if upload.kind == "folder":
             return path
@@ -324,10 +326,18 @@ class Importer:
 
     def _commit(self, upload: Upload, chunk: list[Member], progress: tuple[int, int, int], *, careful: bool) -> bool:
         """Insert a chunk and record the progress (imported, pending, position); False when the lease was lost."""
+        staged = [member.saved for member in chunk if member.saved is not None and member.new is not None]
+        if upload.video is not None and (kept := self._videos.find_kept(upload)) is not None:
+            staged.append(kept)
+        self._blobs.put(staged)
+        for member in chunk:
+            if member.video is not None:
+                self._blobs.keep_upload(upload.job_id, member.video.n, member.video.saved.path)
 
         def work(c: Connection) -> bool:
             if not work_queue.holds_upload(c, upload):
                 return False
+            self._blobs.confirm(staged)
             if upload.video is not None:
                 self._videos.save(c, upload, self._members_path(upload))
             for member in chunk:

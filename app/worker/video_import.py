@@ -57,6 +57,7 @@ class VideoMember:
     saved: StagedFile
     attributes: ImageAttributes
     warnings: tuple[AnswerWarning, ...]
+    n: int  # of its upload
 
     def to_options(self) -> dict[str, Any]:
         """What the upload of the video must know."""
@@ -86,7 +87,7 @@ class VideoImporter:
             if not is_video_file(file):
                 return None
             read_video_header(file, self.limits, self._pictures)
-        return VideoMember(name, saved, attributes, warnings)
+        return VideoMember(name, saved, attributes, warnings, time.time_ns())  # unlike all before, and behind them
 
     def add(self, c: Connection, upload: Upload, video: VideoMember) -> None:
         """Make an upload of a video, in the same job; or note that it is there already."""
@@ -94,12 +95,11 @@ class VideoImporter:
         if videos.filter_complete(c, upload.collection, [saved.sha256]):
             jobs.add_item(c, upload.job_id, video.name, ItemStatus.DUPLICATE)
             return
-        n = time.time_ns()  # unlike all before, and behind them
         with map_os_errors():
-            link_or_copy(saved.path, self._blobs.upload_path(upload.job_id, n))
+            link_or_copy(saved.path, self._blobs.upload_path(upload.job_id, video.n))
             fsync_dir(self._blobs.incoming)
         options = {"video": video.to_options()}
-        work_queue.add_upload(c, upload.job_id, n, "archive", video.name, 0, options=options, size=saved.bytes)
+        work_queue.add_upload(c, upload.job_id, video.n, "archive", video.name, 0, options=options, size=saved.bytes)
 
     def is_known(self, c: Connection, upload: Upload) -> bool:
         """Whether the frames of a video came with another upload meanwhile."""
@@ -115,6 +115,16 @@ class VideoImporter:
         video = said_of(upload)
         said = {name: video.get(name) for name in ("caption", "tags", "metadata")}
         return {**line, **said, "warnings": video.get("warnings") if line.get("n") == 1 else None}
+
+    def find_kept(self, upload: Upload) -> StagedFile | None:
+        """The file of a video that the library has still to keep; None if it has it, or keeps none."""
+        if (
+            not self.limits.keep
+            or upload.position
+            or self._blobs.path(sha256 := str(said_of(upload)["sha256"])).exists()
+        ):
+            return None
+        return StagedFile(self._blobs.upload_path(upload.job_id, upload.n), sha256, int(said_of(upload)["bytes"]))
 
     def save(self, c: Connection, upload: Upload, members: Path) -> None:
         """Write the row of a video, before its first frames, and keep its file."""

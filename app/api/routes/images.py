@@ -70,6 +70,8 @@ from app.core.errors import (
     BlobMissing,
     ImageTooLarge,
     Overloaded,
+    StorageFull,
+    StorageUnavailable,
     UnsupportedMediaType,
     Validation,
     map_os_errors,
@@ -405,13 +407,12 @@ def open_thumbnail(
     """
     made = min((one for one in (*THUMBNAIL_SIZES, usual) if one >= size), default=THUMBNAIL_SIZES[-1])
     for _ in range(LOOKS):
-        image, source = library.open_file(collection, id)
-        source.close()
+        image = library.check_file(collection, id)
         path = library.thumbnail_path(image)
         if made != usual:
             path = path.with_stem(f"{image.sha256}-{made}")
-        with suppress(FileNotFoundError):
-            return image, open(path, "rb")
+        if (found := library.blobs.fetch_thumbnail(path)) is not None:
+            return image, found
         with suppress(FileNotFoundError, BlobMissing):  # the picture is replaced or deleted meanwhile: look again
             return image, make_thumbnail(library, pool, image, path, made)
     raise Overloaded("this picture is replaced again and again; try again")
@@ -421,11 +422,14 @@ def make_thumbnail(library: Library, pool: DecodePool, image: Image, path: Path,
     """Make a thumbnail and open it. Raises FileNotFoundError, BlobMissing, Rejected."""
     with map_os_errors():
         path.parent.mkdir(parents=True, exist_ok=True)
-    source = library.blobs.path(image.sha256)
     try:
-        output = OutputFile(path)
-        pool.submit(decode_picture, source, Preprocessing(size=16), pool.picture_limits, output, size).result()
-        return open(path, "rb")
+        with library.blobs.fetch(image.sha256) as source:
+            given = (source.path, Preprocessing(size=16), pool.picture_limits, OutputFile(path), size)
+            pool.submit(decode_picture, *given).result()
+        file = open(path, "rb")  # noqa: SIM115 (the caller closes it)
+        with suppress(StorageUnavailable, StorageFull):  # another request makes it again
+            library.blobs.keep_thumbnail(path)
+        return file
     finally:
         library.delete_unused_files([image.sha256])  # if the picture was deleted while it was decoded
 

@@ -64,9 +64,15 @@ def format_warnings(warnings: Iterable[AnswerWarning]) -> str:
     return json.dumps([asdict(one) for one in warnings])
 
 
-def create(c: Connection, collection: str, kind: str, priority: Priority = Priority.NORMAL) -> str:
+def new_id() -> str:
+    return uuid.uuid4().hex
+
+
+def create(
+    c: Connection, collection: str, kind: str, priority: Priority = Priority.NORMAL, id: str | None = None
+) -> str:
     """A new job with nothing in it; returns its id."""
-    id = uuid.uuid4().hex
+    id = id or new_id()
     c.execute(
         "INSERT INTO jobs (id, collection, kind, state, created_at, step) VALUES (?, "
         + LABEL_OF_NAME

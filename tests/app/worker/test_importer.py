@@ -302,8 +302,8 @@ if moment == "cleanup":
     library.blobs.delete_upload = die
 else:
     place, placed = library.blobs.place, []
-    def placing(saved):
-        place(saved)
+    def placing(saved, **said):
+        place(saved, **said)
         placed.append(saved)
         if len(placed) == int(moment):
             die()

@@ -203,6 +203,10 @@ class PostgresqlDatabase(Database):
         return _map(error)
 
     def _disconnect(self) -> None:
+        self._commits.begin_closing()
+        with suppress(psycopg.Error):
+            if self._writer is not None:
+                self._writer.run(f"NOTIFY {self._commits.channel}")  # the listener need not wait for its next look
         self._commits.close()
         self._pool.close(timeout=5.0)
         self._drop_writer()
@@ -232,6 +236,9 @@ class CommitListener:
         if monotonic() - self._seen > LOST_SECONDS:
             raise Overloaded(AWAY)
         return self._count
+
+    def begin_closing(self) -> None:
+        self._closing.set()
 
     def close(self) -> None:
         self._closing.set()

@@ -133,7 +133,7 @@ def open_place(settings: Settings, opened: ExitStack) -> Place:
 def refuse_users(settings: Settings) -> None:
     """Raise StartupError where a process uses a place."""
     if settings.is_cluster:
-        alive = [one for one in open_membership(settings, "move").list_members() if one.is_alive]
+        alive = open_membership(settings, "move").list_members()
         if alive:
             names = ", ".join(f"a {one.kind} on {one.host} (process {one.pid})" for one in alive[:3])
             raise StartupError(f"the database is in use by {names}; stop every server and worker first")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from shutil import copyfileobj
+from tempfile import TemporaryDirectory
 
 from app.core.errors import BlobMissing, StartupError, map_os_errors
 from app.core.files import atomic_write, make_dirs
-from app.storage.backup import copy_uploads, list_pending_uploads
+from app.storage.backup import copy_file, copy_uploads, list_pending_uploads
 from app.storage.blobs import BlobStore, LocalFile, StagedFile
 from app.storage.database import Database
 from app.storage.sql import Connection, fetch_all, fetch_number
@@ -40,7 +42,8 @@ class FileCopy:
         """Copy the files of pictures and videos; returns how many the source should have."""
         total = sum(self._count(kind, ALL) for kind in LIST)
         done = 0
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        with ThreadPoolExecutor(AT_ONCE) as pool, TemporaryDirectory(dir=self._target.incoming) as scratch:
+            self._scratch = Path(scratch)
             for kind in LIST:
                 reached, missing = self._rows.read_place(f"({kind})") or ("", [])
                 done += self._count(kind, reached)
@@ -92,6 +95,8 @@ class FileCopy:
             for one in there:
                 if not self._target.is_remote:
                     self._target.place(one)
+                if one.path.parent == self._scratch:
+                    one.path.unlink(missing_ok=True)
             list(pool.map(self._copy_thumbnail, portion))
         return [sha256 for (sha256, _), one in zip(portion, staged, strict=True) if one is None]
 
@@ -102,9 +107,18 @@ class FileCopy:
             return None
 
     def _stage(self, named: tuple[str, str], file: LocalFile | None) -> StagedFile | None:
-        """The file, if it has the bytes that its name says."""
-        staged = None if file is None else self._target.stage(file.path)
-        return staged if staged is not None and staged.sha256 == named[0] else None
+        """The file, if it has the bytes that its name says.
+
+        A folder gets a copy of its own: a link to the file of the source would share the faults of its disk, too.
+        """
+        if file is None:
+            return None
+        path = file.path
+        if not self._target.is_remote and not file.is_copy:
+            path = self._scratch / named[0]
+            copy_file(file.path, path)
+        staged = self._target.stage(path)
+        return staged if staged.sha256 == named[0] else None
 
     def _copy_thumbnail(self, named: tuple[str, str]) -> None:
         """Copy the thumbnail, if there is one; others are made when somebody asks for them."""

@@ -6,14 +6,19 @@ on when it is started again: the target says how far each table and the files ha
 
 from __future__ import annotations
 
+import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, Self
 
-from app.core.errors import StartupError
+from pydantic import ValidationError
+
+from app.core.errors import Overloaded, StartupError, describe_fault
 from app.core.locks import DataDirLock, count_live_owners
 from app.core.settings import Settings
 from app.service.data_dir import DATABASE_NAME, check_places, make_data_dir, open_membership
@@ -23,9 +28,12 @@ from app.storage.bucket_blobs import MARKER, BucketBlobStore
 from app.storage.database import Database
 from app.storage.file_copy import FileCopy
 from app.storage.media_place import normalise_media, open_media
+from app.storage.membership import Member
 from app.storage.table_copy import Report, TableCopy, is_unfinished
 from app.storage.tables import installation
 
+KIND = "move"  # of this process among those of a cluster
+MEMBER_SECONDS = 10.0  # until this process is one of them
 OWNER = "(owner)"  # the row of `moving` with the installation that the target becomes, and where its files are
 
 
@@ -41,18 +49,28 @@ class MoveResult:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A database, and the files of its pictures."""
+    """A database, the files of its pictures, and who uses them."""
 
     database: Database
     blobs: BlobStore
+    users: Users
 
 
 def make_target(source: Settings, database: str | None, media: str | None, data_dir: Path | None) -> Settings:
     """The settings of the target. Raises StartupError unless it says where everything goes, and that is elsewhere."""
     if data_dir is None and (database is None or media is None):
         raise StartupError("name the target: --to-database and --to-media, or --to-data-dir")
-    changed = {"database": database or "sqlite", "media": media or "local", "data_dir": data_dir or source.data_dir}
-    target = Settings(**(source.model_dump() | changed | {"shared_media": media is None and database is not None}))
+    changed: dict[str, Any] = {
+        "database": database or "sqlite",
+        "media": media or "local",
+        "data_dir": data_dir or source.data_dir,
+    }
+    changed["shared_media"] = media is None and database is not None
+    try:
+        target = Settings(**(source.model_dump() | changed))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise StartupError(f"--to-{str(fault['loc'][0]).replace('_', '-')}: {describe_fault(fault)}") from None
     if find_database(source) == find_database(target) or name_media(source) == name_media(target):
         raise StartupError("source and target share a place; name another database and another place for the files")
     return target
@@ -93,7 +111,7 @@ def move(source: Settings, target: Settings, report: Report) -> MoveResult:
         files = FileCopy(held.database, held.blobs, new.blobs, rows)
         result = MoveResult(rows.copy_rows(report), files.copy_pictures(report), files.copy_uploads(), files.missing)
         rows.check_rows(report)
-        refuse_users(source)
+        held.users.refuse()
         rows.finish(lambda c: installation.replace(c, owner, normalise_media(target.media)))
     return result
 
@@ -107,7 +125,6 @@ def hold_source(settings: Settings) -> Iterator[Place]:
             if not Path(find_database(settings)).is_file():
                 raise StartupError(f"there is no data directory at {settings.data_dir}")
             opened.enter_context(closing(DataDirLock(settings.data_dir)))
-        refuse_users(settings)
         yield open_place(settings, opened)
 
 
@@ -118,24 +135,51 @@ def hold_target(settings: Settings) -> Iterator[Place]:
         if not settings.is_cluster or has_local_media(settings):
             made = make_data_dir(settings.data_dir)
             opened.enter_context(closing(DataDirLock(settings.data_dir, made)))
-        refuse_users(settings)
         yield open_place(settings, opened)
 
 
 def open_place(settings: Settings, opened: ExitStack) -> Place:
+    """Raises StartupError where a server or a worker uses the place."""
     database = opened.enter_context(closing(address.open_database(find_database(settings))))
+    users = opened.enter_context(Users(settings))
+    users.refuse()
     if not has_local_media(settings):  # its cache is needed for the move alone
         scratch = Path(opened.enter_context(TemporaryDirectory(prefix="sightline-move-")))
         settings = settings.model_copy(update={"data_dir": scratch, "cache_dir": None})
-    return Place(database, opened.enter_context(closing(open_media(settings))))
+    return Place(database, opened.enter_context(closing(open_media(settings))), users)
 
 
-def refuse_users(settings: Settings) -> None:
-    """Raise StartupError where a process uses a place."""
-    if settings.is_cluster:
-        alive = open_membership(settings, "move").list_members()
-        if alive:
-            names = ", ".join(f"a {one.kind} on {one.host} (process {one.pid})" for one in alive[:3])
-            raise StartupError(f"the database is in use by {names}; stop every server and worker first")
-    elif count_live_owners(settings.data_dir / "workers"):
-        raise StartupError(f"a worker runs on the data directory {settings.data_dir}; stop it first")
+class Users:
+    """Which processes use a place, beside this one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._membership = open_membership(settings, KIND)
+
+    def __enter__(self) -> Self:
+        self._membership.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._membership.close()
+
+    def refuse(self) -> None:
+        """Raise StartupError where there are any."""
+        if self._settings.is_cluster:
+            others = [one for one in self._list_members() if (one.kind, one.pid) != (KIND, os.getpid())]
+            if others:
+                names = ", ".join(f"a {one.kind} on {one.host} (process {one.pid})" for one in others[:3])
+                raise StartupError(f"the database is in use by {names}; stop every server and worker first")
+        elif count_live_owners(self._settings.data_dir / "workers"):
+            raise StartupError(f"a worker runs on the data directory {self._settings.data_dir}; stop it first")
+
+    def _list_members(self) -> list[Member]:
+        """The members of the cluster, as soon as this process is one."""
+        deadline = time.monotonic() + MEMBER_SECONDS
+        while True:
+            try:
+                return self._membership.list_members()
+            except Overloaded as error:
+                if time.monotonic() > deadline:
+                    raise StartupError(error.detail) from None
+                time.sleep(0.05)

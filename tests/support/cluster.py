@@ -127,13 +127,20 @@ def can_connect(port: int) -> bool:
 class Cluster:
     """Servers and workers over one PostgreSQL and one bucket. `endpoint` is a proxy in front of the store, if any."""
 
-    def __init__(self, servers: int, workers: int, endpoint: str | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        servers: int,
+        workers: int,
+        store: StoreProcess | None = None,
+        endpoint: str | None = None,
+        **settings: Any,
+    ) -> None:
         self._held = tempfile.TemporaryDirectory(prefix="sightline-cluster-")
         self.folder = Path(self._held.name)
         self.postgresql = PostgresqlServer(DURABLE)
         self.postgresql.execute("CREATE DATABASE sightline")
         self.address = self.postgresql.address("sightline")
-        self.store = StoreProcess()
+        self.store = store or StoreProcess()
         self._sizes = servers, workers
         self._settings = {
             "model": "colours",
@@ -147,10 +154,6 @@ class Cluster:
         self._numbers = 0
         self.servers: list[RunningServer] = []
         self.workers: list[RunningWorker] = []
-
-    def use_store(self, endpoint: str) -> None:
-        """Reach the store through a proxy. Before the start."""
-        self._settings["s3_endpoint"] = endpoint
 
     def __enter__(self) -> Self:
         servers, workers = self._sizes

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.core.errors import StartupError
+from app.core.errors import Overloaded, StartupError
 from app.core.locks import DataDirLock, LeaseOwner
 from app.core.settings import Settings
-from app.service.data_dir import open_database, open_library
+from app.service.data_dir import open_database, open_library, open_membership
 from app.service.move import make_target, move
 from app.storage import keywords
 from app.storage.database import Database
+from app.storage.membership import Membership
 from app.storage.sql import fetch_all, fetch_number
 from app.storage.table_copy import END_LEASES, list_copied
 from app.storage.tables import work_queue
 from tests.support.every_table import fill_library
 from tests.support.makers import add, claim
+from tests.support.object_stores import WHO, Store
 from tests.support.pictures import picture
+from tests.support.postgresql import PostgresqlServer
+from tests.support.servers import wait_until
 
 # What a move changes: who holds leases, and which installation it is.
 CHANGED = ("installation", "images", "sources", "enrichments")
@@ -77,6 +82,22 @@ def target(source: Settings, tmp_path: Path) -> Settings:
     return make_target(source, None, None, tmp_path / "there")
 
 
+@pytest.fixture(scope="module")
+def store() -> Iterator[Store]:
+    with pytest.MonkeyPatch.context() as patch, closing(Store("pictures")) as store:
+        for name, value in WHO.items():
+            patch.setenv(name, value)
+        yield store
+
+
+@pytest.fixture
+def cluster(source: Settings, postgresql: PostgresqlServer, store: Store, tmp_path: Path) -> Iterator[Settings]:
+    """A PostgreSQL and a bucket with nothing in them, as the target."""
+    with postgresql.database() as address:
+        place = source.model_copy(update={"s3_endpoint": store.url})
+        yield make_target(place, address, f"s3://pictures/{tmp_path.name}", None)
+
+
 @pytest.fixture
 def before(source: Settings) -> dict[str, list[dict[str, Any]]]:
     with closing(open_database(source)) as database:
@@ -120,6 +141,66 @@ def test_everything_comes_over(before: dict[str, list[dict[str, Any]]], source: 
     check_moved(before, source, target)
     with closing(open_database(source)) as database:
         assert read_rows(database) == before
+
+
+def test_everything_comes_into_a_cluster_and_back(
+    before: dict[str, list[dict[str, Any]]], source: Settings, cluster: Settings, tmp_path: Path
+) -> None:
+    there = move(source, cluster, ignore)
+    assert (there.rows, there.files, there.uploads) == (sum(map(len, before.values())), 4, 2)
+    with pytest.raises(StartupError, match="already; name an empty place"):
+        move(source, cluster.model_copy(update={"media": "s3://pictures/else"}), ignore)
+    back = make_target(cluster, None, None, tmp_path / "back")
+    assert move(cluster, back, ignore) == there
+    check_moved(before, source, back)
+
+
+def test_a_move_into_a_cluster_that_is_killed_goes_on(
+    before: dict[str, list[dict[str, Any]]],
+    source: Settings,
+    cluster: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    killed = [3, 20, 25, 31, 10_000]
+
+    def report(what: str, done: int, total: int) -> None:
+        killed[0] -= 1
+        if killed[0] == 0:
+            raise Killed
+
+    while len(killed) > 1:
+        with pytest.raises(Killed):
+            move(source, cluster, report)
+        with pytest.raises(StartupError, match="has not ended"):
+            open_database(cluster)
+        killed.pop(0)
+    move(source, cluster, report)
+    back = make_target(cluster, None, None, tmp_path / "back")
+    move(cluster, back, ignore)
+    check_moved(before, source, back)
+
+
+def test_a_bucket_with_something_in_it_is_refused(source: Settings, cluster: Settings, store: Store) -> None:
+    store.put("pictures", f"{cluster.media.removeprefix('s3://pictures/')}/other", b"of another program")
+    with pytest.raises(StartupError, match="holds files already"):
+        move(source, cluster, ignore)
+
+
+def test_nobody_uses_a_cluster_that_is_moved(source: Settings, cluster: Settings, tmp_path: Path) -> None:
+    move(source, cluster, ignore)
+    with closing(open_membership(cluster, "server")) as server:
+        server.start()
+        wait_until(lambda: is_listed(server), 10)
+        with pytest.raises(StartupError, match=r"in use by a server on .* stop every server and worker first"):
+            move(cluster, make_target(cluster, None, None, tmp_path / "back"), ignore)
+
+
+def is_listed(membership: Membership) -> bool:
+    try:
+        return bool(membership.list_members())
+    except Overloaded:
+        return False
 
 
 class Killed(Exception):
@@ -201,7 +282,6 @@ def test_nobody_uses_the_source_meanwhile(source: Settings, target: Settings) ->
         move(source, target, ignore)
     with closing(LeaseOwner(source.data_dir / "workers")), pytest.raises(StartupError, match="a worker runs"):
         move(source, target, ignore)
-    assert not (target.data_dir / "sightline.db").exists()
 
     def use(what: str, done: int, total: int) -> None:
         with pytest.raises(StartupError, match="in use by"):
@@ -234,6 +314,7 @@ def test_a_table_that_only_one_side_has_is_refused(source: Settings, target: Set
         (None, None, None, "name the target: --to-database and --to-media, or --to-data-dir"),
         ("postgresql://db/x", None, None, "name the target"),
         (None, "s3://b/p", None, "name the target"),
+        ("mysql://db/x", "s3://b/p", None, "--to-database: "),
         (None, "s3://b/p", "data", "share a place"),
         (None, None, "data", "share a place"),
     ],

@@ -132,3 +132,11 @@ def retry_quarantined(cluster: Cluster, ledger: Ledger) -> None:
         if image["status"] == "failed" and " died 3 times " in image["error"]["detail"]:
             ledger.given_up += 1
             server.upload(ledger.sent[image["sha256"]], wait=60).raise_for_status()
+
+
+def count_faults(faults: list[str]) -> str:
+    """What was found, in words, with the first fault of another kind."""
+    kinds = ("lost", "doubled", "stuck")
+    found = ", ".join(f"{sum(fault.startswith(kind) for fault in faults)} {kind}" for kind in kinds)
+    others = [fault for fault in faults if not fault.startswith(kinds)]
+    return found + (f"; {others[0]}" if others else "")

@@ -16,7 +16,7 @@ import random
 import time
 
 from tests.reliability.promise import Impossible, Outcome, Promise, Scale
-from tests.reliability.uploader import Uploader, settle
+from tests.reliability.uploader import Uploader, count_faults, settle
 from tests.support.cluster import Cluster, has_postgresql
 
 PROMISE = Promise(
@@ -49,12 +49,8 @@ def run(scale: Scale) -> Outcome:
             uploader.end()
         stored, faults = settle(cluster, uploaders)
     said = ", ".join(f"{count} of a {kind}" for kind, count in counts.items()).replace("a postgresql", "PostgreSQL")
-    found = ", ".join(
-        f"{sum(fault.startswith(kind) for fault in faults)} {kind}" for kind in ("lost", "doubled", "stuck")
-    )
-    figure = f"{size[0]} servers, {size[1]} workers, {kills} kills ({said}), {stored} pictures: {found}"
-    others = [fault for fault in faults if not fault.startswith(("lost", "doubled", "stuck"))]
-    return Outcome(figure + (f"; {others[0]}" if others else ""), not faults)
+    figure = f"{size[0]} servers, {size[1]} workers, {kills} kills ({said}), {stored} pictures"
+    return Outcome(f"{figure}: {count_faults(faults)}", not faults)
 
 
 def kill(cluster: Cluster, kind: str, dice: random.Random) -> None:

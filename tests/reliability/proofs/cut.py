@@ -15,7 +15,7 @@ import time
 
 from tests.index.proxy import Proxy
 from tests.reliability.promise import Impossible, Outcome, Promise, Scale
-from tests.reliability.uploader import Uploader, settle
+from tests.reliability.uploader import Uploader, count_faults, settle
 from tests.support.cluster import Cluster, StoreProcess, has_postgresql
 
 PROMISE = Promise(
@@ -64,9 +64,5 @@ def run(scale: Scale) -> Outcome:
         stored, faults = settle(cluster, uploaders)
         failed = cluster.servers[0].http.get("/v1/stats").json()["images"]["failed"]
         refused = sum(uploader.refused for uploader in uploaders)
-    found = ", ".join(
-        f"{sum(fault.startswith(kind) for fault in faults)} {kind}" for kind in ("lost", "doubled", "stuck")
-    )
-    others = [fault for fault in faults if not fault.startswith(("lost", "doubled", "stuck"))]
-    figure = f"{len(MODES) * rounds} cuts, {refused} uploads refused, {stored} pictures: {found}, {failed} failed"
-    return Outcome(figure + (f"; {others[0]}" if others else ""), not faults and not failed and refused > 0)
+    figure = f"{len(MODES) * rounds} cuts, {refused} uploads refused, {stored} pictures, {failed} failed"
+    return Outcome(f"{figure}: {count_faults(faults)}", not faults and not failed and refused > 0)

@@ -25,7 +25,7 @@ from app.storage.library import Library
 WRITE_HEADER = "Sightline-Token"
 AFTER_SECONDS = 10.0
 POLL_SECONDS = 0.01  # between two looks at a number in memory
-TOKEN = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")
+TOKEN = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
 AFTER = (
     "Wait until this server has the write whose answer had this Sightline-Token, up to 10 seconds; with several servers"
     " a search finds what was just written by another one only so."

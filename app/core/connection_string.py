@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+import re
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 SQLITE = "sqlite"
 SCHEMES = ("postgresql", "postgres")
 SECRET_OPTIONS = frozenset({"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"})
 HIDDEN = "…"
+# One or several, with commas between them, as libpq takes them.
+HOSTS = re.compile(r"(([^,:\[\]]*|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?)(,([^,:\[\]]*|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?)*")
 
 
 def check_database_url(value: str) -> None:
@@ -17,16 +20,16 @@ def check_database_url(value: str) -> None:
     scheme, separator, _ = value.partition("://")
     if scheme not in SCHEMES or not separator:
         raise ValueError("expected sqlite or postgresql://USER:PASSWORD@HOST:PORT/NAME")
+    wrong = (
+        "the URL of the database cannot be read: write / ? # @ : and % in a user or password as %2F %3F %23 %40 %3A"
+        " and %25, and the port as a number"
+    )
     try:
         parts = urlsplit(value)
-        _ = parts.port
     except ValueError:
-        raise ValueError(
-            "the URL of the database cannot be read: write / ? # @ : and % in a user or password as %2F %3F %23 %40 %3A"
-            " and %25, and the port as a number"
-        ) from None
-    if parts.fragment:
-        raise ValueError("the URL of the database has a #: write it as %23 in a password")
+        raise ValueError(wrong) from None
+    if parts.fragment or not HOSTS.fullmatch(parts.netloc.rpartition("@")[2]):
+        raise ValueError(wrong)
 
 
 def describe_database(value: str) -> str:
@@ -34,12 +37,14 @@ def describe_database(value: str) -> str:
     if value == SQLITE:
         return value
     try:
-        parts = urlsplit(value)
-        user, address = parts.netloc.rpartition("@")[0].partition(":")[0], parts.netloc.rpartition("@")[2]
-        options = [(name, HIDDEN if name in SECRET_OPTIONS else text) for name, text in parse_qsl(parts.query)]
+        check_database_url(value)
     except ValueError:
         return f"postgresql://{HIDDEN}"
-    query = urlencode(options, quote_via=quote, safe=f"/{HIDDEN}")
+    parts = urlsplit(value)
+    account, _, address = parts.netloc.rpartition("@")
+    user = account.partition(":")[0]
+    pairs = (pair.partition("=") for pair in parts.query.split("&") if pair)
+    query = "&".join(f"{name}={HIDDEN if unquote(name) in SECRET_OPTIONS else text}" for name, _, text in pairs)
     return urlunsplit(("postgresql", f"{user}@{address}" if user else address, parts.path, query, ""))
 
 

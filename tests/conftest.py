@@ -35,7 +35,7 @@ SLOW = {
 }
 # Tests of what both databases do, and those among them of what SQLite alone does (beside tests marked `sqlite`).
 BOTH = {HERE / "app" / "storage"}
-SQLITE_ONLY = {HERE / "app" / "storage" / f"test_{name}.py" for name in ("database", "backup", "file_system")}
+SQLITE_ONLY = {HERE / "app" / "storage" / f"test_{name}.py" for name in ("database", "backup", "file_system", "verify")}
 # Coverage makes a process half as slow again. What runs in the processes of these tests is covered by the others.
 UNMEASURED = [HERE / name for name in ("acceptance", "reliability", "docs", "bench", "app/web", "app/encoder")]
 

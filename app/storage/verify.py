@@ -35,12 +35,16 @@ def find_faults(data_dir: Path, track: Track = track_nothing) -> list[Fault]:
     if not (data_dir / "sightline.db").is_file():
         raise StartupError(f"there is no data directory at {data_dir}")
     with closing(open_database(data_dir / "sightline.db")) as database:
-        faults = [("database", "sightline.db", why) for why in database.check()]
-        blobs = BlobStore(data_dir)
-        faults += find_file_faults(database, blobs, track)
-        faults += find_orphans(database, blobs)
-        faults += database.read(lambda c: [("head", name, why) for name, why in heads.find_faults(c)])
-        return faults + database.read(lambda c: list(find_log_faults(c)))
+        return check_all(database, BlobStore(data_dir), track)
+
+
+def check_all(database: Database, blobs: BlobStore, track: Track = track_nothing) -> list[Fault]:
+    """Every fault of a database and its files."""
+    faults = [("database", "sightline.db", why) for why in database.check()]
+    faults += find_file_faults(database, blobs, track)
+    faults += find_orphans(database, blobs)
+    faults += database.read(lambda c: [("head", name, why) for name, why in heads.find_faults(c)])
+    return faults + database.read(lambda c: list(find_log_faults(c)))
 
 
 def find_file_faults(database: Database, blobs: BlobStore, track: Track) -> Iterator[Fault]:

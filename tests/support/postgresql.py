@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import resources
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,21 @@ from app.core.process import die_with_parent
 from app.storage.address import open_database
 
 BINARIES = Path("/usr/lib/postgresql")  # Debian's; elsewhere they are in the path
-TEMPLATE = "sightline_template"
+ROWS = resources.files("app.storage.postgresql").joinpath("rows.sql").read_text("utf-8")
+EMPTY = (
+    """
+SET lock_timeout = '10s'; SET session_replication_role = replica;
+DO $$ DECLARE name text; BEGIN
+    FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'schema_version' LOOP
+        EXECUTE format('DELETE FROM %I', name);
+    END LOOP;
+    FOR name IN SELECT sequencename FROM pg_sequences WHERE schemaname = 'public' LOOP
+        PERFORM setval(name, 1, false);
+    END LOOP;
+END $$;
+"""
+    + ROWS
+)
 QUICK = ("fsync=off", "full_page_writes=off", "synchronous_commit=off", "autovacuum=off", "shared_buffers=32MB")
 START_SECONDS = 60.0
 
@@ -55,6 +70,7 @@ class PostgresqlServer:
         self._binaries = binaries
         self._user = find_user()
         self._numbers = count()
+        self._free: list[str] = []
         self.folder = Path(tempfile.mkdtemp(prefix="sightline-pg-"))
         self.data = self.folder / "data"
         self._settings = [*settings, "listen_addresses=", f"unix_socket_directories={self.folder}"]
@@ -106,10 +122,10 @@ class PostgresqlServer:
             return cursor.fetchall() if cursor.description else []
 
     @contextmanager
-    def empty_database(self, template: str = "template1") -> Iterator[str]:
+    def empty_database(self) -> Iterator[str]:
         """A database with nothing in it; its address."""
         name = f"t{next(self._numbers)}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        self.execute(f"CREATE DATABASE {name}")
         try:
             yield self.address(name)
         finally:
@@ -117,12 +133,16 @@ class PostgresqlServer:
 
     @contextmanager
     def database(self) -> Iterator[str]:
-        """A database with Sightline's tables; its address."""
-        if not self.execute(f"SELECT 1 FROM pg_database WHERE datname = '{TEMPLATE}'"):
-            self.execute(f"CREATE DATABASE {TEMPLATE}")
-            open_database(self.address(TEMPLATE)).close()
-        with self.empty_database(TEMPLATE) as address:
-            yield address
+        """A database with Sightline's tables and nothing in them; its address. The next one is the same, emptied."""
+        if not self._free:
+            name = f"t{next(self._numbers)}"
+            self.execute(f"CREATE DATABASE {name}")
+            open_database(self.address(name)).close()
+            self._free.append(name)
+        name = self._free.pop()
+        yield self.address(name)
+        self.execute(EMPTY, name)
+        self._free.append(name)  # one that could not be emptied is not used again
 
     def _run(self, name: str, *arguments: str) -> None:
         done = subprocess.run(

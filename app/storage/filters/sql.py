@@ -32,6 +32,7 @@ STEPS = 20_000  # of SQLite's virtual machine between two checks of the time
 MAX_NEEDLES = 8  # texts that `instr` looks for; looking for more costs as much as the condition
 
 ALL, EMPTY = Clause("TRUE"), Clause("")
+IN_ORDER = Clause(" ORDER BY key")
 AND, OR, NOT = Clause(" AND "), Clause(" OR "), Clause("NOT ")
 OPEN, CLOSE = Clause("("), Clause(")")
 KEYS = {"images": Clause("SELECT key FROM images WHERE "), "texts": Clause("SELECT key FROM texts WHERE ")}
@@ -108,7 +109,7 @@ class LimitedConnection(Protocol):
 
 def select_keys(c: Connection, collection: str, filter: Filter, after: int = 0) -> list[int]:
     """The keys past `after` of the rows that match, ascending. Raises Timeout."""
-    return _fetch_keys(c, filter, Clause(PAST, collection, after))
+    return _fetch_keys(c, filter, Clause(PAST, collection, after), IN_ORDER)
 
 
 def select_newest(c: Connection, collection: str, filter: Filter, limit: int, before: int | None) -> list[int]:
@@ -119,7 +120,7 @@ def select_newest(c: Connection, collection: str, filter: Filter, limit: int, be
 
 def select_passing(c: Connection, collection: str, filter: Filter, keys: Iterable[int]) -> list[int]:
     """Those of `keys` whose rows match. Raises Timeout."""
-    return _fetch_keys(c, filter, Clause(THESE, to_json([int(key) for key in keys]), collection))
+    return _fetch_keys(c, filter, Clause(THESE, to_json([int(key) for key in keys]), collection), IN_ORDER)
 
 
 def _fetch_keys(c: Connection, filter: Filter, among: Clause, order: Clause = EMPTY) -> list[int]:
@@ -331,7 +332,7 @@ def _some(field: Field, question: Clause, texts: Sequence[str]) -> Clause:
         if 0 < len(texts) <= MAX_NEEDLES
         else [to_json(part) for part in field.path[-1:]]
     )
-    found = [Clause("instr(") + column + Clause(", ?)", needle) for needle in needles]
+    found = [Clause("instr(") + column + Clause(", ?) > 0", needle) for needle in needles]
     likely = join_clauses(OR, found) + AND if found else EMPTY
     return (
         OPEN

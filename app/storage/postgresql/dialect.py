@@ -23,7 +23,7 @@ FRAGMENTS = {
     filters.IS_DATED.sql: "json_is_dated(type, atom)",
     filters.MOMENT.sql: "json_moment(type, atom)",
     filters.TAKEN_UTC.sql: "taken_in_utc(taken_at, taken_offset)",
-    values.ENTRY: "json_sortable(metadata, coalesce(?, ?), ?)",
+    values.ENTRY: "json_sortable(metadata, ?, ?, ?, ?)",
 }
 IN_LIST = r"(?<!atom) (NOT )?IN \(SELECT value FROM json_each\(\?(\d*)\)\)"
 TOKEN = re.compile(rf"'(?:[^']|'')*'|{IN_LIST}| IS \?(\d*)|\?(\d*)| LIKE | INDEXED BY \w+|(\w+) ->> '\$\.([\w.]+)'")

@@ -71,8 +71,8 @@ CREATE FUNCTION json_each(document text) RETURNS TABLE (key jsonb, value jsonb, 
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$SELECT * FROM json_each(document, '$')$$;
 
 -- The value at a path as a text that sorts as the value does among those of its type (texts by their first `most`
--- characters); NULL for a list or an object. The last path is one that the statement for SQLite needs.
-CREATE FUNCTION json_sortable(document text, path text, most bigint) RETURNS text
+-- characters); NULL for a list or an object. The statement for SQLite needs the path three times.
+CREATE FUNCTION json_sortable(document text, path text, same text, most bigint, again text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
     found jsonb := json_of(document) #> json_steps(path);

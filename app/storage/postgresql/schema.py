@@ -12,7 +12,7 @@ from app.storage.postgresql.connection import PostgresqlConnection
 from app.storage.sql import fetch_all, fetch_number
 
 VERSION = 28  # of the newest migration of SQLite that schema.sql has; a change of it comes with a file here
-FILES = ("functions.sql", "schema.sql", "triggers.sql")
+FILES = ("functions.sql", "schema.sql", "triggers.sql", "rows.sql")
 OLDEST_SERVER = 140_000
 HAS_TABLE = "SELECT 1 FROM pg_tables WHERE schemaname = current_schema() AND tablename = ?"
 

@@ -400,6 +400,7 @@ CREATE TABLE watches (
     job_id     TEXT COLLATE "C",
     files      BIGINT NOT NULL DEFAULT 0,
     failed     BIGINT NOT NULL DEFAULT 0,
+    scan_asked BIGINT NOT NULL DEFAULT 0,
     UNIQUE (collection, kind, place)
 );
 

@@ -159,8 +159,3 @@ END
 $$;
 CREATE TRIGGER watched_files_changed AFTER INSERT OR UPDATE OR DELETE ON watched_files
 FOR EACH ROW EXECUTE FUNCTION watched_files_changed();
-
-INSERT INTO collections (label, name, created_at)
-VALUES ('default', 'default', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'));
-INSERT INTO access (version) VALUES (0);
-INSERT INTO waiting (items, bytes) VALUES (0, 0);

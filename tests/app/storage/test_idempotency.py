@@ -140,6 +140,7 @@ def test_old_responses_are_deleted_and_their_keys_are_free(database: Database) -
     assert database.read(lambda c: fetch_all(c, "SELECT key, body FROM answers")) == [("1", '{"new": 1}')]
 
 
+@pytest.mark.sqlite  # PostgreSQL takes its time over as many changes
 def test_the_last_ten_thousand_stay(database: Database) -> None:
     save(database, "first")
     database.write(lambda c: c.execute("UPDATE sqlite_sequence SET seq = 10000 WHERE name = 'answers'") and None)

@@ -506,6 +506,7 @@ def plan(database: Database, sql: str, values: Sequence[object]) -> str:
     return "\n".join(str(row[3]) for row in rows)
 
 
+@pytest.mark.sqlite
 def test_a_claim_looks_at_no_more_rows_than_it_takes(database: Database) -> None:
     def explain(sql: str, values: Sequence[object]) -> str:
         rows = database.write(lambda c: fetch_all(c, "EXPLAIN QUERY PLAN " + sql, list(values)))
@@ -525,6 +526,7 @@ def test_a_claim_looks_at_no_more_rows_than_it_takes(database: Database) -> None
         assert "SCAN images\n" not in text + "\n"
 
 
+@pytest.mark.sqlite
 def test_operations_on_leases_read_leased_pictures_alone(database: Database) -> None:
     """A worker does these every second, and a collection may hold millions of pictures."""
     new_job(database, [1, 2])

@@ -34,7 +34,15 @@ SLOW = {
     *(HERE / "acceptance" / f"test_{name}.py" for name in ("proxy", "starter", "wheel", "words")),
 }
 # Tests of what both databases do, and those among them of what SQLite alone does (beside tests marked `sqlite`).
-BOTH = {HERE / "app" / "storage"}
+BOTH = {
+    HERE / "app" / "storage",
+    *(HERE / "app" / "search" / f"test_{name}.py" for name in ("build_process", "facets", "filter_cache", "heads")),
+    *(HERE / "app" / "search" / f"test_{name}.py" for name in ("index_builder", "index_manager", "searcher")),
+    *(HERE / "app" / "service" / f"test_{name}.py" for name in ("auth", "collection_deletion", "enrichment", "tasks")),
+    *(HERE / "app" / "service" / f"test_{name}.py" for name in ("image_waiter", "photograph_watch")),
+    *(HERE / "app" / "worker" / f"test_{name}.py" for name in ("embed", "importer", "video_import")),
+    *(HERE / "app" / "sources" / f"test_{name}.py" for name in ("changed", "watched_folder", "pairs")),
+}
 SQLITE_ONLY = {HERE / "app" / "storage" / f"test_{name}.py" for name in ("database", "backup", "file_system", "verify")}
 # Coverage makes a process half as slow again. What runs in the processes of these tests is covered by the others.
 UNMEASURED = [HERE / name for name in ("acceptance", "reliability", "docs", "bench", "app/web", "app/encoder")]

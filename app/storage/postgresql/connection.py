@@ -92,7 +92,8 @@ class PostgresqlConnection:
         """Run commands of PostgreSQL that give no rows, in one round trip."""
         result = self.raw.pgconn.exec_(command.encode())
         if result.status not in (psycopg.pq.ExecStatus.COMMAND_OK, psycopg.pq.ExecStatus.TUPLES_OK):
-            raise psycopg.errors.error_from_result(result)
+            error = psycopg.errors.error_from_result(result)
+            raise error if error.sqlstate else psycopg.OperationalError("the connection is lost")
 
     @contextmanager
     def limit_time(self, seconds: float) -> Iterator[None]:

@@ -56,9 +56,13 @@ class PostgresqlDatabase(Database):
         super().__init__(address, metrics)
         with startup_errors(address):
             self._writer: PostgresqlConnection | None = PostgresqlConnection(connect(address))
-            self._lock_number = compute_lock(self._writer)
-            prepare_schema(self._writer, self._lock_number)
-            self._commits = CommitListener(address, self._lock_number)
+            try:
+                self._lock_number = compute_lock(self._writer)
+                prepare_schema(self._writer, self._lock_number)
+                self._commits = CommitListener(address, self._lock_number)
+            except BaseException:
+                self._writer.close()
+                raise
         self._retry = Backoff(RETRY_FIRST, RETRY_LAST)
         self._not_before = 0.0
         self._pool = ConnectionPool(

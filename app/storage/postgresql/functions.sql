@@ -178,7 +178,3 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT split_words(whole) @> split_word
 
 CREATE FUNCTION has_words(atom jsonb, wanted text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$SELECT has_words(atom #>> '{}', wanted)$$;
-
--- The clock of leases (0027_leases.sql): all machines ask the same one.
-CREATE FUNCTION lease_clock() RETURNS double precision
-LANGUAGE sql VOLATILE AS 'SELECT extract(epoch FROM clock_timestamp())::double precision';

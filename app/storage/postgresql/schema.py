@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
+from importlib.resources.abc import Traversable
 
 import psycopg
 from psycopg import errors
@@ -11,7 +13,7 @@ from app.core.errors import StartupError
 from app.storage.postgresql.connection import PostgresqlConnection
 from app.storage.sql import fetch_all, fetch_number
 
-VERSION = 28  # of the newest migration of SQLite that schema.sql has; a change of it comes with a file here
+BASE = 25  # the newest migration of SQLite that schema.sql has; later ones have their pair in `migrations/`
 FILES = ("functions.sql", "schema.sql", "triggers.sql", "rows.sql")
 OLDEST_SERVER = 140_000
 HAS_TABLE = "SELECT 1 FROM pg_tables WHERE schemaname = current_schema() AND tablename = ?"
@@ -22,10 +24,9 @@ def prepare_schema(c: PostgresqlConnection, lock: int) -> None:
     check_server(c)
     c.run(f"BEGIN; SET LOCAL lock_timeout = '60s'; SELECT pg_advisory_xact_lock({lock})")
     try:
-        if fetch_all(c, HAS_TABLE, ("schema_version",)):
-            check_version(fetch_number(c, "SELECT version FROM schema_version"))
-        else:
+        if not fetch_all(c, HAS_TABLE, ("schema_version",)):
             create_tables(c)
+        migrate(c, list_steps(resources.files("app.storage.postgresql").joinpath("migrations")))
         c.run("COMMIT")
     finally:
         if c.is_in_transaction():
@@ -40,11 +41,24 @@ def check_server(c: PostgresqlConnection) -> None:
         raise StartupError("the database has another encoding than UTF8; make one with ENCODING 'UTF8'")
 
 
-def check_version(version: int) -> None:
-    if version > VERSION:
+def list_steps(folder: Traversable) -> dict[int, str]:
+    """The migrations in a folder by their numbers, in order: `0027_name.sql`."""
+    files = sorted(folder.iterdir(), key=lambda file: file.name) if folder.is_dir() else []
+    return {int(file.name[:4]): file.read_text("utf-8") for file in files if file.name.endswith(".sql")}
+
+
+def migrate(c: PostgresqlConnection, steps: Mapping[int, str]) -> None:
+    """Bring the tables up to date. Raises StartupError for newer ones than ours."""
+    version = fetch_number(c, "SELECT version FROM schema_version")
+    newest = max([BASE, *steps])
+    if version > newest:
         raise StartupError(
-            f"the database was written by a newer Sightline (schema {version}, this one knows {VERSION}); upgrade"
+            f"the database was written by a newer Sightline (schema {version}, this one knows {newest}); upgrade"
         )
+    for number, script in steps.items():
+        if number > version:
+            c.run(script)
+            c.run(f"UPDATE schema_version SET version = {number}")
 
 
 def create_tables(c: PostgresqlConnection) -> None:
@@ -63,6 +77,6 @@ def create_tables(c: PostgresqlConnection) -> None:
     try:
         for name in FILES:
             c.run(resources.files("app.storage.postgresql").joinpath(name).read_text("utf-8"))
-        c.run(f"CREATE TABLE schema_version (version BIGINT NOT NULL); INSERT INTO schema_version VALUES ({VERSION})")
+        c.run(f"CREATE TABLE schema_version (version BIGINT NOT NULL); INSERT INTO schema_version VALUES ({BASE})")
     except psycopg.errors.InsufficientPrivilege as error:
         raise StartupError("the role may not make tables in the database; GRANT CREATE ON its schema to it") from error

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from app.storage.sql import Connection, fetch_number, fetch_one
 
 LOCAL = "local"
-HAS_FILES = "SELECT EXISTS (SELECT 1 FROM images) + EXISTS (SELECT 1 FROM videos) + EXISTS (SELECT 1 FROM sources)"
+HAS_FILES = "SELECT EXISTS (SELECT 1 FROM images) OR EXISTS (SELECT 1 FROM videos) OR EXISTS (SELECT 1 FROM sources)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self';"
     " media-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+MEDIA_SOURCES = ("img-src 'self'", "media-src 'self'", "connect-src 'self'")
 # Swagger UI sets styles from script; everything that it loads is still from this server.
 DOCS_POLICY = PAGE_POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
 SECURITY_HEADERS = {
@@ -174,6 +175,14 @@ def set_headers(scope: Scope, headers: MutableHeaders, status: int) -> None:
     for name, value in SECURITY_HEADERS.items():
         headers.setdefault(name, value)
     headers.setdefault("Content-Security-Policy", DOCS_POLICY if path == "/docs" else PAGE_POLICY)
+
+
+def allow_media_from(origin: str) -> str:
+    """The policy of the page where pictures and videos come from another origin, too."""
+    policy = PAGE_POLICY
+    for source in MEDIA_SOURCES:
+        policy = policy.replace(source, f"{source} {origin}")
+    return policy
 
 
 def sent_method(scope: Scope) -> str:

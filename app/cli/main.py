@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PLACE_OPTIONS = ("database", "cache_dir", "shared_media")
+PLACE_OPTIONS = ("database", "media", "cache_dir", "shared_media")
 DATA_OPTIONS = ("data_dir", "model", "precision", "runtime", "device", "threads", "decoders", "batch_size")
 SOURCE_OPTIONS = ("embeddings_of", "pictures", "key_as_id", "columns")  # by their names in a request
 CLIENT_OPTIONS = ("server", "key", "key_file", "ca_file")
@@ -79,7 +79,6 @@ def main() -> None:
     "allowed_hosts",
     *PLACE_OPTIONS,
     *DATA_OPTIONS,
-    "media",
     "index",
     "workers",
     "formats",
@@ -807,41 +806,47 @@ def models() -> None:
 
 
 @main.command(short_help="Check that files, rows and log agree.")
-@setting_options("data_dir")
+@setting_options("data_dir", "media")
 def verify(**given: Any) -> None:
     """Check that files, rows and log agree; if not, print a table of faults and exit with 1."""
     from app.cli.output import show_faults, show_progress
+    from app.storage.media_place import find_bucket
     from app.storage.verify import find_faults
 
     console = new_console()
-    faults = find_faults(load_settings(given).data_dir, show_progress(console))
+    settings = load_settings(given)
+    faults = find_faults(settings.data_dir, show_progress(console), find_bucket(settings))
     show_faults(faults, console)
     sys.exit(1 if faults else 0)
 
 
 @main.command(short_help="Copy all data into a folder.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@setting_options("data_dir")
+@setting_options("data_dir", "media")
 def backup(folder: Path, **given: Any) -> None:
     """Copy all acknowledged data into FOLDER, while a server runs or not; a second backup copies what is new."""
     from app.cli.output import show_progress
     from app.storage.backup import create_backup
+    from app.storage.media_place import find_bucket
 
     console = new_console()
-    made = create_backup(load_settings(given).data_dir, folder, show_progress(console))
+    settings = load_settings(given)
+    made = create_backup(settings.data_dir, folder, show_progress(console), find_bucket(settings))
     console.print(f"{made.pictures} pictures are in {folder}, as of {made.created_at}")
 
 
 @main.command(short_help="Restore a backup.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@setting_options("data_dir")
+@setting_options("data_dir", "media")
 def restore(folder: Path, **given: Any) -> None:
     """Restore the backup in FOLDER into an empty data directory; a damaged backup changes nothing."""
     from app.cli.output import show_progress
     from app.storage.backup import restore_backup
+    from app.storage.media_place import find_bucket
 
-    console, data_dir = new_console(), load_settings(given).data_dir
-    held = restore_backup(data_dir, folder, show_progress(console))
+    console, settings = new_console(), load_settings(given)
+    held = restore_backup(settings.data_dir, folder, show_progress(console), find_bucket(settings))
+    data_dir = settings.data_dir
     console.print(f"{data_dir} is what {folder} held at {held.created_at}: {held.pictures} pictures")
 
 

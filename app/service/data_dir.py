@@ -75,7 +75,7 @@ def check_places(settings: Settings) -> None:
 
 def is_folder_media(settings: Settings) -> bool:
     """Whether the pictures lie in a folder."""
-    return not getattr(settings, "media", "").startswith("s3://")
+    return not settings.media.startswith("s3://")
 
 
 def refuse_other_machine(data_dir: Path) -> None:

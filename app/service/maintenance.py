@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -47,6 +48,7 @@ class MaintenanceLoop:
         self._library = library
         self._job_service = job_service
         self._job_days = job_days
+        self._sweep_at = 0.0  # when the cache of a bucket is looked through next
         failing = "files that nothing uses are not removed"
         self._garbage = BackgroundLoop(
             "gc", membership.only_leader(Duty.GARBAGE, self._collect_garbage), failing, make_backoff()
@@ -75,14 +77,20 @@ class MaintenanceLoop:
     def _collect_garbage(self) -> float:
         """Finish cancellations that a kill interrupted, then remove uploads of no job and files of no picture."""
         self._job_service.finish_cancellations()
-        removed = self._library.collect_garbage(GRACE_SECONDS, self._garbage.is_closing)
-        removed += self._library.collect_objects(self._garbage.is_closing)
+        if self._library.blobs.is_remote:
+            removed = self._library.collect_objects(self._garbage.is_closing)
+        else:
+            removed = self._library.collect_garbage(GRACE_SECONDS, self._garbage.is_closing)
         if removed:
             log.info("removed %d files that nothing uses", removed)
         return GC_SECONDS
 
     def _remove_deleted(self) -> float:
+        """Remove the objects of deleted pictures, and now and then what the cache of this machine need not keep."""
         self._library.remove_deleted(self._removing.is_closing)
+        if time.monotonic() >= self._sweep_at:
+            self._library.collect_garbage(GRACE_SECONDS, self._removing.is_closing)
+            self._sweep_at = time.monotonic() + GRACE_SECONDS
         return REMOVE_SECONDS
 
     def _prune_jobs(self) -> float:

@@ -189,6 +189,10 @@ class BlobStore:
     def fetch_upload(self, job_id: str, n: int) -> None:
         """Bring an upload to its `upload_path`, if it is not there. Raises StorageUnavailable, StorageFull."""
 
+    def find_origin(self) -> str | None:
+        """The origin of the URLs of `sign`; None where there are none."""
+        return None
+
     def sign(self, sha256: str) -> str | None:
         """A URL under which clients may read the bytes for a short time; None where there is none."""
         return None

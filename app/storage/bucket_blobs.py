@@ -24,6 +24,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, cast
+from urllib.parse import urlsplit
 
 from app import __version__
 from app.core.clock import now_rfc3339
@@ -44,6 +45,7 @@ from app.storage.object_store import (
 
 log = logging.getLogger(__name__)
 
+CACHE_NAME = "media-cache"  # the folder of the cache, in the cache folder
 MARKER = "sightline.json"  # names the installation that owns the prefix
 GRACE_SECONDS = 3600.0  # of an object that one request writes
 LARGE_GRACE_SECONDS = 24 * 3600.0  # of one that is written in parts, and as old as its first part
@@ -105,7 +107,7 @@ class BucketBlobStore(BlobStore):
                 )
             if held is None:
                 self.bucket.create(MARKER, json.dumps(said).encode(), "application/json")
-                held = self.bucket.read(MARKER)
+            self.require_owner(installation)
             probe = f".probe-{uuid.uuid4().hex}"
             self.bucket.put(probe, b"sightline", BINARY)
             self.bucket.delete([probe])
@@ -117,11 +119,14 @@ class BucketBlobStore(BlobStore):
             remedy = REMEDIES.get(code, ALLOW if code in DENIED else UNREACHABLE)
             reason = f"{error.detail.removesuffix('; try again')}; {remedy}"
             raise StartupError(f"pictures cannot be kept in {name}: {reason}") from None
-        owner = read_owner(held)
-        if owner != installation:
+
+    def require_owner(self, installation: str | None) -> None:
+        """Raise StartupError where the prefix is that of another installation."""
+        held = self.bucket.read(MARKER)
+        if held is not None and (owner := read_owner(held)) != installation:
             raise StartupError(
-                f"{name} holds the pictures of another installation ({owner}); name another prefix with --media, or"
-                " its database"
+                f"{self.bucket.name} holds the pictures of another installation ({owner}); name another prefix with"
+                " --media, or its database"
             )
 
     # Writing
@@ -321,6 +326,10 @@ class BucketBlobStore(BlobStore):
                 return open(path if path.exists() else copy, "rb")
         finally:
             copy.unlink(missing_ok=True)
+
+    def find_origin(self) -> str | None:
+        parts = urlsplit(self.bucket.sign(MARKER))
+        return f"{parts.scheme}://{parts.netloc}"
 
     def sign(self, sha256: str) -> str | None:
         return self.bucket.sign(media_key(sha256))

@@ -338,6 +338,10 @@ class Library:
             raise BlobMissing("the file of this picture was altered; run `sightline verify`")
         return image, file
 
+    def sign_file(self, collection: str, id: str) -> str | None:
+        """A URL of the bucket under which the picture's bytes are for a short time; None where there is no bucket."""
+        return self.blobs.sign(self.get(collection, id).sha256)
+
     def check_file(self, collection: str, id: str) -> Image:
         """A picture whose bytes are there and right; those in a bucket are not looked at. Raises as `open_file`."""
         if self.blobs.is_remote:

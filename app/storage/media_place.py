@@ -9,14 +9,13 @@ from app.core.errors import SightlineError, StartupError
 from app.core.metrics import ProcessMetrics
 from app.core.settings import Settings
 from app.storage.blobs import BlobStore
-from app.storage.bucket_blobs import BucketBlobStore
+from app.storage.bucket_blobs import CACHE_NAME, BucketBlobStore
 from app.storage.database import Database
 from app.storage.object_store import ENDPOINT, Bucket
 from app.storage.sql import Connection
 from app.storage.tables import installation
 from app.storage.tables.installation import LOCAL, Installation
 
-CACHE_NAME = "media-cache"  # a folder in the cache folder
 PLACE = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[\w!*'().=+-]+)*)/?")
 
 
@@ -66,6 +65,15 @@ def open_bucket(name: str, path: str, settings: Settings, metrics: ProcessMetric
         raise StartupError(
             f"the environment configures s3://{name} wrongly ({type(error).__name__}): check the variables AWS_..."
         ) from None
+
+
+def find_bucket(settings: Settings) -> BucketBlobStore | None:
+    """The store of the bucket that the settings name; None if the bytes are in the data directory."""
+    if parse_media(settings.media) is None:
+        return None
+    blobs = open_media(settings)
+    assert isinstance(blobs, BucketBlobStore)
+    return blobs
 
 
 def claim_media(database: Database, blobs: BlobStore, media: str) -> Installation:

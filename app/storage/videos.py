@@ -55,6 +55,13 @@ class VideoLibrary:
             raise BlobMissing("the file of this video was altered; run `sightline verify`")
         return video, file
 
+    def sign_file(self, collection: str, id: str) -> str | None:
+        """As `Library.sign_file`."""
+        video = self.get(collection, id)
+        if not video.is_kept:
+            raise NotFound(NOT_KEPT)
+        return self._library.blobs.sign(video.id)
+
     def delete(self, collection: str, id: str) -> int:
         """Delete a video, its file and its frames, a few in each transaction; returns how many frames it had.
 

@@ -218,7 +218,7 @@ def open_enricher(kind: str, settings: Settings, pool: DecodePool) -> Enricher |
     if kind == "ocr":
         from app.worker.ocr import OcrEnricher  # which loads OpenVINO
 
-        if settings.media == LOCAL:  # a bucket is reached by them
+        if settings.media == LOCAL and not settings.is_cluster:  # bucket and database are reached by them
             refuse_sockets()
         return OcrEnricher(pool)
     if kind == "caption":

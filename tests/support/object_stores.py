@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import logging
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import boto3
 from moto.server import ThreadedMotoServer
+
+from app.storage.bucket_blobs import BucketBlobStore
+from app.storage.object_store import Bucket
 
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
 WHO = {
@@ -38,9 +44,63 @@ class Store:
     def put(self, bucket: str, key: str, body: bytes) -> None:
         self._client.put_object(Bucket=bucket, Key=key, Body=body, ACL="public-read")
 
+    def get(self, bucket: str, key: str) -> bytes:
+        body: bytes = self._client.get_object(Bucket=bucket, Key=key)["Body"].read()
+        return body
+
+    def list(self, bucket: str, prefix: str = "") -> list[str]:
+        """The keys below a prefix (at most 1,000), without it."""
+        held = self._client.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", ())
+        return sorted(one["Key"].removeprefix(prefix) for one in held)
+
     def delete(self, bucket: str, key: str) -> None:
         self._client.delete_object(Bucket=bucket, Key=key)
 
     def close(self) -> None:
         self._client.close()
         self._server.stop()
+
+
+def open_blobs(store_url: str, cache: Path, prefix: str, max_cache: int = 1 << 30) -> BucketBlobStore:
+    """The pictures below a prefix of the bucket `photos`, with their cache in a folder."""
+    return BucketBlobStore(Bucket("photos", prefix, store_url), cache, max_cache)
+
+
+def list_keys(store: Store, prefix: str) -> list[str]:
+    """The keys below a prefix of the bucket `photos`, without it; those that begin with a dot are notes."""
+    listed = store.list("photos", f"{prefix}/")
+    return [key for key in listed if not key.startswith(".") and key != "sightline.json"]
+
+
+class RefusingStore:
+    """A store that answers every request with an error of S3, on one line, with the name of the key as Ceph does."""
+
+    def __init__(self, status: int, code: str) -> None:
+        body = (
+            f"<?xml version='1.0'?><Error><Code>{code}</Code><AWSAccessKeyId>someone</AWSAccessKeyId></Error>".encode()
+        )
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(body)
+
+            do_PUT = do_HEAD = do_POST = do_DELETE = do_GET
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Keep quiet."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

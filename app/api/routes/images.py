@@ -12,7 +12,7 @@ from typing import Annotated, Any, BinaryIO
 from urllib.parse import quote
 
 from fastapi import Query, Request, Response
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.admission import PICTURE
@@ -350,9 +350,13 @@ async def get_image_vector(library: LibraryDep, threads: ThreadsDep, collection:
 
 
 @router.get("/{id}/file", response_class=FileResponse)
-async def get_image_file(library: LibraryDep, threads: ThreadsDep, collection: CollectionDep, id: str) -> FileResponse:
+async def get_image_file(
+    library: LibraryDep, settings: SettingsDep, threads: ThreadsDep, collection: CollectionDep, id: str
+) -> Response:
     """Get the bytes of a picture as they were sent. Browsers do not show HEIC, TIFF, JPEG XL, JPEG 2000 and RAW files;
-    a thumbnail of 2048 pixels is for them."""
+    a thumbnail of 2048 pixels is for them. A server with presigned reads redirects to the bucket (307)."""
+    if settings.media_reads == "presigned" and (url := await threads.reads.run(library.sign_file, collection, id)):
+        return redirect_to_bucket(url)
     image, file = await threads.reads.run(library.open_file, collection, id)
     media_type, suffix = find_download(image.format, image.source)
     return file_response(file, media_type, f"{image.id}{suffix}", f'"{image.sha256}"', attachment=True)
@@ -446,6 +450,11 @@ def file_response(file: BinaryIO, media_type: str, name: str, etag: str, *, atta
         "Cache-Control": "private, no-cache",
     }
     return OpenFileResponse(file, media_type, headers, etag)
+
+
+def redirect_to_bucket(url: str) -> RedirectResponse:
+    """An answer that no cache keeps, as the URL is good for a short time only."""
+    return RedirectResponse(url, 307, headers={"Cache-Control": "no-store"})
 
 
 def attributes_of(asked: UploadForm) -> ImageAttributes:

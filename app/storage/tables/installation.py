@@ -22,6 +22,11 @@ def get(c: Connection) -> Installation | None:
     return Installation(*row) if row else None
 
 
+def get_id(c: Connection) -> str | None:
+    held = get(c)
+    return held.id if held else None
+
+
 def has_files(c: Connection) -> bool:
     """Whether any row needs the bytes of a file."""
     return fetch_number(c, HAS_FILES) > 0

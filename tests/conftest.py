@@ -37,7 +37,7 @@ SLOW = {
 BOTH = {
     HERE / "app" / "storage",
     *(HERE / "app" / "search" / f"test_{name}.py" for name in ("build_process", "facets", "filter_cache", "heads")),
-    *(HERE / "app" / "search" / f"test_{name}.py" for name in ("index_builder", "index_manager", "searcher")),
+    *(HERE / "app" / "search" / f"test_{name}.py" for name in ("index_manager", "searcher")),
     *(HERE / "app" / "service" / f"test_{name}.py" for name in ("auth", "collection_deletion", "enrichment", "tasks")),
     *(HERE / "app" / "service" / f"test_{name}.py" for name in ("image_waiter", "photograph_watch")),
     *(HERE / "app" / "worker" / f"test_{name}.py" for name in ("embed", "importer", "video_import")),

@@ -55,22 +55,16 @@ def _to_number(value: Decimal) -> int | float:
 class PostgresqlConnection:
     """What a change or a read gets.
 
-    `has_changed`: a statement has changed rows since that was last set to False; `has_new_words`: those of pictures.
+    Since they were last set to False, a statement has changed rows (`has_changed`), perhaps words of pictures
+    (`has_new_words`).
     """
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.raw = connection
-        self.has_changed = False
-        self.has_new_words = False
         self.word_index = TsvectorIndex(self)
+        self.has_changed = self.has_new_words = False
         self._count = 0
         self._cursor = psycopg.RawCursor(connection)
-        adapters = self._cursor.adapters
-        for kind, dumpers in ((int, (Int8Dumper, Int8BinaryDumper)), (str, (StrDumper, StrBinaryDumper))):
-            for dumper in dumpers:
-                adapters.register_dumper(kind, dumper)
-        adapters.register_loader("numeric", _NumberLoader)
-        adapters.register_loader("numeric", _NumberBinaryLoader)
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Any]:
         statement, text, bound = bind(sql, values)
@@ -88,9 +82,9 @@ class PostgresqlConnection:
     def changes(self) -> int:
         return self._count
 
-    def run(self, command: str) -> None:
+    def run(self, commands: str) -> None:
         """Run commands of PostgreSQL that give no rows, in one round trip."""
-        result = self.raw.pgconn.exec_(command.encode())
+        result = self.raw.pgconn.exec_(commands.encode())
         if result.status not in (psycopg.pq.ExecStatus.COMMAND_OK, psycopg.pq.ExecStatus.TUPLES_OK):
             error = psycopg.errors.error_from_result(result)
             raise error if error.sqlstate else psycopg.OperationalError("the connection is lost")
@@ -132,6 +126,12 @@ def connect_settings(address: str, options: str = "") -> dict[str, Any]:
 
 
 def configure(connection: psycopg.Connection[Any]) -> None:
+    adapters = connection.adapters
+    for kind, dumpers in ((int, (Int8Dumper, Int8BinaryDumper)), (str, (StrDumper, StrBinaryDumper))):
+        for dumper in dumpers:
+            adapters.register_dumper(kind, dumper)
+    adapters.register_loader("numeric", _NumberLoader)
+    adapters.register_loader("numeric", _NumberBinaryLoader)
     connection.prepare_threshold = PREPARE_AFTER
     connection.prepared_max = MAX_PREPARED
 

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Any, TypeVar
@@ -130,6 +131,10 @@ class PostgresqlDatabase(Database):
 
     # Of the transaction of the write thread:
 
+    def _commit_batch(self, batch: list[tuple[Work[Any], Future[Any]]]) -> None:
+        self._is_alone = len(batch) == 1
+        super()._commit_batch(batch)
+
     def _begin(self) -> None:
         begin = f"BEGIN; SELECT pg_advisory_xact_lock({self._lock_number})"
         for is_last in (False, True):
@@ -164,26 +169,29 @@ class PostgresqlDatabase(Database):
             self._writer = None
 
     def _change(self, work: Work[T]) -> T:
+        """One that is alone in its batch needs no savepoint."""
         writer = self._writer
         assert writer is not None
-        writer.run("SAVEPOINT change")
+        if not self._is_alone:
+            writer.run("SAVEPOINT change")
         try:
             result = work(writer)
         except BaseException:
             if writer.is_in_transaction():
-                writer.run("ROLLBACK TO change; RELEASE change")
+                writer.run("ROLLBACK; BEGIN" if self._is_alone else "ROLLBACK TO change; RELEASE change")
             raise
-        writer.run("RELEASE change")
+        if not self._is_alone:
+            writer.run("RELEASE change")
         return result
 
     def _commit(self) -> None:
         writer = self._writer
         assert writer is not None
+        if writer.has_new_words:
+            keywords.fill(writer)
         if not writer.has_changed:
             writer.run("COMMIT")
             return
-        if writer.has_new_words:
-            keywords.fill(writer)
         writer.run(f"NOTIFY {self._commits.channel}; COMMIT")
         self._commits.add()
 

@@ -123,6 +123,7 @@ def untag(key: int, c: Connection) -> None:
 RED = {"key": "tags", "match": {"value": "red"}}
 
 
+@pytest.mark.sqlite
 def test_a_filter_that_comes_again_asks_only_what_has_changed(database: Database) -> None:
     quiet = insert(database, 0, tags=("red",)).key
     key = insert(database, 1, tags=("red",)).key
@@ -139,6 +140,7 @@ def test_a_filter_that_comes_again_asks_only_what_has_changed(database: Database
     assert list(FilterCache(database).allowed_ids("default", make_filter(RED))) == [added]
 
 
+@pytest.mark.sqlite
 def test_after_too_many_changes_and_forgotten_ones_every_row_is_asked(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

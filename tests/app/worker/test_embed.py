@@ -459,6 +459,7 @@ def test_two_workers_share_the_work_and_double_nothing(library: Library, make_wo
     assert library.database.read(lambda c: next(iter(c.execute(sql)))[0]) == 40
 
 
+@pytest.mark.sqlite
 def test_a_worker_waits_out_a_full_disk_and_blames_no_picture(
     library: Library, make_worker: Made, caplog: pytest.LogCaptureFixture
 ) -> None:

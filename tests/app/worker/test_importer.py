@@ -315,6 +315,7 @@ while True:
 
 
 @pytest.mark.parametrize("moment", ["1", "2", "3", "5", "cleanup"])
+@pytest.mark.sqlite
 def test_a_kill_at_any_point_loses_and_doubles_nothing(
     library: Library, pool: DecodePool, tmp_path: Path, moment: str
 ) -> None:

@@ -1,2 +1,0 @@
--- As app/storage/migrations/0028_installation.sql.
-CREATE TABLE installation (id TEXT COLLATE "C" PRIMARY KEY, media TEXT COLLATE "C" NOT NULL);

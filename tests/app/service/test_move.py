@@ -95,7 +95,8 @@ def cluster(source: Settings, postgresql: PostgresqlServer, store: Store, tmp_pa
     """A PostgreSQL and a bucket with nothing in them, as the target."""
     with postgresql.database() as address:
         place = source.model_copy(update={"s3_endpoint": store.url})
-        yield make_target(place, address, f"s3://pictures/{tmp_path.name}", None)
+        target = make_target(place, address, f"s3://pictures/{tmp_path.name}", None)
+        yield target.model_copy(update={"data_dir": tmp_path / "none"})
 
 
 @pytest.fixture
@@ -148,7 +149,7 @@ def test_everything_comes_into_a_cluster_and_back(
 ) -> None:
     there = move(source, cluster, ignore)
     assert (there.rows, there.files, there.uploads) == (sum(map(len, before.values())), 4, 2)
-    with pytest.raises(StartupError, match="already; name an empty place"):
+    with pytest.raises(StartupError, match="already; name an empty"):
         move(source, cluster.model_copy(update={"media": "s3://pictures/else"}), ignore)
     back = make_target(cluster, None, None, tmp_path / "back")
     assert move(cluster, back, ignore) == there
@@ -344,7 +345,7 @@ def test_the_command_says_what_was_moved(filled: Path, tmp_path: Path) -> None:
     assert "4 files, 2 uploads that wait" in moved.stdout
     again = run_command("--data-dir", str(filled), "--to-data-dir", str(there))
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
-    assert "already; name an empty place" in again.stderr
+    assert "already; name an empty" in again.stderr
     next((there / "media").glob("??/??/*")).unlink()
     lossy = run_command("--data-dir", str(there), "--to-data-dir", str(tmp_path / "third"))
     assert lossy.returncode == 1

@@ -13,6 +13,7 @@ from app.core.errors import BlobMissing, StartupError, map_os_errors
 from app.core.files import atomic_write, make_dirs
 from app.storage.backup import copy_file, copy_uploads, list_pending_uploads
 from app.storage.blobs import BlobStore, LocalFile, StagedFile
+from app.storage.bucket_blobs import STORED
 from app.storage.database import Database
 from app.storage.sql import Connection, fetch_all, fetch_number
 from app.storage.table_copy import Report, TableCopy
@@ -65,6 +66,8 @@ class FileCopy:
             raise StartupError("the files of an upload that waits are gone; cancel its job, and move then")
         for job, n, _ in uploads:
             path = self._target.upload_path(job, n)
+            if path.is_dir():
+                (path / STORED).unlink(missing_ok=True)  # of the source, where that is a bucket
             if path.exists():
                 self._target.keep_upload(job, n, path)
         return len(uploads)

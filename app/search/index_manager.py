@@ -27,6 +27,7 @@ from app.core.types import DEFAULT_COLLECTION, EmbeddingSpace, Target
 from app.search.index_builder import BuildCancelled, BuildFailed, IndexBuilder
 from app.search.index_handle import TOTALS, EmbeddingLog, IndexHandle, IndexKey
 from app.storage.database import Database
+from app.storage.membership import SINGLE_SERVER, Membership
 from app.storage.tables import collections, embeddings
 from index import snapshot
 from index.errors import IndexClosed, RemoteUnavailable, SegmentDamaged
@@ -50,6 +51,8 @@ BUILD_BEFORE_FOLLOWING = 200_000
 """From so many log entries that no snapshot holds, a segment is built before the index follows: in memory they would
 take 2 KB each (at d = 512), and a build takes a third of the time."""
 MIN_SNAPSHOT_ENTRIES = 1_000
+FEEDING = "milvus"  # the duty of writing an index, before its name
+SHARED_POLICY = SnapshotPolicy(entries=1, idle=0.1, share=0.5)  # other servers read how far Milvus is
 SNAPSHOT_POLICY = SnapshotPolicy(least=MIN_SNAPSHOT_ENTRIES)  # replaying fewer takes milliseconds and needs no file
 FAULT_SECONDS = 20.0  # how long an opening retries a log that cannot be read
 
@@ -103,7 +106,9 @@ class IndexManager:
         policy: RebuildPolicy | None = None,
         memory: int = UNLIMITED_MEMORY,
         metrics: ProcessMetrics | None = None,
+        membership: Membership = SINGLE_SERVER,
     ) -> None:
+        self._membership = membership
         self._database = database
         self._space = space
         self._folder = folder
@@ -372,8 +377,10 @@ class IndexManager:
             opened = self._build_first(key, config, entries, opened)
         if opened.refused:
             log.warning("snapshot of %s not used (%s); rebuilding from the log", config.name, opened.refused)
-        policy = SNAPSHOT_POLICY if self._milvus is None else SnapshotPolicy()
-        follower = Follower(opened, entries, config.name, policy)
+        policy = SNAPSHOT_POLICY
+        if self._milvus is not None:
+            policy = SHARED_POLICY if self._membership.is_cluster else SnapshotPolicy()
+        follower = Follower(opened, entries, config.name, policy, may_write=lambda: self._feeds(config))
         try:
             self._catch_up(key, follower, entries.last_seq())
         except BaseException:
@@ -381,6 +388,10 @@ class IndexManager:
             opened.index.close()
             raise
         return IndexHandle(key, config, entries, opened.index, follower)
+
+    def _feeds(self, config: IndexConfig) -> bool:
+        """Whether this server writes an index of Milvus: of a cluster one does that has it open."""
+        return self._milvus is None or self._membership.try_lead(f"{FEEDING} {config.name} {config.space}")
 
     def _config(self, key: IndexKey) -> IndexConfig:
         label, target = key
@@ -496,6 +507,7 @@ class IndexManager:
             self._builder.release(handle)
             self._loop.detach(key)
             handle.follower.close(save=save)
+            self._membership.release(f"{FEEDING} {handle.config.name} {handle.config.space}")
             handle.index.close()
         finally:
             with self._changed:

@@ -32,6 +32,7 @@ from app.service.photograph_watch import PhotographWatch
 from app.service.snapshots import remove_other_snapshots, remove_snapshots, snapshot_folder
 from app.sources.clip_retrieval import wrong_space_detail
 from app.storage.database import Database
+from app.storage.membership import SINGLE_SERVER, Membership
 from app.storage.model_check import (
     check_golden,
     check_name,
@@ -68,7 +69,15 @@ class LoadedModel:
 class SearchService:
     """Searches of one data directory. `start` returns at once; `reasons_not_ready` says what is still missing."""
 
-    def __init__(self, settings: Settings, database: Database, pool: DecodePool, metrics: ProcessMetrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        pool: DecodePool,
+        metrics: ProcessMetrics,
+        membership: Membership = SINGLE_SERVER,
+    ) -> None:
+        self._membership = membership
         self.fatal: SightlineError | None = None  # why the model will never be loaded
         self.loaded: LoadedModel | None = None  # while the model is loading
         self.is_prepared = False  # whether workers can open the model's files, too
@@ -397,7 +406,9 @@ class SearchService:
         settings, database, metrics = self._settings, self._database, self._metrics
         batcher = Batcher(encoder, settings.query_cache, metrics)
         memory = settings.index_memory or (available_memory() or ASSUMED_FREE_BYTES) // 2
-        indexes = IndexManager(database, encoder.space, folder, self._milvus, memory=memory, metrics=metrics)
+        indexes = IndexManager(
+            database, encoder.space, folder, self._milvus, memory=memory, metrics=metrics, membership=self._membership
+        )
         self._managers.append(indexes)
         record, facets = self.sampler.record_query, self.facets
         searcher = Searcher(database, encoder, batcher, self._pool, indexes.use, metrics, record, facets)

@@ -194,7 +194,7 @@ def open_service(settings: Settings) -> Service:
         membership = open_membership(settings, "server", find_duties(settings, source_policy))
         pool = opened.enter_context(closing(open_pool(settings, metrics=metrics)))
         jobs = JobService(library)
-        search = SearchService(settings, library.database, pool, metrics)
+        search = SearchService(settings, library.database, pool, metrics, membership)
         deleter = open_deleter(settings, library, search, membership)
         changer = ModelChanger(settings, library.database, search, deleter.wake)
         saved, webhooks = open_saved_searches(settings, library, membership)

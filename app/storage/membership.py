@@ -47,7 +47,6 @@ class Duty(StrEnum):
     TASKS = "tasks"
     LONG_TASKS = "long-tasks"
     WATCHES = "watched-folders"
-    MILVUS = "milvus"
 
 
 NAME = "sightline {place} {kind} {host} {pid}"  # of a session; PostgreSQL keeps 63 characters of it
@@ -57,6 +56,7 @@ SET_TIMEOUTS = "SELECT set_config('idle_session_timeout', %s, false), set_config
 SET_NAME = "SELECT set_config('application_name', %s, false)"
 CLOCK = "SELECT extract(epoch FROM clock_timestamp())::float8"
 TRY_LOCK = "SELECT pg_try_advisory_lock(%s)"
+UNLOCK = "SELECT pg_advisory_unlock(%s)"
 # The sessions of all processes, with the advisory locks that each holds. No process writes that it is alive: a session
 # that gives no sign of life is ended.
 LIST = """
@@ -95,9 +95,16 @@ class Membership:
     def close(self) -> None:
         pass
 
-    def leads(self, duty: Duty) -> bool:
+    def leads(self, duty: str) -> bool:
         """Whether this process does the work of `duty` now."""
         return True
+
+    def try_lead(self, name: str) -> bool:
+        """Whether this process does the work of this name; asked again and again, it does once nobody else does."""
+        return True
+
+    def release(self, name: str) -> None:
+        """Let another process do the work of this name."""
 
     def list_members(self) -> list[Member]:
         return []
@@ -134,11 +141,12 @@ class ClusterMembership(Membership):
         """`duties` are those that this process can do."""
         self._url = url
         self._kind = kind
-        self._duties = tuple(duties)
+        self._wanted: set[str] = set(duties)
         self._session: Any = None
         self._numbers: dict[int, Duty] = {}  # the locks of all duties
+        self._schema = ""
         self._place = ""  # of the tables in the database, as a part of the names of sessions
-        self._held: set[Duty] = set()
+        self._held: set[str] = set()
         self._heard_at = float("-inf")
         failing = "the database does not hear of this process"
         self._loop = BackgroundLoop("membership", self._beat, failing, Backoff(1.0, 2.0))
@@ -155,7 +163,14 @@ class ClusterMembership(Membership):
         self._loop.close()
         self._disconnect()
 
-    def leads(self, duty: Duty) -> bool:
+    def try_lead(self, name: str) -> bool:
+        self._wanted.add(name)
+        return self.leads(name)
+
+    def release(self, name: str) -> None:
+        self._wanted.discard(name)  # the next heartbeat frees its lock
+
+    def leads(self, duty: str) -> bool:
         return duty in self._held and time.monotonic() - self._heard_at < LEAD_SECONDS
 
     def list_members(self) -> list[Member]:
@@ -180,10 +195,14 @@ class ClusterMembership(Membership):
             session = self._session or self._connect()
             (now,) = session.execute(CLOCK).fetchone()
             follow_clock(now)
-            for number, duty in self._numbers.items():
-                if duty in self._duties and duty not in self._held and self._try_lock(session, number):
+            wanted = set(self._wanted)
+            for duty in sorted(wanted - self._held):
+                if self._call(session, TRY_LOCK, duty):
                     self._held.add(duty)
                     log.info("this server does the work of the cluster now: %s", duty)
+            for duty in self._held - wanted:
+                self._call(session, UNLOCK, duty)
+                self._held.discard(duty)
             self._heard_at = time.monotonic()
             if self._kind == "server":
                 self.servers = max(1, self.count_alive("server"))
@@ -206,8 +225,9 @@ class ClusterMembership(Membership):
         )
         session.execute(SET_TIMEOUTS, [f"{int(1000 * seconds)}ms" for seconds in (SESSION_SECONDS, LEAD_SECONDS)])
         (schema,) = session.execute("SELECT current_schema()").fetchone() or ("",)
-        self._numbers = {number_lock(str(schema), duty): duty for duty in Duty}
-        self._place = hashlib.sha256(str(schema).encode()).hexdigest()[:8]
+        self._schema = str(schema)
+        self._numbers = {number_lock(self._schema, duty): duty for duty in Duty}
+        self._place = hashlib.sha256(self._schema.encode()).hexdigest()[:8]
         host = re.sub(r"\s", "-", socket.gethostname())[:MAX_HOST] or "-"
         name = NAME.format(place=self._place, kind=self._kind, host=host, pid=os.getpid())
         session.execute(SET_NAME, (name,))
@@ -220,10 +240,9 @@ class ClusterMembership(Membership):
             self._session.close()
             self._session = None
 
-    @staticmethod
-    def _try_lock(session: Any, number: int) -> bool:
-        (taken,) = session.execute(TRY_LOCK, (number,)).fetchone()
-        return bool(taken)
+    def _call(self, session: Any, statement: str, duty: str) -> bool:
+        (done,) = session.execute(statement, (number_lock(self._schema, duty),)).fetchone()
+        return bool(done)
 
     @staticmethod
     def _errors() -> type[Exception]:
@@ -232,7 +251,7 @@ class ClusterMembership(Membership):
         return psycopg.Error
 
 
-def number_lock(schema: str, duty: Duty) -> int:
+def number_lock(schema: str, duty: str) -> int:
     """The number of the advisory lock of a duty, for the tables of one schema."""
     digest = hashlib.sha256(f"sightline duty {duty} of {schema}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)

@@ -1,10 +1,6 @@
 -- What SQLite has and PostgreSQL has not, under SQLite's names, so that one statement serves both. A value of JSON is
 -- jsonb here; `type` has SQLite's names of types.
 
--- The clock by which leases end; that of SQLite is the monotonic clock of the machine.
-CREATE FUNCTION lease_clock() RETURNS double precision
-LANGUAGE sql VOLATILE PARALLEL SAFE AS 'SELECT extract(epoch FROM clock_timestamp())::double precision';
-
 CREATE FUNCTION iif(condition boolean, yes anycompatible, no anycompatible) RETURNS anycompatible
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT CASE WHEN condition THEN yes ELSE no END';
 

@@ -13,7 +13,7 @@ from app.core.errors import StartupError
 from app.storage.postgresql.connection import PostgresqlConnection
 from app.storage.sql import fetch_all, fetch_number
 
-BASE = 28  # the newest migration of SQLite that schema.sql has; later ones have their pair in `migrations/`
+BASE = 25  # the newest migration of SQLite that schema.sql has; later ones have their pair in `migrations/`
 FILES = ("functions.sql", "schema.sql", "triggers.sql", "rows.sql")
 OLDEST_SERVER = 140_000
 HAS_TABLE = "SELECT 1 FROM pg_tables WHERE schemaname = current_schema() AND tablename = ?"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
+import shutil
+import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,6 +18,7 @@ from app.storage.bucket_blobs import BucketBlobStore
 from app.storage.object_store import Bucket
 
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
+S3RVER = Path(__file__).parents[2] / "requirements" / "s3rver"
 WHO = {
     "AWS_ACCESS_KEY_ID": "someone",
     "AWS_SECRET_ACCESS_KEY": "secret",
@@ -26,20 +30,25 @@ WHO = {
 class Store:
     """Buckets with public read access."""
 
+    who = WHO
+
     def __init__(self, *buckets: str) -> None:
-        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        self._server.start()
-        host, port = self._server.get_host_and_port()
-        self.url = f"http://{host}:{port}"
+        self.url = self._start()
         self._client: Any = boto3.client(
             "s3",
             endpoint_url=self.url,
-            region_name=WHO["AWS_REGION"],
-            aws_access_key_id=WHO["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=WHO["AWS_SECRET_ACCESS_KEY"],
+            region_name=self.who["AWS_REGION"],
+            aws_access_key_id=self.who["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.who["AWS_SECRET_ACCESS_KEY"],
         )
         for bucket in buckets:
             self._client.create_bucket(Bucket=bucket)
+
+    def _start(self) -> str:
+        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        self._server.start()
+        host, port = self._server.get_host_and_port()
+        return f"http://{host}:{port}"
 
     def put(self, bucket: str, key: str, body: bytes) -> None:
         self._client.put_object(Bucket=bucket, Key=key, Body=body, ACL="public-read")
@@ -58,7 +67,50 @@ class Store:
 
     def close(self) -> None:
         self._client.close()
+        self._stop()
+
+    def _stop(self) -> None:
         self._server.stop()
+
+
+class S3rverStore(Store):
+    """A second implementation: S3rver, a process of Node's, with its objects in a folder."""
+
+    who = WHO | {"AWS_ACCESS_KEY_ID": "S3RVER", "AWS_SECRET_ACCESS_KEY": "S3RVER"}
+
+    def __init__(self, program: Path, folder: Path, *buckets: str) -> None:
+        self._command = ["node", str(program), "-d", str(folder), "-a", "127.0.0.1", "-p", "0", "--no-vhost-buckets"]
+        super().__init__(*buckets)
+
+    def put(self, bucket: str, key: str, body: bytes) -> None:
+        self._client.put_object(Bucket=bucket, Key=key, Body=body)
+
+    def _start(self) -> str:
+        self._process = subprocess.Popen(
+            [*self._command, "--silent"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if match := re.search(r"listening on (\S+:\d+)", line):
+                return f"http://{match[1]}"
+        raise AssertionError("S3rver has ended")
+
+    def _stop(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+def find_s3rver(folder: Path) -> Path | None:
+    """S3rver's program, which npm installs below a folder of `build/` if it is not there; None where it cannot."""
+    program = folder / "node_modules" / "s3rver" / "bin" / "s3rver.js"
+    if not program.exists() and shutil.which("npm"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(S3RVER / name, folder / name)
+        subprocess.run(["npm", "ci", "--ignore-scripts", "--silent"], cwd=folder, timeout=300, check=False)
+    return program if program.exists() and shutil.which("node") else None
 
 
 def open_blobs(store_url: str, cache: Path, prefix: str, max_cache: int = 1 << 30) -> BucketBlobStore:

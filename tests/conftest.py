@@ -31,7 +31,7 @@ SLOW = {
     *(HERE / name for name in ("bench", "training", "docs/test_backup.py")),
     *(HERE / "reliability" / f"test_{name}.py" for name in ("cluster", "disks", "hostile", "kills")),
     *(HERE / "acceptance" / f"test_{name}.py" for name in ("cli", "demo", "deploy", "image", "kubernetes", "parity")),
-    *(HERE / "acceptance" / f"test_{name}.py" for name in ("proxy", "starter", "wheel", "words")),
+    *(HERE / "acceptance" / f"test_{name}.py" for name in ("balancer", "proxy", "starter", "wheel", "words")),
 }
 # Tests of what both databases do, and those among them of what SQLite alone does (beside tests marked `sqlite`).
 BOTH = {

@@ -1,9 +1,9 @@
-"""A server whose pictures are in a bucket, beside one with a folder, in turns: `python -m bench.bucket [MEBIBYTES]`.
+"""A server whose pictures are in a bucket, beside one with a folder: `python -m bench.bucket [MEBIBYTES]`.
 
-The store is moto's S3 on this machine, in a process of its own: it is slower than a real one (one request at a time), and has no
-distance. The encoder sees colours, so that the figures are those of storing. Prints uploads a second (one by one, and a
-bulk until all are ready), reads of files and thumbnails with an empty and a full cache, and the memory of the server and its worker
-while an archive of so many MiB (200) goes through.
+The store is moto's S3 on this machine, in a process of its own: it is slower than a real one (one request at a time),
+and has no distance. The encoder sees colours, so that the figures are those of storing. Prints uploads a second (one by
+one, and a bulk until all are ready), reads of files and thumbnails with an empty and a full cache, and the memory of
+the server and its worker while an archive of so many MiB (200) goes through.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ class BucketBlobStore(BlobStore):
         self._added = max_cache  # bytes since the cache was last measured: it is measured at the first
         self._evicting = threading.Lock()
         self._puts: dict[str, tuple[float, bool]] = {}  # the moment of a put, and whether it found the object there
-        self._removable: dict[str, None] = {}  # digests whose last row has gone
+        self._removable: dict[str, float] = {}  # digests whose last row has gone, and when to look for them
         with map_os_errors():
             self.scratch.mkdir(exist_ok=True)
 
@@ -188,16 +188,19 @@ class BucketBlobStore(BlobStore):
         """Forget the cached files; `app.storage.gc` removes the objects, or its next listing does."""
         super().delete(sha256)
         if len(self._removable) < MAX_PUTS:
-            self._removable[sha256] = None
+            self._removable[sha256] = 0.0
 
     def take_removable(self) -> list[str]:
         """The digests whose objects nothing may use any more; the caller gives back those that are too young."""
-        taken = list(self._removable)
-        self._removable.clear()
+        now = time.monotonic()
+        taken = [one for one, due in list(self._removable.items()) if due <= now]
+        for one in taken:
+            self._removable.pop(one, None)
         return taken
 
-    def give_back(self, digests: Iterable[str]) -> None:
-        self._removable.update(dict.fromkeys(digests))
+    def give_back(self, digests: Iterable[str], seconds: float = 0.0) -> None:
+        """Look for these again after so many seconds."""
+        self._removable.update(dict.fromkeys(digests, time.monotonic() + seconds))
 
     def is_old(self, held: ObjectMeta) -> bool:
         """Whether no upload under way can have written an object."""

@@ -27,6 +27,7 @@ from app.storage.tables import work_queue
 Uploads = set[tuple[str, int]]  # (job, number)
 
 GRACE_SECONDS = 3600.0  # what is younger may belong to a request, an upload or a decode child that is still at work
+YOUNG_SECONDS = 900.0  # until objects that were too young are looked for again
 REMOTE_BATCH = 32  # objects that are looked for and removed in one transaction, while other writes wait
 JOB_UPLOAD = re.compile(r"[0-9a-f]{32}-[0-9]+(\.members)?")
 BATCH = 200  # files that one transaction looks up, or removes
@@ -89,7 +90,7 @@ def remove_deleted(database: Database, blobs: BucketBlobStore, is_closing: Calla
         except SightlineError:
             blobs.give_back([*young, *waiting[start:]])
             raise
-    blobs.give_back(young)
+    blobs.give_back(young, YOUNG_SECONDS)
 
 
 def collect_objects(database: Database, blobs: BucketBlobStore, is_closing: Callable[[], bool] = lambda: False) -> int:

@@ -29,6 +29,7 @@ from app.core.types import ItemError, Lease
 from app.decode.picture import DecodedPicture, decode_picture
 from app.decode.pool import DecodePool, OutputFile
 from app.encoder.protocol import Encoder, check_vectors
+from app.storage.gc import GRACE_SECONDS
 from app.storage.library import Library
 from app.storage.sql import Connection
 from app.storage.tables import embeddings, next_space, precomputed_vectors, work_queue
@@ -142,6 +143,8 @@ class EmbeddingWorker:
             BackgroundLoop("leases", self._renew_leases, "the leases are not renewed", Backoff(1.0, 8.0)),
             *(self._make_lane(owner, importer) for owner, importer in self._lanes.items()),
         )
+        if self._blobs.is_remote:
+            loops += (BackgroundLoop("cache", self._sweep_cache, "the cache is not swept", Backoff(60.0, 600.0)),)
         for loop in loops:
             loop.start()
         try:
@@ -161,6 +164,11 @@ class EmbeddingWorker:
                 self._threads.shutdown(cancel_futures=True)
             before_exit()
             self._owner.close()
+
+    def _sweep_cache(self) -> float:
+        """Remove what the cache of this machine need not keep: no server may run here."""
+        self._library.collect_garbage(GRACE_SECONDS, self._stopping.is_set)
+        return GRACE_SECONDS
 
     def _make_lane(self, owner: str, importer: Importer) -> BackgroundLoop:
         import_next = partial(importer.import_next, owner, self._stopping.is_set)

@@ -67,7 +67,7 @@ def cluster(postgresql: PostgresqlServer, tmp_path_factory: pytest.TempPathFacto
         for server in servers:
             server.wait_ready()
         database = opened.enter_context(closing(open_database(address)))
-        yield Cluster(address, folder, *servers, database)
+        yield Cluster(address, folder, servers[0], servers[1], database)
 
 
 @pytest.fixture

@@ -188,6 +188,15 @@ def test_a_bucket_with_something_in_it_is_refused(source: Settings, cluster: Set
         move(source, cluster, ignore)
 
 
+def test_a_text_that_postgresql_cannot_keep_is_named(filled: Path, cluster: Settings, tmp_path: Path) -> None:
+    source = make_target(Settings(data_dir=filled), None, None, tmp_path / "mine")
+    move(Settings(data_dir=filled), source, ignore)
+    with closing(open_database(source)) as database:
+        database.write(lambda c: c.execute("UPDATE texts SET text = ?", ("a\0b",)))
+    with pytest.raises(StartupError, match=r"a row of texts cannot be kept by PostgreSQL: .*NUL"):
+        move(source, cluster, ignore)
+
+
 def test_nobody_uses_a_cluster_that_is_moved(source: Settings, cluster: Settings, tmp_path: Path) -> None:
     move(source, cluster, ignore)
     with closing(open_membership(cluster, "server")) as server:

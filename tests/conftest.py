@@ -29,9 +29,9 @@ MODELS = pytest.StashKey[str]()
 # Files and folders that `make test` leaves out and `make test-all` runs, beside single tests marked `slow`.
 SLOW = {
     *(HERE / name for name in ("bench", "training", "docs/test_backup.py")),
-    *(HERE / "reliability" / f"test_{name}.py" for name in ("disks", "hostile", "kills")),
-    *(HERE / "acceptance" / f"test_{name}.py" for name in ("cli", "demo", "deploy", "image", "parity")),
-    *(HERE / "acceptance" / f"test_{name}.py" for name in ("proxy", "starter", "wheel", "words")),
+    *(HERE / "reliability" / f"test_{name}.py" for name in ("cluster", "disks", "hostile", "kills")),
+    *(HERE / "acceptance" / f"test_{name}.py" for name in ("cli", "demo", "deploy", "image", "kubernetes", "parity")),
+    *(HERE / "acceptance" / f"test_{name}.py" for name in ("balancer", "proxy", "starter", "wheel", "words")),
 }
 # Tests of what both databases do, and those among them of what SQLite alone does (beside tests marked `sqlite`).
 BOTH = {

@@ -127,12 +127,11 @@ class _ServiceNumbers(Collector):
 
     def _cluster(self) -> Iterator[Metric]:
         membership = self._service.membership
-        if not membership.is_cluster:
-            return
         kinds = [one.kind for one in membership.list_members()]
         counts = [((kind,), kinds.count(kind)) for kind in sorted(set(kinds))]
         yield make_gauge("members", "Living processes of the cluster", counts, "kind")
-        leads = [((duty,), float(membership.leads(duty))) for duty in Duty]
+        duties = Duty if membership.is_cluster else ()
+        leads = [((duty,), float(membership.leads(duty))) for duty in duties]
         yield make_gauge("duty", "1 where this server does this work, which one server does", leads, "duty")
 
     def _indexes(self) -> Iterator[Metric]:

@@ -105,7 +105,7 @@ def serve(**given: Any) -> None:
     ),
 )
 @setting_options(
-    *PLACE_OPTIONS, *DATA_OPTIONS, "workers", "formats", "ocr", "captioner", "captioner_model", *LOG_OPTIONS
+    *PLACE_OPTIONS, *DATA_OPTIONS, "media", "workers", "formats", "ocr", "captioner", "captioner_model", *LOG_OPTIONS
 )
 @click.option("--parent", type=int, default=None, hidden=True, help="End when this process ends.")
 def worker(parent: int | None, **given: Any) -> None:
@@ -805,6 +805,24 @@ def models() -> None:
     show_models(new_console())
 
 
+@main.command(short_help="Convert a model, for machines without torch.")
+@click.argument("model")
+@click.argument("folder", type=click.Path(path_type=Path))
+@setting_options("data_dir", "models_dir")
+def convert(model: str, folder: Path, **given: Any) -> None:
+    """Write MODEL into the new FOLDER with its towers converted for CPUs.
+
+    A copy of the folder serves on any machine as `--model local-dir:FOLDER`, without torch and without a conversion at
+    the first start. An index made with MODEL stays valid.
+    """
+    from app.encoder.portable import export_model
+
+    console = new_console()
+    with console.status(f"converting {model}"):
+        export_model(model, load_settings(given).models, folder)
+    console.print(f"{model} is in {folder}; serve it by --model local-dir:{folder.absolute()}", soft_wrap=True)
+
+
 @main.command(short_help="Check that files, rows and log agree.")
 @setting_options("data_dir", "media")
 def verify(**given: Any) -> None:
@@ -848,6 +866,32 @@ def restore(folder: Path, **given: Any) -> None:
     held = restore_backup(settings.data_dir, folder, show_progress(console), find_bucket(settings))
     data_dir = settings.data_dir
     console.print(f"{data_dir} is what {folder} held at {held.created_at}: {held.pictures} pictures")
+
+
+@main.command(
+    short_help="Move all data to PostgreSQL and S3, or back.",
+    epilog=examples(
+        "sightline move --data-dir photos --to-database postgresql://... --to-media s3://...    to a cluster",
+        "sightline move --database postgresql://... --media s3://... --to-data-dir photos       and back",
+    ),
+)
+@click.option("--to-database", metavar="URL", help="Copy rows, log, keys and jobs into this PostgreSQL.")
+@click.option("--to-media", metavar="URL", help="Copy pictures, videos and thumbnails into this s3://BUCKET/PREFIX.")
+@click.option(
+    "--to-data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Copy into this data directory what goes to no other place.",
+)
+@setting_options("data_dir", "database", "media", *LOG_OPTIONS)
+def move(to_database: str | None, to_media: str | None, to_data_dir: Path | None, **given: Any) -> None:
+    """Copy everything into another place: rows, log, pictures, keys, jobs. Nothing is embedded again.
+
+    Stop every server and worker first. The source stays as it is. A move that was killed goes on when it is started
+    again, and until it has ended no server starts on the target. It compares the SHA-256 of every file, and all rows.
+    """
+    from app.cli.move import move as run
+
+    sys.exit(run(start_logging(given), new_console(), to_database, to_media, to_data_dir))
 
 
 @main.command(

@@ -23,6 +23,7 @@ from app.storage.file_system import UNWRITABLE, check_file_system, is_of_several
 from app.storage.library import Library
 from app.storage.media_place import claim_media, open_media
 from app.storage.membership import SINGLE_SERVER, ClusterMembership, Duty, Membership
+from app.storage.table_copy import is_unfinished
 
 DATABASE_NAME = "sightline.db"
 
@@ -132,13 +133,23 @@ def open_library(settings: Settings, metrics: ProcessMetrics | None = None) -> L
 def open_database(settings: Settings, metrics: ProcessMetrics | None = None) -> Database:
     """Open the database, or make an empty one. Raises StartupError when there are pictures that it must know."""
     if settings.is_cluster:
-        return address.open_database(settings.database, metrics)
+        return refuse_unfinished(address.open_database(settings.database, metrics))
     file = settings.data_dir / DATABASE_NAME
     if not file.exists() and (blobs := open_blobs(settings)).has_files():
         raise StartupError(
             f"{file} is missing, but {blobs.root} holds pictures; restore it from a backup, or move the pictures away"
         )
-    return address.open_database(file, metrics)
+    return refuse_unfinished(address.open_database(file, metrics))
+
+
+def refuse_unfinished(database: Database) -> Database:
+    """The database. Raises StartupError, and closes it, where `sightline move` has filled it only in part."""
+    if is_unfinished(database):
+        database.close()
+        raise StartupError(
+            "a `sightline move` into this database has not ended: start it again with the same options, and it goes on"
+        )
+    return database
 
 
 def open_blobs(settings: Settings, metrics: ProcessMetrics | None = None) -> BlobStore:

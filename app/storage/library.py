@@ -64,8 +64,8 @@ log = logging.getLogger(__name__)
 
 DELETE_BATCH = 100  # pictures deleted in one transaction: other writes wait no longer than for that
 COUNT_ANYTHING = (
-    "SELECT EXISTS (SELECT 1 FROM images) + EXISTS (SELECT 1 FROM texts) + EXISTS (SELECT 1 FROM jobs)"
-    " + EXISTS (SELECT 1 FROM keys)"
+    "SELECT EXISTS (SELECT 1 FROM images) OR EXISTS (SELECT 1 FROM texts) OR EXISTS (SELECT 1 FROM jobs)"
+    " OR EXISTS (SELECT 1 FROM keys)"
 )
 MAX_EXAMPLES = 5  # pictures that `find_matching` returns, of those that match
 

@@ -74,7 +74,7 @@ def index_words(texts: Sequence[str | None]) -> tuple[str, int, str]:
 
 def fold(text: str) -> str:
     """The text without cases and accents."""
-    plain = unicodedata.normalize("NFKD", text.replace("\0", "").casefold())
+    plain = unicodedata.normalize("NFKD", text.replace("\0", "").lower())
     return "".join(one for one in plain if not unicodedata.combining(one))
 
 

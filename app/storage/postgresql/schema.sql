@@ -422,8 +422,3 @@ CREATE INDEX watched_files_inode ON watched_files (watch, inode);
 CREATE INDEX watched_files_bytes ON watched_files (watch, sha256);
 CREATE INDEX watched_files_picture ON watched_files (image_key) WHERE image_key IS NOT NULL;
 CREATE INDEX watched_files_failed ON watched_files (watch, folder, name) WHERE error_code IS NOT NULL;
-
-CREATE TABLE installation (
-    id TEXT COLLATE "C" NOT NULL PRIMARY KEY,
-    media TEXT NOT NULL
-);

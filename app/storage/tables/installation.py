@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from app.storage.sql import Connection, fetch_number, fetch_one
 
 LOCAL = "local"
-HAS_FILES = "SELECT EXISTS (SELECT 1 FROM images) + EXISTS (SELECT 1 FROM videos) + EXISTS (SELECT 1 FROM sources)"
+HAS_FILES = "SELECT EXISTS (SELECT 1 FROM images) OR EXISTS (SELECT 1 FROM videos) OR EXISTS (SELECT 1 FROM sources)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +41,15 @@ def set_media(c: Connection, media: str) -> Installation:
     elif held.media != media:
         c.execute("UPDATE installation SET media = ?", (media,))
     return Installation(held.id, media)
+
+
+def identify(c: Connection) -> str:
+    """What tells this database from others: its id, or the time when it was made."""
+    held = get(c)
+    return held.id if held else str(fetch_one(c, "SELECT min(created_at) FROM collections"))
+
+
+def replace(c: Connection, id: str, media: str) -> None:
+    """Make a copy of a database an installation of its own."""
+    c.execute("DELETE FROM installation")
+    c.execute("INSERT INTO installation (id, media) VALUES (?, ?)", (id, media))

@@ -203,6 +203,7 @@ def test_a_video_that_takes_too_long_is_one_failed_item(library: Library, pool: 
     assert "longer than" in error.detail
 
 
+@pytest.mark.sqlite
 def test_files_of_videos_are_kept_by_the_garbage_collector_and_verified(
     library: Library, pool: DecodePool, clip: bytes, tmp_path: Path
 ) -> None:

@@ -109,7 +109,7 @@ class PostgresqlConnection:
 
 
 def connect(address: str, options: str = "") -> psycopg.Connection[Any]:
-    """A new connection, in which each statement is a transaction unless it is told otherwise."""
+    """A new connection, in which each statement is a transaction outside of BEGIN and COMMIT."""
     connection = psycopg.connect(address, autocommit=True, **connect_settings(address, options))
     configure(connection)
     return connection

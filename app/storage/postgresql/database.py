@@ -258,7 +258,7 @@ class CommitListener:
 
     def _listen(self) -> psycopg.Connection[Any]:
         connection = connect(self._address)
-        connection.execute(f"LISTEN {self.channel}".encode())
+        PostgresqlConnection(connection).run(f"LISTEN {self.channel}")
         return connection
 
     def _run(self) -> None:

@@ -20,9 +20,9 @@ from app.storage.filters import sql as filters
 from app.storage.filters import values
 
 FRAGMENTS = {
-    filters.IS_DATED.sql: "json_is_dated(type, atom)",
-    filters.MOMENT.sql: "json_moment(type, atom)",
-    filters.TAKEN_UTC.sql: "taken_in_utc(taken_at, taken_offset)",
+    filters.DATED: "json_is_dated(type, atom)",
+    filters.DAY_NUMBER: "json_moment(type, atom)",
+    filters.UTC_OF_TAKEN: "utc_of_taken(taken_at, taken_offset)",
     values.ENTRY: "json_sortable(metadata, ?, ?, ?, ?)",
 }
 IN_LIST = r"(?<!atom) (NOT )?IN \(SELECT value FROM json_each\(\?(\d*)\)\)"

@@ -28,7 +28,7 @@ OPTIONS = (
 )
 KEEP_ALIVE = {"keepalives_idle": 5, "keepalives_interval": 3, "keepalives_count": 3, "tcp_user_timeout": 15_000}
 CONNECT_SECONDS = 5
-ERRNOS = {
+ERRNOS: dict[type[psycopg.Error], int] = {
     **dict.fromkeys((errors.DiskFull, errors.OutOfMemory), errno.ENOSPC),
     errors.ReadOnlySqlTransaction: errno.EROFS,
     errors.IoError: errno.EIO,

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
+import psycopg
 import pytest
 
 from app.core.errors import IdConflict, Overloaded, ReadOnly, StartupError, Timeout
@@ -165,7 +166,7 @@ def test_an_address_that_leads_nowhere_is_told_and_not_repeated(address: str, re
 
 
 def test_tls_that_the_server_does_not_have_is_told() -> None:
-    error = module.psycopg.OperationalError("server does not support SSL, but SSL was required")
+    error = psycopg.OperationalError("server does not support SSL, but SSL was required")
     assert "the server has none" in module.explain(error, "postgresql://a:b@c/d")
 
 
@@ -257,7 +258,7 @@ def test_a_failing_change_is_undone_alone_and_its_neighbours_commit(opened: Data
     held.result()
     assert {first.result(), last.result()} == {job.id for job in opened.read(lambda c: jobs.list_recent(c, 9))}
     assert isinstance(bad.exception(), IdConflict)
-    assert isinstance(broken.exception(), module.psycopg.Error)
+    assert isinstance(broken.exception(), psycopg.Error)
 
 
 def test_a_frozen_writer_loses_its_transaction_and_the_others_go_on(

@@ -22,12 +22,13 @@ from app.storage.postgresql.connection import PostgresqlConnection
 from app.storage.postgresql.database import PostgresqlDatabase
 from app.storage.postgresql.schema import BASE, list_steps, migrate
 from app.storage.sql import Connection, fetch_all, fetch_number
-from app.storage.tables import api_keys, collections, embeddings, images, jobs
+from app.storage.tables import api_keys, collections, embeddings, images, jobs, queue_depth
 from tests.support.makers import FINGERPRINT, SPACE, insert
 from tests.support.postgresql import PostgresqlServer
 
 MIGRATIONS = Path(module.__file__).parent.parent / "migrations"
 OF_SQLITE = {"image_words", "image_parts", "spelled_images", "sqlite_sequence"}  # and those of FTS5 below them
+OF_POSTGRESQL = {"image_words", "image_counts", "schema_version"}
 
 ANSWER = (
     "INSERT INTO answers (n, owner, key, request, status, body, bytes, created_at)"
@@ -72,7 +73,7 @@ def test_the_tables_are_those_of_the_newest_migration(opened: Database, tmp_path
     with closing(open_database(tmp_path / "sightline.db")) as sqlite:
         theirs = set(sqlite.read(lambda c: fetch_all(c, sql)))
     theirs = {(table, column) for table, column in theirs if not table.startswith(tuple(OF_SQLITE))}
-    assert {one for one in ours if one[0] not in ("image_words", "schema_version")} == theirs
+    assert {one for one in ours if one[0] not in OF_POSTGRESQL} == theirs
     newest = max(int(path.name[:4]) for path in MIGRATIONS.glob("*.sql"))
     assert opened.read(lambda c: fetch_number(c, "SELECT version FROM schema_version")) == newest
 
@@ -358,3 +359,27 @@ def test_the_newest_changes_and_answers_are_kept(opened: Database) -> None:
     opened.write(lambda c: c.execute(ANSWER, (20_000,)))
     assert opened.read(lambda c: fetch_all(c, "SELECT n FROM changes")) == [(150_000,)]
     assert opened.read(lambda c: fetch_all(c, "SELECT n FROM answers")) == [(20_000,)]
+
+
+def test_counts_follow_every_change_of_many_rows(opened: Database) -> None:
+    def compare() -> dict[str, int]:
+        direct = "SELECT status, count(*) FROM images i WHERE collection = 'default' GROUP BY status"
+        counted = {name: n for name, n in opened.read(lambda c: images.count_by_status(c, "default")).items() if n}
+        assert counted == dict(opened.read(lambda c: fetch_all(c, direct)))
+        return counted
+
+    for n in range(12):
+        insert(opened, n)
+    assert compare() == {"queued": 12}
+    for statement in (
+        "UPDATE images SET status = 'ready' WHERE key <= 9",
+        "UPDATE images SET status = 'queued', format = 'webp' WHERE key IN (1, 2)",
+        "UPDATE images SET caption = 'changes nothing'",
+        "DELETE FROM images WHERE key > 7",
+        "DELETE FROM image_counts",  # as after a move
+    ):
+        opened.write(lambda c: c.execute(statement))  # noqa: B023
+        compare()
+    opened.write(lambda c: c.execute("UPDATE images SET status = 'failed' WHERE key = 3"))
+    assert compare() == {"queued": 2, "ready": 4, "failed": 1}
+    assert sum(opened.read(queue_depth.read_backlog).images.values()) == 7

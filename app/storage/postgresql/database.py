@@ -77,7 +77,6 @@ class PostgresqlDatabase(Database):
             open=True,
             name="sightline-read",
         )
-        self._readers: dict[int, PostgresqlConnection] = {}
         self._is_alone = False
         self._thread.start()
 
@@ -103,10 +102,7 @@ class PostgresqlDatabase(Database):
     def _take_reader(self) -> PostgresqlConnection:
         """A connection with a transaction that has begun. One that the server has closed meanwhile is replaced."""
         for is_last in (False,) * MAX_READERS + (True,):
-            raw = self._pool.getconn()
-            connection = self._readers.get(id(raw))
-            if connection is None or connection.raw is not raw:
-                connection = self._readers[id(raw)] = PostgresqlConnection(raw)
+            connection = PostgresqlConnection(self._pool.getconn())
             try:
                 connection.run("BEGIN")
             except psycopg.Error as error:
@@ -124,8 +120,6 @@ class PostgresqlDatabase(Database):
         self._put_back(connection)
 
     def _put_back(self, connection: PostgresqlConnection) -> None:
-        if connection.raw.closed or connection.raw.broken:
-            self._readers.pop(id(connection.raw), None)
         with suppress(PoolClosed):
             self._pool.putconn(connection.raw)
 

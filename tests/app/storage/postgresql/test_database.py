@@ -13,12 +13,12 @@ from typing import Any, cast
 import psycopg
 import pytest
 
-from app.core.errors import IdConflict, Overloaded, ReadOnly, StartupError, Timeout
+from app.core.errors import IdConflict, Overloaded, ReadOnly, StartupError, StorageFull, Timeout
 from app.storage.address import hide_password, open_database
 from app.storage.database import Database
 from app.storage.filters.sql import time_limit
 from app.storage.postgresql import database as module
-from app.storage.postgresql.connection import PostgresqlConnection
+from app.storage.postgresql.connection import PostgresqlConnection, map_error
 from app.storage.postgresql.database import PostgresqlDatabase
 from app.storage.postgresql.schema import BASE, list_steps, migrate
 from app.storage.sql import Connection, fetch_all, fetch_number
@@ -383,3 +383,41 @@ def test_counts_follow_every_change_of_many_rows(opened: Database) -> None:
     opened.write(lambda c: c.execute("UPDATE images SET status = 'failed' WHERE key = 3"))
     assert compare() == {"queued": 2, "ready": 4, "failed": 1}
     assert sum(opened.read(queue_depth.read_backlog).images.values()) == 7
+
+
+@pytest.mark.parametrize(
+    ("error", "mapped"),
+    [
+        (psycopg.errors.DiskFull("no space"), StorageFull),
+        (psycopg.errors.IoError("broken disk"), ReadOnly),
+        (psycopg.errors.ReadOnlySqlTransaction("a standby"), ReadOnly),
+        (psycopg.errors.LockNotAvailable("lock_timeout"), Overloaded),
+        (psycopg.errors.TooManyConnections("sorry"), Overloaded),
+        (psycopg.errors.AdminShutdown("stopping"), Overloaded),
+        (psycopg.errors.IdleInTransactionSessionTimeout("frozen"), Overloaded),
+        (psycopg.OperationalError("the connection is lost"), Overloaded),
+        (psycopg.errors.UniqueViolation("twice"), psycopg.errors.UniqueViolation),
+        (KeyError("a bug"), KeyError),
+    ],
+)
+def test_errors_of_postgresql_become_ours(error: Exception, mapped: type[Exception]) -> None:
+    found = map_error(error)
+    assert isinstance(found, mapped)
+    assert found is error or found.__cause__ is error
+
+
+def test_a_role_that_may_not_make_tables_is_told(postgresql: PostgresqlServer) -> None:
+    with postgresql.empty_database() as address:
+        name = address.partition("@/")[2].partition("?")[0]
+        postgresql.execute("CREATE ROLE guest LOGIN", name)
+        with pytest.raises(StartupError, match=r"CREATE EXTENSION pg_trgm"):
+            open_database(address.replace("sightline@", "guest@"))
+        postgresql.execute("CREATE EXTENSION pg_trgm", name)
+        with pytest.raises(StartupError, match="may not make tables"):
+            open_database(address.replace("sightline@", "guest@"))
+        with pytest.raises(StartupError, match="sees no schema"):
+            open_database(address + "&options=-csearch_path%3Dnowhere")
+        postgresql.execute("GRANT CREATE ON SCHEMA public TO guest", name)
+        open_database(address.replace("sightline@", "guest@")).close()
+        postgresql.execute("DROP OWNED BY guest", name)
+    postgresql.execute("DROP ROLE guest")

@@ -302,6 +302,11 @@ def test_a_server_that_was_away_is_found_again(own_server: PostgresqlServer) -> 
                 return True
 
         wait_until(fails)
+        began = time.monotonic()
+        for _ in range(3):
+            with pytest.raises(Overloaded):
+                database.read(lambda c: jobs.get(c, id))
+        assert time.monotonic() - began < 3 * module.READER_SECONDS
         own_server.start()
 
         def answers() -> bool:

@@ -286,6 +286,7 @@ def test_a_frozen_writer_loses_its_transaction_and_the_others_go_on(
         frozen.write(lambda c: jobs.create(c, "default", "again"))
 
 
+@pytest.mark.slow
 def test_a_server_that_was_away_is_found_again(own_server: PostgresqlServer) -> None:
     own_server.execute("CREATE DATABASE away")
     with closing(open_database(own_server.address("away"))) as database:

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ try:
     from app.storage.address import open_database
 except ImportError:  # a checkout from before there was PostgreSQL
     from app.storage.database import Database as open_database  # type: ignore[assignment]
-from app.core.types import EmbeddingSpace, NewImage
+from app.core.types import EmbeddingSpace, ItemStatus, NewImage
 from app.storage.tables import embeddings, images, jobs, queue_depth, work_queue
 
 QUEUED = 3_000  # pictures that the workers share
@@ -59,10 +60,10 @@ def queue_pictures(database: Any, count: int) -> float:
 
     def add(c: Any, n: int) -> None:
         added = images.add(c, "default", new_image(n), job, replace=False)
-        jobs.add_item(c, job, "x.png", jobs.ItemStatus.QUEUED, image=(added.image.key, added.image.id))
+        jobs.add_item(c, job, "x.png", ItemStatus.QUEUED, image=(added.image.key, added.image.id))
 
-    times = [time_call(lambda n=n: database.write(lambda c: add(c, first + n))) for n in range(min(200, count))]
-    futures = [database.submit(lambda c, n=n: add(c, first + n)) for n in range(len(times), count)]
+    times = [time_call(partial(database.write, partial(add, n=first + n))) for n in range(min(200, count))]
+    futures = [database.submit(partial(add, n=first + n)) for n in range(len(times), count)]
     for future in futures:
         future.result()
     return statistics.median(times)

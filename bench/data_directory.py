@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import apsw
-
 from app.core.types import DEFAULT_COLLECTION, EmbeddingSpace, Target
 from app.encoder.protocol import Embeddings
+from app.storage.address import open_database
 from app.storage.database import Database
+from app.storage.sql import Connection
 from app.storage.tables import embeddings
 
 TARGET: Target = "images"
@@ -22,7 +22,7 @@ def fill_data_directory(folder: Path, space: EmbeddingSpace, rows: Embeddings) -
     done = folder / "filled"
     if not done.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        database = Database(folder / "sightline.db")
+        database = open_database(folder / "sightline.db")
         try:
             database.write(lambda c: set_space(c, space))
             for start in range(0, len(rows), BLOCK):
@@ -33,7 +33,7 @@ def fill_data_directory(folder: Path, space: EmbeddingSpace, rows: Embeddings) -
     return folder
 
 
-def set_space(c: apsw.Connection, space: EmbeddingSpace) -> None:
+def set_space(c: Connection, space: EmbeddingSpace) -> None:
     """Set the embedding space of the default collection."""
     embeddings.save_space(c, space)
     c.execute("UPDATE collections SET space = ? WHERE name = ?", (space.fingerprint, DEFAULT_COLLECTION))
@@ -42,7 +42,7 @@ def set_space(c: apsw.Connection, space: EmbeddingSpace) -> None:
 def add_pictures(database: Database, space: EmbeddingSpace, first: int, rows: Embeddings) -> int:
     """Commit `ready` rows and log entries with keys from `first` on, as a worker does. Returns the last seq."""
 
-    def work(c: apsw.Connection) -> int:
+    def work(c: Connection) -> int:
         keys = range(first, first + len(rows))
         c.executemany(
             "INSERT INTO images (key, collection, id, sha256, status, width, height, format, bytes, created_at)"
@@ -56,6 +56,6 @@ def add_pictures(database: Database, space: EmbeddingSpace, first: int, rows: Em
                 for key, row in zip(keys, rows, strict=True)
             ),
         )
-        return int(c.last_insert_rowid())
+        return embeddings.get_last_seq_of_all(c)
 
     return database.write(work)

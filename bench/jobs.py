@@ -17,14 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import apsw
 import httpx
 
 from app.cli.demo import free_port
 from app.core.process import child_env, sightline_command
 from app.core.settings import Settings
 from app.core.types import ItemStatus
+from app.storage.address import open_database
 from app.storage.database import Database
+from app.storage.sql import Connection
 from app.storage.tables import job_control, jobs, queue_depth, work_queue
 from bench.needs import resident_bytes
 
@@ -56,12 +57,12 @@ class FilledDatabase:
 def fill(path: Path, size: int) -> FilledDatabase:
     """Insert the rows that an upload of this size leaves half-way through."""
     path.mkdir()
-    database = Database(path / "sightline.db")
+    database = open_database(path / "sightline.db")
     for n in range(100):
         database.write(lambda c, n=n: jobs.create(c, "default", f"old {n}"))  # type: ignore[misc]
     id = database.write(lambda c: jobs.create(c, "default", "bulk"))
 
-    def work(c: apsw.Connection, start: int) -> None:
+    def work(c: Any, start: int) -> None:
         values = {"start": start, "stop": min(size, start + STEP), "size": size, "job": id}
         c.execute(IMAGES, values)
         c.execute(ITEMS, values)
@@ -75,10 +76,10 @@ def fill(path: Path, size: int) -> FilledDatabase:
     return FilledDatabase(database, id, size)
 
 
-def roll_back_after(work: Callable[[apsw.Connection], Any]) -> Callable[[apsw.Connection], None]:
+def roll_back_after(work: Callable[[Connection], Any]) -> Callable[[Connection], None]:
     """Wrap `work` so that its changes are undone."""
 
-    def both(c: apsw.Connection) -> None:
+    def both(c: Connection) -> None:
         c.execute("SAVEPOINT bench")
         work(c)
         c.execute("ROLLBACK TO bench; RELEASE bench")
@@ -90,10 +91,10 @@ def list_calls(filled: FilledDatabase) -> dict[str, Callable[[], object]]:
     """The calls to time, by name."""
     database, id, deep = filled.database, filled.job, filled.size - 101
 
-    def read(work: Callable[[apsw.Connection], object]) -> Callable[[], object]:
+    def read(work: Callable[[Connection], object]) -> Callable[[], object]:
         return lambda: database.read(work)
 
-    def write(work: Callable[[apsw.Connection], object]) -> Callable[[], object]:
+    def write(work: Callable[[Connection], object]) -> Callable[[], object]:
         return lambda: database.write(roll_back_after(work))
 
     return {

@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import apsw
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageStat
 from rich.console import Console
 from rich.table import Table
@@ -29,10 +28,12 @@ from app.core.types import Image as StoredImage
 from app.decode.limits import PictureLimits
 from app.decode.pool import DecodePool
 from app.storage import keywords
+from app.storage.address import open_database
 from app.storage.attributes import ImageAttributes
 from app.storage.blobs import BlobStore
 from app.storage.database import Database
 from app.storage.library import Library
+from app.storage.sql import Connection
 from app.storage.tables import embeddings, enrichments, images, work_queue
 from app.worker.enrich import EnrichmentWorker
 from app.worker.ocr import OcrEnricher
@@ -105,7 +106,7 @@ def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     prints = list(choose_prints(count))
     with tempfile.TemporaryDirectory() as scratch, DecodePool(1) as pool:
-        database = Database(Path(scratch) / "sightline.db")
+        database = open_database(Path(scratch) / "sightline.db")
         library = Library(database, BlobStore(Path(scratch)), PictureLimits(), max_queue=1_000_000)
         add_pictures(library, prints)
         worker = EnrichmentWorker(library, OcrEnricher(pool), "bench", 1)
@@ -186,7 +187,7 @@ def add_pictures(library: Library, prints: list[Print]) -> None:
         library.add("default", folder / "picture", ImageAttributes(id=str(n)), False)
         library.delete_upload_dir(folder)
 
-    def finish(c: apsw.Connection) -> None:
+    def finish(c: Connection) -> None:
         for lease in work_queue.claim_images(c, "bench", 1e12, len(prints)):
             work_queue.finish_image(c, lease, space.fingerprint, b"\0" * 4, *SIZE, False)
 
@@ -198,7 +199,7 @@ def report_found(database: Database, prints: list[Print]) -> None:
     found: dict[tuple[str, str], list[bool]] = defaultdict(list)
     missed = []
 
-    def search(c: apsw.Connection, word: str) -> list[str]:
+    def search(c: Connection, word: str) -> list[str]:
         keys = list(keywords.find(c, "default", keywords.split_query(word)))
         return [one.id for one in images.get_by_keys(c, keys).values()]
 

@@ -87,7 +87,7 @@ def _open_milvus(config: IndexConfig, client: MilvusClient, last_seq: int | None
     index.is_complete = refused is None
     reconciler = Reconciler(index, config.name)
     return OpenedIndex(
-        index, applied_seq, refused, lambda seq: lambda: index.write_checkpoint(seq), reconciler.maintain
+        index, applied_seq, refused, lambda seq: lambda: index.write_checkpoint(seq), reconciler.maintain, index.watch
     )
 
 

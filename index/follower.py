@@ -30,6 +30,8 @@ BATCHES_PER_STEP = 4
 RETRY_FIRST, RETRY_LAST = 0.05, 2.0
 MAINTAIN_SECONDS = 0.5
 """Seconds between two steps of an index that needs maintenance."""
+WATCH_SECONDS = 0.2
+"""Seconds between two looks how far another process is."""
 SAVE_CHECK_SECONDS = 1.0
 """Seconds between two checks whether it is time to save."""
 
@@ -48,7 +50,12 @@ class Follower:
         name: str,
         policy: SnapshotPolicy | None = None,
         batch: int = BATCH_ENTRIES,
+        may_write: Callable[[], bool] = lambda: True,
     ) -> None:
+        """While not `may_write()`, another process applies the log to this index, which is elsewhere: this follower
+        only takes over how far that is."""
+        self._may_write = may_write
+        self._watch = opened.watch
         self._index = opened.index
         self._log = entries
         self._name = name
@@ -113,6 +120,10 @@ class Follower:
         never. Raises no Exception: the next step repeats what failed.
         """
         try:
+            if self._watch is not None and not self._may_write():
+                self._move(self._watch())
+                self.error, self._retry = None, RETRY_FIRST
+                return WATCH_SECONDS
             more = self._apply_batches()
             if self._maintain is not None and self._maintain(self._log, self.applied_seq):
                 more = True
@@ -159,8 +170,11 @@ class Follower:
         self.skipped += len(entries) - len(valid)
         if self._scheduler:
             self._scheduler.count(len(entries))
+        self._move(int(seqs[-1]))
+
+    def _move(self, seq: int) -> None:
         with self._moved:
-            self.applied_seq = int(seqs[-1])
+            self.applied_seq = seq
             self._moved.notify_all()
 
     def _add(self, ids: Ids, vectors: Embeddings) -> None:

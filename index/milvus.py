@@ -81,6 +81,20 @@ class MilvusIndex:
         self._epoch = epoch
         return checkpoint
 
+    def watch(self) -> int:
+        """Take over what another process has put there; the last log entry that it holds.
+
+        Raises RemoteEmptied where the collection is gone.
+        """
+        epoch = self.client.epoch
+        checkpoint = self.collection.read_checkpoint()
+        if checkpoint is None:
+            raise RemoteEmptied(f"{self.client.name} has nothing of this index yet")
+        self._checkpoint = checkpoint
+        self.recount()
+        self._epoch, self.is_complete = epoch, True
+        return checkpoint.seq
+
     def check_contents(self) -> bool:
         """Whether Milvus has as many rows, and as much of the log, as we put there. Only the follower calls it.
 

@@ -156,3 +156,4 @@ class OpenedIndex:
     refused: str | None = None
     freeze: Freeze | None = None
     maintain: Maintain | None = None
+    watch: Callable[[], int] | None = None  # takes over what another process wrote there; returns how far that is

@@ -8,17 +8,20 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import coverage
 import pytest
 
 from app.decode.limits import PictureLimits
+from app.storage.address import open_database
 from app.storage.blobs import BlobStore
 from app.storage.database import Database
 from app.storage.library import Library
 from index.milvus_client import MilvusAddress, MilvusClient
 from tests.index.proxy import Proxy
+from tests.support.postgresql import PostgresqlServer, find_binaries
 from tests.support.servers import RunningServer
 
 HERE = Path(__file__).parent
@@ -26,10 +29,21 @@ MODELS = pytest.StashKey[str]()
 # Files and folders that `make test` leaves out and `make test-all` runs, beside single tests marked `slow`.
 SLOW = {
     *(HERE / name for name in ("bench", "training", "docs/test_backup.py")),
-    *(HERE / "reliability" / f"test_{name}.py" for name in ("disks", "hostile", "kills")),
-    *(HERE / "acceptance" / f"test_{name}.py" for name in ("cli", "demo", "deploy", "image", "parity")),
-    *(HERE / "acceptance" / f"test_{name}.py" for name in ("proxy", "starter", "wheel", "words")),
+    *(HERE / "reliability" / f"test_{name}.py" for name in ("cluster", "disks", "hostile", "kills")),
+    *(HERE / "acceptance" / f"test_{name}.py" for name in ("cli", "demo", "deploy", "image", "kubernetes", "parity")),
+    *(HERE / "acceptance" / f"test_{name}.py" for name in ("balancer", "proxy", "starter", "wheel", "words")),
 }
+# Tests of what both databases do, and those among them of what SQLite alone does (beside tests marked `sqlite`).
+BOTH = {
+    HERE / "app" / "storage",
+    *(HERE / "app" / "search" / f"test_{name}.py" for name in ("build_process", "facets", "filter_cache", "heads")),
+    *(HERE / "app" / "search" / f"test_{name}.py" for name in ("index_manager", "searcher")),
+    *(HERE / "app" / "service" / f"test_{name}.py" for name in ("auth", "collection_deletion", "enrichment", "tasks")),
+    *(HERE / "app" / "service" / f"test_{name}.py" for name in ("image_waiter", "photograph_watch")),
+    *(HERE / "app" / "worker" / f"test_{name}.py" for name in ("embed", "importer", "video_import")),
+    *(HERE / "app" / "sources" / f"test_{name}.py" for name in ("changed", "watched_folder", "pairs")),
+}
+SQLITE_ONLY = {HERE / "app" / "storage" / f"test_{name}.py" for name in ("database", "backup", "file_system", "verify")}
 # Coverage makes a process half as slow again. What runs in the processes of these tests is covered by the others.
 UNMEASURED = [HERE / name for name in ("acceptance", "reliability", "docs", "bench", "app/web", "app/encoder")]
 
@@ -75,11 +89,34 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The storage contract: the tests of BOTH that use `database` run over SQLite and over PostgreSQL."""
+    path = metafunc.definition.path
+    is_shared = not BOTH.isdisjoint((path, *path.parents)) and path not in SQLITE_ONLY
+    if is_shared and "database" in metafunc.fixturenames and not metafunc.definition.get_closest_marker("sqlite"):
+        metafunc.parametrize("database", ("sqlite", "postgresql"), indirect=True)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresqlServer]:
+    """One PostgreSQL server for everybody. Skips where Debian's `postgresql` is not installed."""
+    if find_binaries() is None:
+        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
+    server = PostgresqlServer()
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(tmp_path / "sightline.db")
-    yield database
-    database.close()
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """SQLite's, unless the test asks for another."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        with closing(open_database(tmp_path / "sightline.db")) as database:
+            yield database
+        return
+    server: PostgresqlServer = request.getfixturevalue("postgresql")
+    with server.database() as address, closing(open_database(address)) as database:
+        yield database
 
 
 @pytest.fixture

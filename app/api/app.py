@@ -21,7 +21,7 @@ from app.api.concurrency import ThreadPools
 from app.api.files import PageFiles, is_not_modified, not_modified
 from app.api.job_events import JobEvents
 from app.api.metrics import ServerMetrics
-from app.api.middleware import CrossOriginMiddleware, HeadMiddleware, RequestMiddleware
+from app.api.middleware import CrossOriginMiddleware, HeadMiddleware, RequestMiddleware, allow_media_from
 from app.api.openapi import complete_document
 from app.api.routes import (
     camera_data,
@@ -101,9 +101,12 @@ def create_app(service: Service, *, loopback_only: bool = True) -> FastAPI:
     app.state.job_events = JobEvents(service.read_job, app.state.threads, settings.max_event_streams)
     app.state.checks = system.HealthChecks(service)
     app.state.metrics = ServerMetrics(service, app.state.threads)
-    app.state.access = AccessControl(service.api_keys, settings, loopback_only=loopback_only)
+    app.state.access = AccessControl(
+        service.api_keys, settings, loopback_only=loopback_only, membership=service.membership
+    )
     add_routes(app)
-    add_page(app, settings.accepted_formats)
+    origin = service.library.blobs.find_origin() if settings.media_reads == "presigned" else None
+    add_page(app, settings.accepted_formats, origin)
     errors.add_error_handlers(app)
     return app
 
@@ -128,16 +131,19 @@ def add_routes(app: FastAPI) -> None:
         app.include_router(module.router)
 
 
-def add_page(app: FastAPI, formats: Collection[str]) -> None:
-    """The page at `/` and the interactive docs at `/docs`; both load files of this server only."""
-    for path, html in (("/", render_page(formats)), ("/docs", (WEB / "docs.html").read_text("utf-8"))):
-        app.get(path, include_in_schema=False)(make_html_route(html.encode()))
+def add_page(app: FastAPI, formats: Collection[str], bucket_origin: str | None = None) -> None:
+    """The page at `/` and the interactive docs at `/docs`; both load files of this server only, but for pictures and
+    videos to whose URLs in a bucket the server redirects."""
+    policy = allow_media_from(bucket_origin) if bucket_origin else None
+    app.get("/", include_in_schema=False)(make_html_route(render_page(formats).encode(), policy))
+    docs = (WEB / "docs.html").read_text("utf-8")
+    app.get("/docs", include_in_schema=False)(make_html_route(docs.encode()))
 
     app.mount("/web", PageFiles(directory=WEB), name="web")
 
 
-def make_html_route(html: bytes) -> Callable[[Request], Awaitable[Response]]:
-    """A route that answers with this page, or with 304 where the client has it."""
+def make_html_route(html: bytes, policy: str | None = None) -> Callable[[Request], Awaitable[Response]]:
+    """A route that answers with this page, or with 304 where the client has it; `policy` is for its own answers."""
     compressed = gzip.compress(html)
     digest = hashlib.sha256(html).hexdigest()[:32]
 
@@ -146,6 +152,8 @@ def make_html_route(html: bytes) -> Callable[[Request], Awaitable[Response]]:
         headers = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding", "ETag": f'"{digest}{"-gzip" * gzipped}"'}
         if gzipped:
             headers["Content-Encoding"] = "gzip"
+        if policy is not None:
+            headers["Content-Security-Policy"] = policy
         answer = HTMLResponse(compressed if gzipped else html, headers=headers)
         return not_modified(answer) if is_not_modified(request.headers, headers["ETag"]) else answer
 

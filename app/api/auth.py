@@ -27,6 +27,7 @@ from app.core.errors import StartupError
 from app.core.settings import Settings
 from app.core.types import KeyScope
 from app.service.auth import ApiKeyService, Principal
+from app.storage.membership import SINGLE_SERVER, Membership
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +40,16 @@ UNLIMITED_PATHS = ("/livez", "/readyz", "/web/{path:path}")  # health checks, an
 class AccessControl:
     """Refuses requests. `loopback_only` says that no other machine reaches the server."""
 
-    def __init__(self, keys: ApiKeyService, settings: Settings, *, loopback_only: bool) -> None:
+    def __init__(
+        self,
+        keys: ApiKeyService,
+        settings: Settings,
+        *,
+        loopback_only: bool,
+        membership: Membership = SINGLE_SERVER,
+    ) -> None:
         self.keys = keys
-        self._limiter = RateLimiter(settings.rate_limit)
+        self._limiter = RateLimiter(settings.rate_limit, lambda: membership.servers)
         self.is_behind_proxy = bool(parse_proxies(settings.trusted_proxies))
         self._has_warned = self.is_behind_proxy
         self._may_go_without_keys = loopback_only or settings.insecure

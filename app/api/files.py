@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import stat
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -21,6 +22,8 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Message, Receive, Scope, Send
 
+from app.storage.object_store import RemoteFile
+
 KEPT_HEADERS = ("etag", "last-modified", "cache-control", "vary")  # of a 304
 
 
@@ -33,7 +36,7 @@ class OpenFileResponse(FileResponse):
     def __init__(
         self, file: BinaryIO, media_type: str | None = None, headers: Mapping[str, str] | None = None, etag: str = ""
     ) -> None:
-        held = os.fstat(file.fileno())
+        held = stat_file(file)
         super().__init__(file.name, media_type=media_type, headers=headers, stat_result=held)
         self._file = file
         # Rounded up, so that bytes that come later in the same second are newer than the date that a client has.
@@ -63,6 +66,15 @@ class OpenFileResponse(FileResponse):
     async def _open_file(self) -> AsyncIterator[anyio.AsyncFile[bytes]]:
         """Starlette would open the file by its name, after it has sent the head of the answer."""
         yield anyio.wrap_file(self._file)
+
+
+def stat_file(file: BinaryIO) -> os.stat_result:
+    """Size and time of an open file, which may be an object of a bucket."""
+    raw = getattr(file, "raw", None)
+    if not isinstance(raw, RemoteFile):
+        return os.fstat(file.fileno())
+    changed_at = int(raw.changed_at)
+    return os.stat_result((stat.S_IFREG | 0o600, 0, 0, 1, 0, 0, raw.size, changed_at, changed_at, changed_at))
 
 
 class PageFileResponse(OpenFileResponse):

@@ -15,6 +15,7 @@ from app.core.errors import SightlineError
 from app.service.health import count_workers, measure_backlog, measure_disk
 from app.service.service import Service
 from app.storage.backup import read_last_backup
+from app.storage.membership import Duty
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
@@ -93,6 +94,7 @@ class _ServiceNumbers(Collector):
         try:
             yield from self._backlog()
             yield from self._enrichments()
+            yield from self._cluster()
         except SightlineError:  # the database cannot be read: the other metrics are complete
             return
 
@@ -123,6 +125,15 @@ class _ServiceNumbers(Collector):
         failed = [((kind,), one.failed) for kind, one in counts.items()]
         yield make_gauge("enrichments_failed", "Pictures that a second pass has given up", failed, "kind")
 
+    def _cluster(self) -> Iterator[Metric]:
+        membership = self._service.membership
+        kinds = [one.kind for one in membership.list_members()]
+        counts = [((kind,), kinds.count(kind)) for kind in sorted(set(kinds))]
+        yield make_gauge("members", "Living processes of the cluster", counts, "kind")
+        duties = Duty if membership.is_cluster else ()
+        leads = [((duty,), float(membership.leads(duty))) for duty in duties]
+        yield make_gauge("duty", "1 where this server does this work, which one server does", leads, "duty")
+
     def _indexes(self) -> Iterator[Metric]:
         loaded = self._service.search.loaded
         totals = {} if loaded is None else loaded.indexes.totals()
@@ -138,7 +149,7 @@ class _ServiceNumbers(Collector):
     def _workers(self) -> Iterator[Metric]:
         settings = self._service.settings
         yield make_gauge(
-            "workers", "Living worker processes of this data directory", [((), count_workers(settings.data_dir))]
+            "workers", "Living worker processes of this data directory", [((), count_workers(settings.process_folder))]
         )
         yield make_gauge("workers_wanted", "Worker processes that the server keeps", [((), settings.workers)])
 

@@ -17,6 +17,7 @@ from structlog.contextvars import bind_contextvars
 from app.api.auth import AccessControl
 from app.api.errors import error_response, is_cut_off, problem_response
 from app.api.metrics import ServerMetrics
+from app.api.read_after_write import WRITE_HEADER
 from app.api.request_origin import is_cross_site
 from app.core import tracing
 from app.core.errors import SightlineError
@@ -31,6 +32,7 @@ PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self';"
     " media-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+MEDIA_SOURCES = ("img-src 'self'", "media-src 'self'", "connect-src 'self'")
 # Swagger UI sets styles from script; everything that it loads is still from this server.
 DOCS_POLICY = PAGE_POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
 SECURITY_HEADERS = {
@@ -41,7 +43,10 @@ SECURITY_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 
-EXPOSED_HEADERS = ("Content-Disposition", "Content-Range", "ETag", "Idempotent-Replayed", "Retry-After", "X-Request-Id")
+EXPOSED_HEADERS = (
+    *("Content-Disposition", "Content-Range", "ETag", "Idempotent-Replayed", "Retry-After", WRITE_HEADER),
+    "X-Request-Id",
+)
 
 
 class HeadMiddleware:
@@ -170,6 +175,14 @@ def set_headers(scope: Scope, headers: MutableHeaders, status: int) -> None:
     for name, value in SECURITY_HEADERS.items():
         headers.setdefault(name, value)
     headers.setdefault("Content-Security-Policy", DOCS_POLICY if path == "/docs" else PAGE_POLICY)
+
+
+def allow_media_from(origin: str) -> str:
+    """The policy of the page where pictures and videos come from another origin, too."""
+    policy = PAGE_POLICY
+    for source in MEDIA_SOURCES:
+        policy = policy.replace(source, f"{source} {origin}")
+    return policy
 
 
 def sent_method(scope: Scope) -> str:

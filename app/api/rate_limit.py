@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import time
+from collections.abc import Callable
 
 from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
@@ -20,9 +21,14 @@ SITE_FACTOR = 16  # a site (an IPv6 /48) may send as much as this many subscribe
 
 
 class RateLimiter:
-    """Counts keys and addresses, each in a table of its own. `rule` is `600/minute`, say; empty is no limit."""
+    """Counts keys and addresses, each in a table of its own. `rule` is `600/minute`, say; empty is no limit.
 
-    def __init__(self, rule: str = "") -> None:
+    Each of several servers allows its share, so that all together allow no more than one would. `count_servers` is
+    called at every count.
+    """
+
+    def __init__(self, rule: str = "", count_servers: Callable[[], int] = lambda: 1) -> None:
+        self._count_servers = count_servers
         try:
             self._rule = parse(rule) if rule else None
         except ValueError:
@@ -36,13 +42,21 @@ class RateLimiter:
         """Count a request; the seconds to wait when the key, or the address, has sent too many, else None."""
         if self._rule is None:
             return None
-        return self._count(self._rule, client) if key_id is None else self._keys.count(self._rule, key_id)
+        if key_id is None:
+            return self._count(self._rule, client)
+        return self._keys.count(self._share(self._rule), key_id)
 
     def count_wrong_key(self, client: tuple[str, int] | None, rule: RateLimitItem = WRONG_KEYS) -> int | None:
         """Count a wrong key; the seconds to wait when the address has sent too many, else None."""
         return self._count(rule, client)
 
+    def _share(self, rule: RateLimitItem) -> RateLimitItem:
+        """What of a rule is allowed at this server, at least one request."""
+        servers = self._count_servers()
+        return rule if servers == 1 else type(rule)(max(1, rule.amount // servers), rule.multiples, rule.namespace)
+
     def _count(self, rule: RateLimitItem, client: tuple[str, int] | None) -> int | None:
+        rule = self._share(rule)
         if (site := find_site(client)) is not None:
             wide = type(rule)(rule.amount * SITE_FACTOR, rule.multiples, rule.namespace)
             if (wait := self._addresses.count(wide, site)) is not None:

@@ -19,6 +19,7 @@ from app.api.app import create_app
 from app.api.auth import parse_proxies
 from app.api.metrics import ServerMetrics
 from app.api.timeouts import make_protocol
+from app.core.connection_string import describe_database
 from app.core.errors import StartupError
 from app.core.listeners import open_listeners
 from app.core.settings import Settings
@@ -59,7 +60,8 @@ class Server(uvicorn.Server):
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises StartupError when that is impossible."""
-    if not (settings.data_dir / DATABASE_NAME).exists():  # so that none is made; an old one may know the name better
+    is_new = not (settings.is_cluster or (settings.data_dir / DATABASE_NAME).exists())
+    if is_new:  # so that none is made; an old one may know the name better
         check_model_name(settings.model, settings.models)
     service = open_service(settings)
     is_refused = True
@@ -111,8 +113,15 @@ def require_keys(service: Service, listeners: Sequence[socket.socket]) -> None:
     if not (all(map(is_on_loopback, listeners)) or settings.insecure or service.api_keys.has_keys()):
         raise StartupError(
             f"other machines can reach {settings.host} and there is no API key: make one with"
-            f" `sightline keys create NAME --scope admin --data-dir {settings.data_dir}`, or serve with --insecure"
+            f" `sightline keys create NAME --scope admin {name_place(settings)}`, or serve with --insecure"
         )
+
+
+def name_place(settings: Settings) -> str:
+    """The option that names the data of this server to another command."""
+    if settings.is_cluster:
+        return f"--database {describe_database(settings.database)}"
+    return f"--data-dir {settings.data_dir}"
 
 
 def raise_file_limit(connections: int) -> None:
@@ -148,7 +157,8 @@ async def _serve(service: Service, listeners: list[socket.socket]) -> None:
     loop = asyncio.get_running_loop()
     service.start()
     address = format_address(settings.host, listeners[0])
-    print(f"Sightline serves {settings.data_dir} at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    place = describe_database(settings.database) if settings.is_cluster else settings.data_dir
+    print(f"Sightline serves {place} at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
     if hint := find_facts(find_model_name(service.library.database, settings.model)).hint:
         print(f"model: {hint}", file=sys.stderr, flush=True)
     if not (loopback_only or service.api_keys.has_keys()):
@@ -192,7 +202,10 @@ async def _run_workers(service: Service) -> None:
     """Start the workers when the model is loaded: earlier they would only slow its loading down."""
     while not service.search.is_prepared:  # noqa: ASYNC110 (another thread sets it)
         await asyncio.sleep(PREPARED_SECONDS)
-    await WorkerSupervisor(service.settings, service.metrics.restarts.inc, service.enrichment.kinds).run()
+    settings = service.settings
+    # In a cluster, a server without workers leaves the second passes to `sightline worker`, too.
+    kinds = service.enrichment.kinds if settings.workers or not settings.is_cluster else ()
+    await WorkerSupervisor(settings, service.metrics.restarts.inc, kinds).run()
 
 
 async def _measure_loop_lag(service: Service) -> None:

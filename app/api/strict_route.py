@@ -26,6 +26,7 @@ from app.api.admission import (
     work,
 )
 from app.api.json_body import LONG, STORED_PICTURES, JsonScan
+from app.api.read_after_write import WRITE_HEADER, find_token
 from app.api.unknown_names import describe_unknown
 from app.core.errors import SightlineError, UnsupportedMediaType, Validation
 
@@ -60,7 +61,7 @@ class StrictRoute(APIRoute):
 
         async def handle_counted(request: Request) -> Response:  # a call that strangers may make
             try:
-                return await handle_strictly(request)
+                return await handle_with_token(request)
             except (SightlineError, RequestValidationError):
                 if request.scope["principal"] is not None:
                     raise
@@ -68,6 +69,12 @@ class StrictRoute(APIRoute):
                 if refusal is None:
                     raise
                 return refusal
+
+        async def handle_with_token(request: Request) -> Response:
+            answer = await handle_strictly(request)
+            if answer.status_code < 300 and (token := find_token(request)) is not None:
+                answer.headers[WRITE_HEADER] = str(token)
+            return answer
 
         async def handle_strictly(request: Request) -> Response:
             self.check_query(request)
@@ -87,7 +94,7 @@ class StrictRoute(APIRoute):
                     await self.refuse_body(admitted)
                 return await handle(admitted)
 
-        return handle_counted if self.limit is TINY_BODY else handle_strictly
+        return handle_counted if self.limit is TINY_BODY else handle_with_token
 
     def check_query(self, request: Request) -> None:
         """Raise Validation for an unknown parameter, and for one that comes twice and is no list."""

@@ -8,7 +8,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO
 
-import apsw
 import numpy as np
 
 from app.cli import ServerError
@@ -16,7 +15,9 @@ from app.core.errors import StartupError
 from app.core.files import atomic_write
 from app.core.types import EmbeddingSpace, Image
 from app.decode.parquet_writer import COLUMNS, VectorTable
+from app.storage.address import open_database
 from app.storage.database import Database
+from app.storage.sql import Connection
 from app.storage.tables import collections, embeddings, images
 
 PART = 1_000  # pictures in one row group
@@ -31,7 +32,7 @@ def export_vectors(data_dir: Path, collection: str, out: Path) -> tuple[int, Emb
     """
     if not (data_dir / "sightline.db").is_file():
         raise StartupError(f"there is no data directory at {data_dir}")
-    with closing(Database(data_dir / "sightline.db")) as database:
+    with closing(open_database(data_dir / "sightline.db")) as database:
         space = database.read(lambda c: find_space(c, collection))
         if space is None:
             raise ServerError(f"the collection {collection!r} has no vectors yet")
@@ -45,7 +46,7 @@ def export_vectors(data_dir: Path, collection: str, out: Path) -> tuple[int, Emb
     return count, space
 
 
-def find_space(c: apsw.Connection, collection: str) -> EmbeddingSpace | None:
+def find_space(c: Connection, collection: str) -> EmbeddingSpace | None:
     fingerprint = collections.require(c, collection).space
     return embeddings.get_space(c, fingerprint) if fingerprint else None
 
@@ -67,7 +68,7 @@ def read_parts(database: Database, collection: str, space: EmbeddingSpace) -> It
     for start in range(0, len(keys), PART):
         some = keys[start : start + PART]
 
-        def work(c: apsw.Connection, some: list[int] = some) -> Part:
+        def work(c: Connection, some: list[int] = some) -> Part:
             found = images.get_by_keys(c, some)
             vectors = embeddings.get_vectors(c, "images", some, space.fingerprint)
             return [(found[key], vectors[key]) for key in some if key in found and key in vectors]

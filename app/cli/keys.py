@@ -20,7 +20,7 @@ from app.service.data_dir import open_database
 @contextmanager
 def open_keys(settings: Settings, *, create: bool = False) -> Iterator[ApiKeyService]:
     """Open the keys of a data directory; `create` makes it where there is none. Raises StartupError."""
-    if not create and not (settings.data_dir / "sightline.db").is_file():
+    if not create and not settings.is_cluster and not (settings.data_dir / "sightline.db").is_file():
         raise StartupError(f"there is no data directory at {settings.data_dir}")
     database = open_database(settings)
     try:

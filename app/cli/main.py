@@ -14,7 +14,7 @@ import click
 from app import __version__
 from app.cli import ServerError
 from app.cli.options import load_settings, parse_json, parse_pairs, read_settings, setting_options
-from app.core.errors import SightlineError
+from app.core.errors import SightlineError, StartupError
 from app.core.settings import Settings, find_unknown_variables
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PLACE_OPTIONS = ("database", "media", "cache_dir", "shared_media")
 DATA_OPTIONS = ("data_dir", "model", "precision", "runtime", "device", "threads", "decoders", "batch_size")
 SOURCE_OPTIONS = ("embeddings_of", "pictures", "key_as_id", "columns")  # by their names in a request
 CLIENT_OPTIONS = ("server", "key", "key_file", "ca_file")
@@ -76,6 +77,7 @@ def main() -> None:
     "port",
     "insecure",
     "allowed_hosts",
+    *PLACE_OPTIONS,
     *DATA_OPTIONS,
     "index",
     "workers",
@@ -95,15 +97,32 @@ def serve(**given: Any) -> None:
         run(settings)
 
 
-@main.command(short_help="Run one more worker on a data directory.")
-@setting_options(*DATA_OPTIONS, "formats", *LOG_OPTIONS)
+@main.command(
+    short_help="Run more workers on a data directory or a cluster.",
+    epilog=examples(
+        "sightline worker --data-dir photos                                     one more, beside a server",
+        "sightline worker --database postgresql://... --workers 4 --device cuda    those of a GPU machine",
+    ),
+)
+@setting_options(
+    *PLACE_OPTIONS, *DATA_OPTIONS, "media", "workers", "formats", "ocr", "captioner", "captioner_model", *LOG_OPTIONS
+)
 @click.option("--parent", type=int, default=None, hidden=True, help="End when this process ends.")
 def worker(parent: int | None, **given: Any) -> None:
-    """Import and embed pictures, beside a server or without one."""
-    settings = start_logging(given, warn=parent is None)
-    from app.core.tracing import send_spans
-    from app.worker.main import run_worker
+    """Import and embed pictures, beside a server or without one.
 
+    With --workers N it keeps N processes running. In a cluster it also starts the processes of the second passes
+    (--ocr, --captioner) that the servers have.
+    """
+    settings = start_logging(given, warn=parent is None)
+    if not settings.is_cluster and given["workers"] is None:  # the variable is for the server of the data directory
+        settings = settings.model_copy(update={"workers": 1})
+    from app.core.tracing import send_spans
+    from app.worker.main import needs_supervisor, run_worker, run_workers
+
+    if parent is None and needs_supervisor(settings):
+        run_workers(settings)
+        return
     with send_spans("sightline-worker", on=settings.is_tracing_on):
         run_worker(settings, parent)
 
@@ -805,42 +824,74 @@ def convert(model: str, folder: Path, **given: Any) -> None:
 
 
 @main.command(short_help="Check that files, rows and log agree.")
-@setting_options("data_dir")
+@setting_options("data_dir", "media")
 def verify(**given: Any) -> None:
     """Check that files, rows and log agree; if not, print a table of faults and exit with 1."""
     from app.cli.output import show_faults, show_progress
+    from app.storage.media_place import find_bucket
     from app.storage.verify import find_faults
 
     console = new_console()
-    faults = find_faults(load_settings(given).data_dir, show_progress(console))
+    settings = load_sqlite_settings(given)
+    faults = find_faults(settings.data_dir, show_progress(console), find_bucket(settings))
     show_faults(faults, console)
     sys.exit(1 if faults else 0)
 
 
 @main.command(short_help="Copy all data into a folder.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@setting_options("data_dir")
+@setting_options("data_dir", "media")
 def backup(folder: Path, **given: Any) -> None:
     """Copy all acknowledged data into FOLDER, while a server runs or not; a second backup copies what is new."""
     from app.cli.output import show_progress
     from app.storage.backup import create_backup
+    from app.storage.media_place import find_bucket
 
     console = new_console()
-    made = create_backup(load_settings(given).data_dir, folder, show_progress(console))
+    settings = load_sqlite_settings(given)
+    made = create_backup(settings.data_dir, folder, show_progress(console), find_bucket(settings))
     console.print(f"{made.pictures} pictures are in {folder}, as of {made.created_at}")
 
 
 @main.command(short_help="Restore a backup.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@setting_options("data_dir")
+@setting_options("data_dir", "media")
 def restore(folder: Path, **given: Any) -> None:
     """Restore the backup in FOLDER into an empty data directory; a damaged backup changes nothing."""
     from app.cli.output import show_progress
     from app.storage.backup import restore_backup
+    from app.storage.media_place import find_bucket
 
-    console, data_dir = new_console(), load_settings(given).data_dir
-    held = restore_backup(data_dir, folder, show_progress(console))
+    console, settings = new_console(), load_sqlite_settings(given)
+    held = restore_backup(settings.data_dir, folder, show_progress(console), find_bucket(settings))
+    data_dir = settings.data_dir
     console.print(f"{data_dir} is what {folder} held at {held.created_at}: {held.pictures} pictures")
+
+
+@main.command(
+    short_help="Move all data to PostgreSQL and S3, or back.",
+    epilog=examples(
+        "sightline move --data-dir photos --to-database postgresql://... --to-media s3://...    to a cluster",
+        "sightline move --database postgresql://... --media s3://... --to-data-dir photos       and back",
+    ),
+)
+@click.option("--to-database", metavar="URL", help="Copy rows, log, keys and jobs into this PostgreSQL.")
+@click.option("--to-media", metavar="URL", help="Copy pictures, videos and thumbnails into this s3://BUCKET/PREFIX.")
+@click.option(
+    "--to-data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Copy into this data directory what goes to no other place.",
+)
+@setting_options("data_dir", "database", "media", *LOG_OPTIONS)
+def move(to_database: str | None, to_media: str | None, to_data_dir: Path | None, **given: Any) -> None:
+    """Copy everything into another place: rows, log, pictures, keys, jobs. Nothing is embedded again.
+
+    Stop every server and worker first. The source stays as it is. A move that was killed goes on when it is started
+    again, and until it has ended no server starts on the target. It compares the SHA-256 of every file, and all rows.
+    """
+    from app.cli.move import move as run
+
+    sys.exit(run(start_logging(given), new_console(), to_database, to_media, to_data_dir))
 
 
 @main.command(
@@ -859,7 +910,7 @@ def export(out: Path, **given: Any) -> None:
     """Write the pictures of a collection with their vectors to a file, while a server runs or not."""
     from app.cli.export import export_vectors
 
-    settings = load_settings(given)
+    settings = load_sqlite_settings(given)
     count, space = export_vectors(settings.data_dir, settings.collection, out)
     new_console().print(f"{count} pictures are in {out}, with vectors of {space.d} numbers of {space.model}")
 
@@ -914,7 +965,7 @@ def keys() -> None:
 )
 @click.option("--collection", "collections", multiple=True, help="Limit the key to this collection; may be repeated.")
 @click.option("--days", type=click.FloatRange(min=0, min_open=True), help="Let the key expire after so many days.")
-@setting_options("data_dir")
+@setting_options("data_dir", "database")
 def create_key(name: str, scope: str, collections: tuple[str, ...], days: float | None, **given: Any) -> None:
     """Make a key and print it once: the server keeps only its hash.
 
@@ -927,7 +978,7 @@ def create_key(name: str, scope: str, collections: tuple[str, ...], days: float 
 
 @keys.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print the keys as JSON.")
-@setting_options("data_dir")
+@setting_options("data_dir", "database")
 def list_keys(as_json: bool, **given: Any) -> None:
     """List the keys, and when a call last used each (to ten minutes)."""
     from app.cli.keys import show_keys
@@ -937,7 +988,7 @@ def list_keys(as_json: bool, **given: Any) -> None:
 
 @keys.command("revoke")
 @click.argument("id")
-@setting_options("data_dir")
+@setting_options("data_dir", "database")
 def revoke_key(id: str, **given: Any) -> None:
     """Revoke a key, by its id, and the sessions that browsers began with it.
 
@@ -950,7 +1001,7 @@ def revoke_key(id: str, **given: Any) -> None:
 
 @keys.command("clear")
 @click.confirmation_option(prompt="Remove every key, so that calls on loopback need none?")
-@setting_options("data_dir")
+@setting_options("data_dir", "database")
 def clear_keys(**given: Any) -> None:
     """Remove every key, as if there had never been one."""
     from app.cli.keys import clear_keys
@@ -997,6 +1048,18 @@ def find_picture(words: tuple[str, ...]) -> Path | None:
     return path
 
 
+def load_sqlite_settings(given: dict[str, Any]) -> Settings:
+    """Load the settings of a command that works on a data directory. Raises StartupError where they name another
+    database."""
+    settings = load_settings(given)
+    if settings.is_cluster:
+        raise StartupError(
+            "this command is for a data directory, and SIGHTLINE_DATABASE names a PostgreSQL: back that up with its own"
+            " tools, or copy everything into a data directory with `sightline move`"
+        )
+    return settings
+
+
 def open_client(given: dict[str, Any]) -> Client:
     """Make the client of the server, collection and key that the options name."""
     from app.cli.client import Client
@@ -1017,11 +1080,16 @@ def print_json(value: Any) -> None:
 
 def start_logging(given: dict[str, Any], *, warn: bool = True) -> Settings:
     """Load the settings, configure logging by them, and log a warning for each variable that is no setting."""
+    from app.core.connection_string import find_secrets
     from app.core.logging import configure
 
     settings = read_settings(given)
     on_terminal = settings.log_format == "auto" and sys.stderr.isatty()
-    configure(settings.log_level, json=settings.log_format != "text" and not on_terminal)
+    configure(
+        settings.log_level,
+        json=settings.log_format != "text" and not on_terminal,
+        secrets=find_secrets(settings.database),
+    )
     for text in find_unknown_variables() if warn else ():
         log.warning(text)
     return settings

@@ -246,6 +246,10 @@ def show_status(ready: dict[str, Any], stats: dict[str, Any], console: Console) 
     for kind, now in stats.get("enrichments", {}).items():
         given_up = f", {now['failed']} given up" if now["failed"] else ""
         console.print(f"{kind:7} {now['done']} pictures done, {now['waiting']} wait{given_up}", highlight=False)
+    for member in stats.get("cluster") or ():
+        duties = f", does {', '.join(member['duties'])}" if member["duties"] else ""
+        line = f"{member['kind']:7} {member['host']}, process {member['pid']}, since {member['since']}{duties}"
+        console.print(escape(line), highlight=False, soft_wrap=True)
     for target, index in (stats["index"] or {}).items():
         console.print(f"index   {target}: {index['ntotal']} vectors, {index['kind']}, lag {index['lag']}")
 

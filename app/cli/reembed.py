@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 
-import apsw
 from rich.console import Console
 
 from app.core.errors import StartupError
@@ -15,6 +14,7 @@ from app.encoder.memory_check import ModelProcesses
 from app.encoder.reading import TextReader
 from app.service.data_dir import open_database
 from app.service.reembed import check_stored_formats
+from app.storage.sql import Connection
 from app.storage.tables import collections, embeddings, images, texts
 
 BATCH = 64
@@ -25,6 +25,8 @@ def reembed(settings: Settings, console: Console) -> None:
 
     Raises StartupError while a server or a worker runs on the directory, or when the model cannot be loaded.
     """
+    if settings.is_cluster:
+        raise StartupError("the servers of a cluster change their model while they run: sightline reembed --live")
     if not (settings.data_dir / "sightline.db").is_file():
         raise StartupError(f"there is no data directory at {settings.data_dir}")
     lock = DataDirLock(settings.data_dir)
@@ -45,7 +47,7 @@ def reembed(settings: Settings, console: Console) -> None:
             vector for start in range(0, len(words), BATCH) for vector in reader.encode(words[start : start + BATCH])
         ]
 
-        def work(c: apsw.Connection) -> int:
+        def work(c: Connection) -> int:
             embeddings.save_space(c, space)
             embeddings.delete_all(c)
             for text, vector in zip(known, vectors, strict=True):
@@ -56,7 +58,7 @@ def reembed(settings: Settings, console: Console) -> None:
             return images.requeue_all(c)
 
         queued = database.write(work)
-        shutil.rmtree(settings.data_dir / "snapshots", ignore_errors=True)
+        shutil.rmtree(settings.cache / "snapshots", ignore_errors=True)
     finally:
         database.close()
         lock.close()

@@ -1,18 +1,42 @@
-"""Wall-clock time as text for people and rows. Timeouts and leases use `time.monotonic` instead."""
+"""Wall-clock time as text for people and rows. Timeouts use `time.monotonic` instead, leases the database's clock.
+
+The processes of a cluster follow the clock of their database, so that an hour between two machines changes nothing.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+IGNORED_OFFSET = timedelta(milliseconds=200)  # less than this may be the way to the database
+
+
+_offset = timedelta()  # of the database's clock from that of this machine
+
+
+def follow_clock(unix_seconds: float) -> None:
+    """Let the clock of this process be that of which `unix_seconds` is the present time."""
+    global _offset
+    offset = datetime.fromtimestamp(unix_seconds, UTC) - datetime.now(UTC)
+    _offset = offset if abs(offset) >= IGNORED_OFFSET else timedelta()
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC) + _offset
+
+
+def unix_now() -> float:
+    """Seconds since 1970."""
+    return utc_now().timestamp()
+
 
 def now_rfc3339() -> str:
     """The time as RFC 3339 in UTC, with milliseconds."""
-    return format_rfc3339(datetime.now(UTC))
+    return format_rfc3339(utc_now())
 
 
 def days_from_now(days: float) -> str:
     """The time in so many days (before now if negative), as `now_rfc3339` gives it."""
-    return format_rfc3339(datetime.now(UTC) + timedelta(days=days))
+    return format_rfc3339(utc_now() + timedelta(days=days))
 
 
 def format_rfc3339(moment: datetime) -> str:
@@ -39,7 +63,7 @@ def format_time(seconds: float) -> str:
 
 def seconds_since(moment: str) -> float:
     """Seconds from `moment` (RFC 3339) to now, never negative."""
-    return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
+    return max(0.0, (utc_now() - datetime.fromisoformat(moment)).total_seconds())
 
 
 def seconds_between(start: str, end: str) -> float:

@@ -178,6 +178,18 @@ class ModelUnavailable(Busy):
     code, status, title, retry_after = "model_unavailable", 503, "Model unavailable", 5
 
 
+class NotApplied(Busy):
+    """This server has not yet taken in the write that the caller wants to read."""
+
+    code, status, title = "not_applied", 503, "Not applied yet"
+
+
+class StorageUnavailable(Busy):
+    """The bucket of the pictures does not answer, or refuses; no part of the request was kept."""
+
+    code, status, title, retry_after = "storage_unavailable", 503, "Storage unavailable", 5
+
+
 class StorageFull(SightlineError):
     """The disk is full; no part of the request was kept."""
 

@@ -13,7 +13,8 @@ import socket
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,13 +30,26 @@ class StopRequested(Exception):
     """The service is stopping; nobody needs the result of the wait any more."""
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The process that holds the lock of a data directory."""
+
+    pid: int
+    host: str
+    since: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, since {self.since}"
+
+
 class DataDirLock:
     """Only one server may use a data directory. Raises StartupError, which names the holder, if another one does.
 
-    `made` is the folder that was made for it, the data directory or one around it; None if it was there before.
+    `made` is the folder that was made for it, the data directory or one around it; None if it was there before. A
+    server of a cluster locks its cache folder (`what`).
     """
 
-    def __init__(self, data_dir: Path, made: Path | None = None) -> None:
+    def __init__(self, data_dir: Path, made: Path | None = None, what: str = "data directory") -> None:
         self.made = made
         with ExitStack() as opened:
             try:
@@ -43,13 +57,13 @@ class DataDirLock:
                 close_to_others(data_dir, "lock")
                 if not _try_lock(self._file):
                     self._file.seek(0)
-                    holder = _describe_holder(self._file.read().decode("utf-8", "replace"))
-                    raise StartupError(f"the data directory {data_dir} is in use by {holder}")
+                    holder = _parse_holder(self._file.read().decode("utf-8", "replace")) or "another process"
+                    raise StartupError(f"the {what} {data_dir} is in use by {holder}")
                 self._file.truncate(0)
                 holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now_rfc3339()})
                 _write_if_there_is_space(self._file, holder.encode())
             except OSError as error:
-                raise StartupError(f"the data directory {data_dir} cannot be locked: {error.strerror}") from error
+                raise StartupError(f"the {what} {data_dir} cannot be locked: {error.strerror}") from error
             opened.pop_all()
 
     def remove_new(self) -> None:
@@ -59,6 +73,14 @@ class DataDirLock:
 
     def close(self) -> None:
         self._file.close()
+
+
+def find_holder(data_dir: Path) -> Holder | None:
+    """The server that uses a data directory; None if there is none, or it is not known."""
+    path = data_dir / "lock"
+    with suppress(OSError, UnicodeDecodeError):
+        return _parse_holder(path.read_text("utf-8")) if _is_held(path) else None
+    return None
 
 
 class LeaseOwner:
@@ -152,9 +174,9 @@ def _write_if_there_is_space(file: IO[bytes], content: bytes) -> None:
             raise
 
 
-def _describe_holder(content: str) -> str:
+def _parse_holder(content: str) -> Holder | None:
     try:
-        holder = json.loads(content)
-        return f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
+        said = json.loads(content)
+        return Holder(int(said["pid"]), str(said["host"]), str(said["since"]))
     except (ValueError, KeyError, TypeError):
-        return "another process"
+        return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -35,18 +36,28 @@ SECRETS = tuple(
 )
 
 
+KNOWN_SECRETS: set[str] = set()  # of the settings: removed wherever they stand
+MIN_SECRET_CHARS = 4  # a shorter one would also be removed from other words
+
+
 class RedactingFormatter(structlog.stdlib.ProcessorFormatter):
     """Removes secrets from every line. Our code logs none, but a caller may put one into an address."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record).replace("\x7f", "\\u007f")  # the one control character that JSON leaves
+        for secret in KNOWN_SECRETS:
+            line = line.replace(secret, "…")
         for pattern in SECRETS:
             line = pattern.sub(r"\1…", line)
         return line
 
 
-def configure(level: str, *, json: bool) -> None:
-    """Send all log records of the process to stderr, each on one line; only tracebacks for people take more."""
+def configure(level: str, *, json: bool, secrets: Iterable[str] = ()) -> None:
+    """Send all log records of the process to stderr, each on one line; only tracebacks for people take more.
+
+    No line holds one of the `secrets`.
+    """
+    KNOWN_SECRETS.update(secret for secret in secrets if len(secret) >= MIN_SECRET_CHARS)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,

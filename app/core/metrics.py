@@ -24,6 +24,7 @@ TARGETS: tuple[Target, ...] = ("images", "texts")
 DEATHS = ("timeout", "processor", "memory", "crash", "sandbox")
 STEPS = ("decode", "encode", "commit")
 OUTCOMES = ("ready", "failed", "retried", "released")
+OPERATIONS = ("get", "put", "head", "list", "delete", "sign")
 ENRICHMENTS = ("ocr", "caption")
 ENRICHED = ("done", "failed", "retried", "released", "dropped")
 BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -47,6 +48,7 @@ class ProcessMetrics:
         self.commits = commits.labels(process)
         fsyncs = self._histogram("fsync_seconds", "Time of the fsync of a picture file", "process", (process,))
         self.fsyncs = fsyncs.labels(process)
+        self._count_object_store()
         decoding = "Time to decode a picture or to expand an archive"
         decodes = self._histogram("decode_seconds", decoding, "process", (process,), LONG_BUCKETS)
         self.decodes = decodes.labels(process)
@@ -102,6 +104,12 @@ class ProcessMetrics:
         self._builds.labels(outcome).inc()
         self._build.set(seconds)
         self._built.labels(outcome).set(time())
+
+    def _count_object_store(self) -> None:
+        help = "Time of a request to the bucket of the pictures, with its retries"
+        self.object_store = self._histogram("object_store_seconds", help, "operation", OPERATIONS, LONG_BUCKETS)
+        help = "Requests to the bucket of the pictures that failed"
+        self.object_store_errors = self._counter("object_store_errors", help, "operation", OPERATIONS)
 
     def _count_enrichments(self) -> Counter:
         help = "Pictures that a second pass took, by its kind and the outcome"

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.core.connection_string import SQLITE, check_database_url
 from app.core.errors import StartupError
 from app.core.picture_formats import parse_formats
 
@@ -76,6 +77,39 @@ class Settings(BaseSettings):
     )
     collection: str = Field("default", description="Collection that the client commands use.")
     data_dir: Path = Field(Path("data"), description="Folder of all data of the service.")
+    media: str = Field(
+        "local",
+        max_length=1_000,
+        description="Where pictures, thumbnails and waiting uploads are kept: local (the data directory), or"
+        " s3://BUCKET/PREFIX in an object store.",
+    )
+    media_reads: str = Field(
+        "proxied",
+        pattern="^(proxied|presigned)$",
+        description="How clients get the files of pictures and videos of a bucket: proxied (the server sends them), or"
+        " presigned (it redirects to a URL of the store that is valid for 5 minutes).",
+    )
+    media_cache: int = Field(
+        10 * GIB, ge=64 * MIB, description="Most bytes of files of a bucket that are kept in the cache of this machine."
+    )
+    database: str = Field(
+        "sqlite",
+        repr=False,
+        max_length=2_000,
+        description="Database: sqlite, a file in data_dir, or postgresql://USER:PASSWORD@HOST/NAME, which any number of"
+        " servers and workers share. Better name it in the environment: other users of a machine see the options of a"
+        " process.",
+    )
+    cache_dir: Path | None = Field(
+        None,
+        description="Folder of what a server can make again: indexes, scratch files, lock files. Each server of a"
+        " cluster has its own; None is data_dir.",
+    )
+    shared_media: bool = Field(
+        False,
+        description="Every server and worker of the cluster mounts the folder of pictures at the same path, on a file"
+        " system for several machines (NFS, CephFS).",
+    )
     models_dir: Path | None = Field(
         None,
         description="Folder of downloaded and compiled models, which servers may share; None is models/ in data_dir.",
@@ -299,7 +333,9 @@ class Settings(BaseSettings):
         description="Prefixes of object stores, as s3://BUCKET/PATH or gs://BUCKET/PATH, separated by commas, from"
         " which pictures may be imported.",
     )
-    s3_endpoint: str = Field("", description="URL of the object store for s3:// prefixes; empty is Amazon S3.")
+    s3_endpoint: str = Field(
+        "", description="URL of the object store for s3:// prefixes, of media and of sources; empty is Amazon S3."
+    )
     gcs_endpoint: str = Field(
         "", description="URL of the object store for gs:// prefixes; empty is Google Cloud Storage."
     )
@@ -327,7 +363,7 @@ class Settings(BaseSettings):
         }
         return init_settings, env_settings
 
-    @field_validator("precision", "runtime", "log_level", "log_format", mode="before")
+    @field_validator("precision", "runtime", "log_level", "log_format", "media_reads", mode="before")
     @classmethod
     def _lower(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
@@ -342,6 +378,28 @@ class Settings(BaseSettings):
     def accepted_formats(self) -> frozenset[str]:
         """The formats that `formats` names."""
         return parse_formats(self.formats)
+
+    @field_validator("database")
+    @classmethod
+    def _check_database(cls, value: str) -> str:
+        check_database_url(value)
+        return value
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether other servers and workers, on any machine, may use the same data."""
+        return self.database != SQLITE
+
+    @property
+    def cache(self) -> Path:
+        """The folder of what this server can make again."""
+        return self.data_dir if self.cache_dir is None else self.cache_dir
+
+    @property
+    def process_folder(self) -> Path:
+        """Where the server and the workers of one machine find each other by lock files. With SQLite every process must
+        look into the same folder, whatever its cache is: a free lock file means that a worker is dead."""
+        return self.cache if self.is_cluster else self.data_dir
 
     @property
     def models(self) -> Path:

@@ -13,17 +13,18 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import apsw
 import numpy as np
 
 from app.core.process import die_with_parent
 from app.core.types import Target
-from app.storage.database import connect_readonly
+from app.storage.address import connect_readonly
+from app.storage.sql import Connection
 from app.storage.tables import embeddings
 from index.segment_builder import VectorBlock, build_segment
 from index.validation import has_unit_length
 
 BATCH = 4096
+ADDRESS = "SIGHTLINE_BUILD_DATABASE"  # the variable with the database's address, which nobody else may read
 NICE = 10
 """Searches go first. Not the lowest priority: while pictures come in the processors are never idle, and a segment that
 is never finished would leave every vector in memory."""
@@ -33,7 +34,6 @@ is never finished would leave every vector in memory."""
 class BuildOrder:
     """Which segment to build: of which part of the log, and into which folder."""
 
-    database: str
     collection: str
     target: Target
     space: str
@@ -47,10 +47,9 @@ class BuildOrder:
         return json.dumps(asdict(self))
 
 
-def run_build(order: BuildOrder) -> None:
-    """Build the segment. Raises OSError, apsw.Error and what `build_segment` raises."""
-    connection = connect_readonly(Path(order.database))
-    try:
+def run_build(order: BuildOrder, database: str) -> None:
+    """Build the segment from the log of a database. Raises what the database and `build_segment` raise."""
+    with connect_readonly(database) as connection:
         build_segment(
             Path(order.folder),
             read_vector_blocks(connection, order),
@@ -59,11 +58,9 @@ def run_build(order: BuildOrder) -> None:
             d=order.d,
             applied_seq=order.upto,
         )
-    finally:
-        connection.close()
 
 
-def read_vector_blocks(connection: apsw.Connection, order: BuildOrder) -> Iterator[VectorBlock]:
+def read_vector_blocks(connection: Connection, order: BuildOrder) -> Iterator[VectorBlock]:
     """The vectors of the log up to `upto`, without those that a follower would skip."""
     seq = 0
     while entries := embeddings.list_after(connection, order.collection, order.space, order.target, seq, BATCH):
@@ -87,7 +84,7 @@ def main(argument: str, parent: int) -> int:
     die_with_parent(parent)
     os.nice(NICE)
     try:
-        run_build(BuildOrder(**json.loads(argument)))
+        run_build(BuildOrder(**json.loads(argument)), os.environ[ADDRESS])
     except Exception as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

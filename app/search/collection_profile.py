@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import apsw
 import numpy as np
 
 from app.core.background import BackgroundLoop
@@ -37,6 +36,7 @@ from app.search.verdict import (
 )
 from app.storage.database import Database
 from app.storage.keywords import drop_stop_words, split_source, split_words
+from app.storage.sql import Connection
 from app.storage.tables import embeddings, images, texts
 from index.protocol import VectorIndex
 from index.types import Ids
@@ -280,7 +280,7 @@ def measure_trust(queries: Embeddings, own: Sequence[int], pictures: Embeddings)
     return float((better < max(1, FOUND_WITHIN * len(pictures))).mean())
 
 
-def read_sample(c: apsw.Connection, collection: str) -> Sample:
+def read_sample(c: Connection, collection: str) -> Sample:
     """Up to SAMPLE pictures of a collection, always the same while it does not change."""
     ready = np.array(images.list_ready_keys(c, collection), np.int64)
     chosen = np.random.default_rng(0).choice(ready, min(SAMPLE, len(ready)), replace=False).tolist()
@@ -297,7 +297,7 @@ def read_sample(c: apsw.Connection, collection: str) -> Sample:
     )
 
 
-def read_stored_texts(collection: str, c: apsw.Connection) -> Embeddings:
+def read_stored_texts(collection: str, c: Connection) -> Embeddings:
     """The vectors of up to TEXTS texts of the collection."""
     keys = [text.key for text in texts.list_page(c, collection, TEXTS, None)]
     stored = embeddings.get_vectors(c, "texts", keys)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-import apsw
 import numpy as np
 import numpy.typing as npt
 
@@ -22,6 +21,7 @@ from app.storage.database import Database
 from app.storage.filters import sql
 from app.storage.filters.model import Field, Filter
 from app.storage.filters.values import Value, field_name, rank_value, select_values
+from app.storage.sql import Connection
 from app.storage.tables import collections, images
 from index.idset import IdSet
 from index.types import Ids
@@ -106,7 +106,7 @@ class FacetCounter:
         allowed = None if filter is None else self.filters.allowed_ids(collection, filter)
         among = [ids for ids in (allowed, matching) if ids is not None]
 
-        def look(c: apsw.Connection) -> tuple[str, list[int]]:
+        def look(c: Connection) -> tuple[str, list[int]]:
             label = collections.require(c, collection).label
             return label, images.list_unready_keys(c, label) if is_search and target == "images" else []
 
@@ -147,7 +147,7 @@ class FacetCounter:
                 self.nbytes -= oldest.bytes
 
 
-def _update(label: str, target: Target, field: Field, column: _Column, c: apsw.Connection) -> None:
+def _update(label: str, target: Target, field: Field, column: _Column, c: Connection) -> None:
     """Read what has changed since the position of the column."""
     position = sql.change_position(c, target)
     if position == column.position:

@@ -11,12 +11,12 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import partial
 
-import apsw
 import numpy as np
 
 from app.storage.database import Database
 from app.storage.filters import sql
 from app.storage.filters.model import Filter
+from app.storage.sql import Connection
 from index.idset import IdSet
 
 MAX_BYTES = 64 << 20
@@ -75,7 +75,7 @@ class FilterCache:
                 self.nbytes -= oldest.bytes
 
 
-def _update(collection: str, filter: Filter, entry: _Entry, c: apsw.Connection) -> tuple[IdSet, tuple[int, int]]:
+def _update(collection: str, filter: Filter, entry: _Entry, c: Connection) -> tuple[IdSet, tuple[int, int]]:
     """The set as the rows are now, and the position up to which it is valid."""
     position = sql.change_position(c, filter.target)
     if entry.ids is not None and position == entry.position:

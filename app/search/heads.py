@@ -9,12 +9,12 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
-import apsw
 import numpy as np
 
 from app.core.types import AnswerWarning, Target
 from app.encoder.protocol import Embeddings, normalise
 from app.storage.database import Database
+from app.storage.sql import Connection
 from app.storage.tables import heads
 
 INACTIVE = AnswerWarning(
@@ -69,7 +69,7 @@ class HeadCache:
         """The head, and whether the collection uses one that was taught for another model: that counts for nothing."""
         return self._database.read(lambda c: self._find(c, collection))
 
-    def _find(self, c: apsw.Connection, collection: str) -> tuple[Head | None, bool]:
+    def _find(self, c: Connection, collection: str) -> tuple[Head | None, bool]:
         used = heads.get_used(c, collection)
         if used is None or used[1] != self._space:
             return None, used is not None

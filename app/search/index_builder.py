@@ -14,14 +14,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from app.core.background import BackgroundLoop
 from app.core.backoff import Backoff
 from app.core.errors import describe_error
 from app.core.metrics import ProcessMetrics
 from app.core.process import spawn
-from app.search.build_process import BuildOrder
+from app.search.build_process import ADDRESS, BuildOrder
 from app.search.index_handle import IndexHandle, IndexKey
 from index import snapshot
 from index.errors import IndexClosed, InvalidSnapshot, SegmentDamaged
@@ -67,7 +66,7 @@ class IndexBuilder:
 
     def __init__(
         self,
-        database: Path,
+        database: str,
         policy: RebuildPolicy | None = None,
         *,
         on_damaged: Callable[[IndexHandle], None] | None = None,
@@ -121,14 +120,13 @@ class IndexBuilder:
         Raises BuildFailed with the reason, and BuildCancelled when `is_cancelled()` or the builder was closed.
         """
         label, target = key
-        order = BuildOrder(
-            str(self._database), label, target, config.space, config.d, upto, str(config.segment_folder), config.name
-        )
+        order = BuildOrder(label, target, config.space, config.d, upto, str(config.segment_folder), config.name)
         process = spawn(
             "app.search.build_process",
             order.to_json(),
             str(os.getpid()),
-            env={"OMP_WAIT_POLICY": "PASSIVE"},  # waiting threads leave the processor
+            # the database's address may hold a password; waiting threads leave the processor
+            env={ADDRESS: self._database, "OMP_WAIT_POLICY": "PASSIVE"},
             stderr=subprocess.PIPE,
         )
         try:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from app.core.types import DEFAULT_COLLECTION, EmbeddingSpace, Target
 from app.search.index_builder import BuildCancelled, BuildFailed, IndexBuilder
 from app.search.index_handle import TOTALS, EmbeddingLog, IndexHandle, IndexKey
 from app.storage.database import Database
+from app.storage.membership import SINGLE_SERVER, Membership
 from app.storage.tables import collections, embeddings
 from index import snapshot
 from index.errors import IndexClosed, RemoteUnavailable, SegmentDamaged
@@ -50,6 +51,8 @@ BUILD_BEFORE_FOLLOWING = 200_000
 """From so many log entries that no snapshot holds, a segment is built before the index follows: in memory they would
 take 2 KB each (at d = 512), and a build takes a third of the time."""
 MIN_SNAPSHOT_ENTRIES = 1_000
+FEEDING = "milvus"  # the duty of writing an index, before its name
+SHARED_POLICY = SnapshotPolicy(entries=1, idle=0.1, share=0.5)  # other servers read how far Milvus is
 SNAPSHOT_POLICY = SnapshotPolicy(least=MIN_SNAPSHOT_ENTRIES)  # replaying fewer takes milliseconds and needs no file
 FAULT_SECONDS = 20.0  # how long an opening retries a log that cannot be read
 
@@ -103,7 +106,9 @@ class IndexManager:
         policy: RebuildPolicy | None = None,
         memory: int = UNLIMITED_MEMORY,
         metrics: ProcessMetrics | None = None,
+        membership: Membership = SINGLE_SERVER,
     ) -> None:
+        self._membership = membership
         self._database = database
         self._space = space
         self._folder = folder
@@ -119,7 +124,7 @@ class IndexManager:
         self._full = False  # whether to close some now
         self._closing = False
         self._loop: FollowerLoop[IndexKey] = FollowerLoop(database.watch_commits(), GrownLogs(database))
-        self._builder = IndexBuilder(database.path, policy, on_damaged=self._reopen, metrics=metrics)
+        self._builder = IndexBuilder(database.address, policy, on_damaged=self._reopen, metrics=metrics)
         self._keeper = BackgroundLoop(
             "index-memory",
             self._close_surplus,
@@ -174,6 +179,20 @@ class IndexManager:
             return True
         with self._changed:  # closed meanwhile: the next search opens it anew
             return self._open.get(key) is not handle
+
+    def watch_applied(self, name: str, target: Target, seq: int) -> Callable[[], bool]:
+        """A function that tells, without a call or a read, whether a search that begins now sees the log up to `seq`.
+
+        Raises NotFound.
+        """
+        key = (self._label(name), target)
+        with self._changed:
+            handle = self._open.get(key)
+        if handle is None:  # a search opens it with all that its log holds
+            return lambda: True
+        wanted = min(seq, handle.log.last_seq())  # the log of this index may have no entry with this very number
+        handle.follower.notify()
+        return lambda: handle.follower.applied_seq >= wanted or self._open.get(key) is not handle
 
     def drop(self, label: str) -> None:
         """Close the indexes of a collection that is being deleted, and open them no more. Waits for their searches."""
@@ -358,8 +377,10 @@ class IndexManager:
             opened = self._build_first(key, config, entries, opened)
         if opened.refused:
             log.warning("snapshot of %s not used (%s); rebuilding from the log", config.name, opened.refused)
-        policy = SNAPSHOT_POLICY if self._milvus is None else SnapshotPolicy()
-        follower = Follower(opened, entries, config.name, policy)
+        policy = SNAPSHOT_POLICY
+        if self._milvus is not None:
+            policy = SHARED_POLICY if self._membership.is_cluster else SnapshotPolicy()
+        follower = Follower(opened, entries, config.name, policy, may_write=lambda: self._feeds(config))
         try:
             self._catch_up(key, follower, entries.last_seq())
         except BaseException:
@@ -367,6 +388,10 @@ class IndexManager:
             opened.index.close()
             raise
         return IndexHandle(key, config, entries, opened.index, follower)
+
+    def _feeds(self, config: IndexConfig) -> bool:
+        """Whether this server writes an index of Milvus: of a cluster one does that has it open."""
+        return self._milvus is None or self._membership.try_lead(f"{FEEDING} {config.name} {config.space}")
 
     def _config(self, key: IndexKey) -> IndexConfig:
         label, target = key
@@ -482,6 +507,7 @@ class IndexManager:
             self._builder.release(handle)
             self._loop.detach(key)
             handle.follower.close(save=save)
+            self._membership.release(f"{FEEDING} {handle.config.name} {handle.config.space}")
             handle.index.close()
         finally:
             with self._changed:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import apsw
 import numpy as np
 
 from app.core.errors import Busy, NotFound, SightlineError, Validation
@@ -20,6 +19,7 @@ from app.encoder.reading import TextReader
 from app.search.heads import Head
 from app.search.templates import PLAIN, average, fill
 from app.storage.database import Database
+from app.storage.sql import Connection
 from app.storage.tables import embeddings, images, texts
 
 T = TypeVar("T")
@@ -174,7 +174,7 @@ class QueryEncoder:
         target: Target = "images" if part.image_id is not None else "texts"
         id, space = part.image_id or part.text_id or "", self._encoder.space.fingerprint
 
-        def work(c: apsw.Connection) -> tuple[bool, bytes | None]:
+        def work(c: Connection) -> tuple[bool, bytes | None]:
             row = images.get(c, collection, id) if target == "images" else texts.get(c, collection, id)
             return row is not None, embeddings.get_vectors(c, target, [row.key], space).get(row.key) if row else None
 

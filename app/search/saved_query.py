@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import apsw
 import numpy as np
 
 from app.core.types import NewMatch, SavedSearch
@@ -19,6 +18,7 @@ from app.search.verdict import MOSTLY_UNKNOWN, Floats
 from app.storage import keywords
 from app.storage.filters import sql
 from app.storage.filters.parser import parse_filter
+from app.storage.sql import Connection
 
 GOOD = "good"
 Picture = tuple[int, str, bool]
@@ -58,7 +58,7 @@ def read_templates(sent: str | Sequence[str]) -> Sequence[str] | None:
 
 
 def find_matches(
-    c: apsw.Connection,
+    c: Connection,
     prepared: PreparedQuery,
     match: str | None,
     profile: Profile,

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 
-import apsw
 import numpy as np
 
 from app.core.errors import SightlineError
@@ -53,7 +52,7 @@ from app.storage.database import Database
 from app.storage.filters import sql
 from app.storage.filters.parser import join_filters, parse_days
 from app.storage.filters.values import parse_order, select_ordered
-from app.storage.sql import Row
+from app.storage.sql import Connection, Row
 from app.storage.tables import embeddings, images, texts
 from app.storage.tables.images import image_from_row
 from app.storage.tables.texts import text_from_row
@@ -309,7 +308,7 @@ class Searcher:
         Raises Timeout.
         """
 
-        def work(c: apsw.Connection) -> tuple[Mapping[int, Row], list[Collection[int]], dict[int, bytes]]:
+        def work(c: Connection) -> tuple[Mapping[int, Row], list[Collection[int]], dict[int, bytes]]:
             for search in searches:
                 ranked = list(islice(rank_hits(c, search), search.rows + 1))
                 search.places, search.is_cut = ranked[: search.rows], len(ranked) > search.rows
@@ -434,7 +433,7 @@ def search_index(index: VectorIndex, searches: Sequence[_Search]) -> None:
             search.searched = index.ntotal if allowed is None else min(len(allowed), index.ntotal)
 
 
-def find_words(search: _Search, c: apsw.Connection) -> None:
+def find_words(search: _Search, c: Connection) -> None:
     """Give it the keys of pictures that have words of the query and that the filter allows, and what describes them."""
     found = keywords.find(c, search.query.collection, search.terms)
     allowed = search.params.allowed_ids
@@ -451,7 +450,7 @@ def find_words(search: _Search, c: apsw.Connection) -> None:
     search.described = images.get_descriptions(c, search.word_keys[:DEPTH])
 
 
-def filter_rows(c: apsw.Connection, search: _Search, rows: Mapping[int, Row]) -> Collection[int]:
+def filter_rows(c: Connection, search: _Search, rows: Mapping[int, Row]) -> Collection[int]:
     """The keys whose rows match its filter now."""
     query = search.query
     if query.filter is None:
@@ -460,7 +459,7 @@ def filter_rows(c: apsw.Connection, search: _Search, rows: Mapping[int, Row]) ->
     return set(sql.select_passing(c, query.collection, query.filter, keys))
 
 
-def rank_hits(c: apsw.Connection, search: _Search) -> Iterable[FusedHit]:
+def rank_hits(c: Connection, search: _Search) -> Iterable[FusedHit]:
     """The keys that a search has found, best first; those of a list in its order."""
     if (query := search.query).is_list:
         order, limit = query.arrangement.order or NEWEST, search.rows + 1

@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-import apsw
 import numpy as np
 
 from app.core.background import BackgroundLoop
@@ -31,6 +30,8 @@ from app.search.searcher import Searcher
 from app.service.labels import GROWTH, LabelService, Way, read_page, tag_page, way_of, write_tags
 from app.service.search_service import SearchService
 from app.storage.database import Database
+from app.storage.membership import SINGLE_SERVER, Duty, Membership
+from app.storage.sql import Connection
 from app.storage.tables import images, label_sets, saved_searches
 
 log = logging.getLogger(__name__)
@@ -61,10 +62,16 @@ class ArrivalLoop(BackgroundLoop):
     """Calls `on_match` when a saved search has found something new."""
 
     def __init__(
-        self, database: Database, search: SearchService, labels: LabelService, on_match: Callable[[], None]
+        self,
+        database: Database,
+        search: SearchService,
+        labels: LabelService,
+        on_match: Callable[[], None],
+        membership: Membership = SINGLE_SERVER,
     ) -> None:
         failing = "new pictures get no auto-tags, and are not compared with saved searches"
-        super().__init__("arrivals", self._look, failing, Backoff(0.5, 60.0))
+        step = membership.only_leader(Duty.ARRIVALS, self._look, self._forget)
+        super().__init__("arrivals", step, failing, Backoff(0.5, 60.0))
         self._database = database
         self._search = search
         self._labels = labels
@@ -74,6 +81,10 @@ class ArrivalLoop(BackgroundLoop):
         self._prepared: dict[str, Prepared] = {}
         self._arrived_at: dict[str, float] = {}  # by label: when new pictures were last seen
         self._begun: set[tuple[str, int, Way]] = set()  # jobs that were begun since a model or a head was changed
+
+    def _forget(self) -> None:
+        """Look at everything again when this server leads again: another one has gone on meanwhile."""
+        self._seen = -1
 
     def _look(self) -> float:
         commit, now = self._count_commits(), time.monotonic()
@@ -117,7 +128,7 @@ class ArrivalLoop(BackgroundLoop):
             return True
         tags = tag_page(page, tagger)
 
-        def write(c: apsw.Connection) -> None:
+        def write(c: Connection) -> None:
             if write_tags(c, held, tags) is not None:
                 label_sets.advance(c, held.label, held.revision, page[-1][0])
 
@@ -174,7 +185,7 @@ class ArrivalLoop(BackgroundLoop):
                 continue  # until the collection is measured
             results.append(self._find(searcher, search, profile, arrivals))
 
-        def write(c: apsw.Connection) -> int:
+        def write(c: Connection) -> int:
             news = 0
             for search, found, error in results:
                 if saved_searches.advance(c, search, arrivals.last, error):
@@ -232,7 +243,7 @@ class ArrivalLoop(BackgroundLoop):
         return kept[1]
 
 
-def read_arrivals(c: apsw.Connection, label: str, seq: int, space: str) -> _Arrivals | None:
+def read_arrivals(c: Connection, label: str, seq: int, space: str) -> _Arrivals | None:
     """The next pictures past a log entry; None if there are none."""
     page = read_page(c, label, seq, space, PICTURES_AT_ONCE)
     if not page:

@@ -16,12 +16,11 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
-import apsw
-
 from app.core.clock import days_from_now, now_rfc3339
 from app.core.errors import NotFound, Validation
 from app.core.types import ApiKey, KeyScope
-from app.storage.database import Database, map_sqlite_errors
+from app.storage.database import Database
+from app.storage.sql import Connection
 from app.storage.tables import api_keys
 
 PREFIX = "sl"
@@ -98,7 +97,7 @@ class ApiKeyService:
             id, name, hash_secret(secret), right, bound, now_rfc3339(), None if days is None else days_from_now(days)
         )
 
-        def work(c: apsw.Connection) -> None:
+        def work(c: Connection) -> None:
             if len(api_keys.list_all(c)) >= MAX_KEYS:
                 raise Validation(f"there are {MAX_KEYS} keys already; clear them and make new ones")
             api_keys.add(c, key)
@@ -114,7 +113,7 @@ class ApiKeyService:
         """End a key, named by its id or by its whole text. Raises NotFound."""
         id = named.split("_")[1] if named.startswith(PREFIX + "_") else named
 
-        def work(c: apsw.Connection) -> ApiKey:
+        def work(c: Connection) -> ApiKey:
             key = api_keys.get(c, id)
             if key is None:
                 raise NotFound(f"there is no key {id!r}; `sightline keys list` shows those there are")
@@ -150,14 +149,13 @@ class ApiKeyService:
 
     def _read_stored(self) -> _StoredKeys:
         with self._lock:
-            with map_sqlite_errors():
-                seen = self._data_version()
+            seen = self._data_version()
             if seen != self._seen:
                 self._stored = self._database.read(self._load)
                 self._seen = seen
             return self._stored
 
-    def _load(self, c: apsw.Connection) -> _StoredKeys:
+    def _load(self, c: Connection) -> _StoredKeys:
         version = api_keys.get_version(c)
         if version == self._stored.version:
             return self._stored

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import apsw
-
-from app.core.errors import BlobMissing, SightlineError, map_os_errors
+from app.core.errors import SightlineError
 from app.core.types import CameraData, Image, Job
 from app.decode.camera_data import camera_data_from_json
 from app.decode.picture import describe_picture
@@ -17,6 +14,7 @@ from app.decode.pool import DecodePool
 from app.service.tasks import TaskContext
 from app.storage.jobs import JobService
 from app.storage.library import Library
+from app.storage.sql import Connection
 from app.storage.tables import collections, images
 
 KIND = "camera_data"  # of the job
@@ -47,24 +45,23 @@ class CameraDataReader:
             context.check()
             reading = [(image, self._begin(image)) for image in rows]
             found = [(image, data) for image, future in reading if (data := read_data(future)) is not None]
-            database.write(partial(self._record, found=found, again=again))
+            context.write(partial(self._record, found=found, again=again))
             after, done, unreadable = rows[-1].key, done + len(rows), unreadable + len(rows) - len(found)
             context.report(done, max(total, done))
         return {"pictures": done, "unreadable": unreadable}
 
     def _begin(self, image: Image) -> Future[Any]:
-        path: Path = self._library.blobs.path(image.sha256)
         try:
-            with map_os_errors():
-                if not path.exists():
-                    raise BlobMissing("the file of this picture is missing")
-            return self._pool.submit(describe_picture, path, self._pool.picture_limits)
+            file = self._library.blobs.fetch(image.sha256)
+            reading = self._pool.submit(describe_picture, file.path, self._pool.picture_limits)
+            reading.add_done_callback(lambda _: file.close())
+            return reading
         except SightlineError as error:
             failed: Future[Any] = Future()
             failed.set_exception(error)
             return failed
 
-    def _record(self, c: apsw.Connection, found: list[tuple[Image, CameraData]], again: bool) -> None:
+    def _record(self, c: Connection, found: list[tuple[Image, CameraData]], again: bool) -> None:
         present = images.get_by_keys(c, [image.key for image, _ in found])
         for image, data in found:
             if image.key in present and present[image.key].sha256 == image.sha256:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import apsw
 import numpy as np
 import numpy.typing as npt
 
@@ -35,9 +34,11 @@ from app.search.duplicates import (
 from app.search.index_manager import IndexManager
 from app.service.search_service import SearchService
 from app.service.tasks import TaskContext
+from app.storage.blobs import LocalFile
 from app.storage.filters.sql import change_position
 from app.storage.jobs import JobService
 from app.storage.library import Library
+from app.storage.sql import Connection
 from app.storage.tables import collections, duplicates, embeddings, images, tasks
 from app.storage.tables.collections import Collection
 from app.storage.tables.duplicates import PairRow
@@ -117,7 +118,7 @@ class DuplicateService:
         Raises NotFound.
         """
 
-        def work(c: apsw.Connection) -> DuplicatePage:
+        def work(c: Connection) -> DuplicatePage:
             asked = collections.require(c, collection)
             state = read_state(c, asked)
             groups = self._read_groups(c, asked.label, kind, threshold) if state.compared else []
@@ -135,7 +136,7 @@ class DuplicateService:
 
         return self._database.read(work)
 
-    def _read_groups(self, c: apsw.Connection, label: str, kind: DuplicateKind, threshold: float) -> list[Group]:
+    def _read_groups(self, c: Connection, label: str, kind: DuplicateKind, threshold: float) -> list[Group]:
         """`read_groups`, or what it returned for the last page if nothing has changed since."""
         asked = (label, kind, threshold)
         mark = (change_position(c, "images"), duplicates.count_pairs(c, label), duplicates.get_scan(c, label))
@@ -153,7 +154,7 @@ class DuplicateService:
         label = self._database.read(lambda c: collections.require(c, context.collection)).label
         self._hash_old_pictures(context, label)
         space = model.encoder.space.fingerprint
-        begun = self._database.write(lambda c: duplicates.begin_scan(c, label, space))
+        begun = context.write(lambda c: duplicates.begin_scan(c, label, space))
         corpus = self._read_corpus(label)
         start = int(np.searchsorted(corpus.seqs, begun.seq, side="right"))
         found = 0
@@ -164,11 +165,11 @@ class DuplicateService:
             pairs = self._compare(model.indexes, context.collection, corpus, first, last)
             seq = int(corpus.seqs[last - 1])
             record = partial(duplicates.record_pairs, label=label, space=space, seq=seq, pairs=pairs)
-            if not self._database.write(record):
+            if not context.write(record):
                 break  # the collection was deleted, or embedded again
             found += len(pairs)
             context.report(last - start, len(corpus.keys) - start)
-        self._database.write(lambda c: duplicates.finish_scan(c, label, space))
+        context.write(lambda c: duplicates.finish_scan(c, label, space))
         groups = {
             kind: len(self._database.read(partial(read_groups, label=label, kind=kind, threshold=threshold)))
             for kind, threshold in DEFAULT_THRESHOLDS.items()
@@ -190,19 +191,26 @@ class DuplicateService:
             hashing = [(image, self._begin_hash(image)) for image in rows]
             hashes = [(image, read_hash(future)) for image, future in hashing]
 
-            def save(c: apsw.Connection, hashes: list[tuple[Image, bytes]] = hashes) -> None:
+            def save(c: Connection, hashes: list[tuple[Image, bytes]] = hashes) -> None:
                 for image, hashed in hashes:
                     duplicates.save_hash(c, image, hashed)
 
-            self._database.write(save)
+            context.write(save)
             done += len(rows)
             context.report(done, max(total, done))
 
     def _begin_hash(self, image: Image) -> Future[str]:
         thumbnail = self._blobs.thumbnail_path(image.sha256, image.format)
-        with map_os_errors():
-            path = thumbnail if thumbnail.exists() else self._blobs.path(image.sha256)
-        return self._pool.submit(hash_picture, path, self._pool.picture_limits)
+        try:
+            with map_os_errors():
+                file = LocalFile(thumbnail) if thumbnail.exists() else self._blobs.fetch(image.sha256)
+        except SightlineError as error:
+            failed: Future[str] = Future()
+            failed.set_exception(error)
+            return failed
+        hashing = self._pool.submit(hash_picture, file.path, self._pool.picture_limits)
+        hashing.add_done_callback(lambda _: file.close())
+        return hashing
 
     def _read_corpus(self, label: str) -> _Corpus:
         parts = list(self._read_hashes(label))
@@ -255,7 +263,7 @@ class DuplicateService:
         return {key: np.frombuffer(vector, "<f4") for key, vector in stored.items()}
 
 
-def read_state(c: apsw.Connection, collection: Collection) -> ScanState:
+def read_state(c: Connection, collection: Collection) -> ScanState:
     """Of a search among other vectors than the collection has now, nothing is left."""
     scan = duplicates.get_scan(c, collection.label)
     job_id = tasks.find_unfinished(c, collection.name, KIND)
@@ -266,7 +274,7 @@ def read_state(c: apsw.Connection, collection: Collection) -> ScanState:
     return ScanState(scan.finished_at, ready - waiting, waiting, job_id)
 
 
-def read_groups(c: apsw.Connection, label: str, kind: DuplicateKind, threshold: float) -> list[Group]:
+def read_groups(c: Connection, label: str, kind: DuplicateKind, threshold: float) -> list[Group]:
     """The groups of a collection, those with the newest best picture first."""
     pairs = duplicates.list_pairs(c, label, kind, threshold)
     keys = {key for a, b, _ in pairs for key in (a, b)}

@@ -8,8 +8,6 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-import apsw
-
 from app.core.errors import SightlineError, StartupError, Validation
 from app.core.locks import ENRICHER_PREFIX, has_live_owner
 from app.core.settings import Settings
@@ -23,6 +21,8 @@ from app.storage.filters.parser import parse_filter_json
 from app.storage.filters.sql import select_keys
 from app.storage.jobs import JobService
 from app.storage.library import Library, require_image
+from app.storage.membership import SINGLE_SERVER, Membership
+from app.storage.sql import Connection
 from app.storage.tables import collections, enrichments, images
 from app.storage.tables.enrichments import EnrichmentCounts, EnrichmentState
 
@@ -58,17 +58,21 @@ def lock_prefix(kind: str) -> str:
 class EnrichmentService:
     """The second passes of one data directory."""
 
-    def __init__(self, library: Library, jobs: JobService, settings: Settings) -> None:
+    def __init__(
+        self, library: Library, jobs: JobService, settings: Settings, membership: Membership = SINGLE_SERVER
+    ) -> None:
+        self._membership = membership
         self._library = library
         self._jobs = jobs
-        self._folder = settings.data_dir / "workers"
+        self._folder = settings.process_folder / "workers"
         self.kinds = list_kinds(settings)
 
     def start(self) -> None:
         """Let the kinds of the settings be on, and release what killed processes held."""
 
-        def work(c: apsw.Connection) -> None:
-            enrichments.release_all(c)
+        def work(c: Connection) -> None:
+            if not self._membership.is_cluster:  # where other servers may be at work, their leases end by themselves
+                enrichments.release_all(c)
             enrichments.switch(c, self.kinds)
 
         self._library.database.write(work)
@@ -87,13 +91,15 @@ class EnrichmentService:
         yield HealthCheck("enrichment", not (dead or waits), "; ".join(states))
 
     def is_alive(self, kind: str) -> bool:
-        """Whether a process of this kind holds a lock file."""
+        """Whether a process of this kind is alive."""
+        if self._membership.is_cluster:
+            return self._membership.count_alive(kind) > 0
         return has_live_owner(self._folder, lock_prefix(kind))
 
     def count(self, collection: str) -> dict[str, dict[str, int]]:
         """By kind that is on: how many pictures wait, are done, and were given up. Raises NotFound."""
 
-        def work(c: apsw.Connection) -> dict[str, EnrichmentCounts]:
+        def work(c: Connection) -> dict[str, EnrichmentCounts]:
             label = collections.require(c, collection).label
             return enrichments.count(c, label, images.count_by_status(c, collection)["ready"])
 
@@ -122,12 +128,12 @@ class EnrichmentService:
         for start in range(0, len(keys), AT_ONCE):
             context.report(start, len(keys))
             some = keys[start : start + AT_ONCE]
-            queued += self._library.database.write(partial(enrichments.request, kind=asked["kind"], keys=some))
+            queued += context.write(partial(enrichments.request, kind=asked["kind"], keys=some))
         context.report(len(keys), len(keys))
         return {"kind": asked["kind"], "queued": queued}
 
 
-def list_keys(c: apsw.Connection, collection: str, asked: Mapping[str, Any]) -> list[int]:
+def list_keys(c: Connection, collection: str, asked: Mapping[str, Any]) -> list[int]:
     """The keys of the pictures of a request."""
     text = asked["filter"]
     if text is None:

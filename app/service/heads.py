@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import apsw
 import numpy as np
 
 from app.core.errors import HeadRefused, NotFound, Validation
@@ -22,6 +21,7 @@ from app.sources.base import SourcePolicy
 from app.sources.pairs import CAPTIONS, StoredPairs, match_pairs, read_captions
 from app.storage.database import Database
 from app.storage.library import load_contents
+from app.storage.sql import Connection
 from app.storage.tables import collections, embeddings, heads
 from app.storage.tables.collections import Collection
 
@@ -53,7 +53,7 @@ class HeadService:
     def list_all(self, collection: str | None = None) -> list[HeadInfo]:
         """The heads of a collection, or of all; newest first. Raises NotFound."""
 
-        def work(c: apsw.Connection) -> list[HeadInfo]:
+        def work(c: Connection) -> list[HeadInfo]:
             if collection is not None:
                 collections.require(c, collection)
             return heads.list_all(c, collection)
@@ -67,7 +67,7 @@ class HeadService:
     def delete(self, id: str) -> None:
         """Delete a head; a collection that uses it has none then. Raises NotFound."""
 
-        def work(c: apsw.Connection) -> None:
+        def work(c: Connection) -> None:
             require_head(c, id)
             heads.delete(c, id)
 
@@ -76,7 +76,7 @@ class HeadService:
     def use(self, collection: str, id: str | None) -> CollectionInfo:
         """Let a collection use one of its heads, or none. Raises NotFound, and Validation for one of another space."""
 
-        def work(c: apsw.Connection) -> CollectionInfo:
+        def work(c: Connection) -> CollectionInfo:
             changed = collections.require(c, collection)
             if id is not None:
                 head = require_head(c, id)
@@ -118,7 +118,7 @@ class HeadService:
             matrix = taught.head.astype("<f4").tobytes()
             save = partial(save_head, lesson=lesson, matrix=matrix, figures=context.result)
             keep = partial(save, maps_pictures=taught.maps_pictures, take_on=parameters["take_on"])
-            return {"head": self._database.write(keep)}
+            return {"head": context.write(keep)}
         return {}
 
     def _prepare(self, context: TaskContext, model: LoadedModel) -> Lesson:
@@ -156,14 +156,14 @@ def make_lesson(collection: Collection, stored: StoredPairs, vectors: Mapping[in
     return Lesson(collection, select_pairs(pairs.texts, pairs.owners, ids), ids, check_vectors(rows), left_out)
 
 
-def require_head(c: apsw.Connection, id: str) -> HeadInfo:
+def require_head(c: Connection, id: str) -> HeadInfo:
     """Raises NotFound."""
     if (head := heads.get(c, id)) is None:
         raise NotFound(f"there is no head {id!r}")
     return head
 
 
-def require_space(c: apsw.Connection, head: HeadInfo, collection: Collection) -> None:
+def require_space(c: Connection, head: HeadInfo, collection: Collection) -> None:
     """Raise Validation unless the vectors of the collection are of the head's space."""
     if collection.space != head.space:
         space = embeddings.get_space(c, collection.space) if collection.space else None
@@ -172,7 +172,7 @@ def require_space(c: apsw.Connection, head: HeadInfo, collection: Collection) ->
 
 
 def save_head(
-    c: apsw.Connection,
+    c: Connection,
     lesson: Lesson,
     matrix: bytes,
     figures: Mapping[str, Any],

@@ -13,7 +13,9 @@ from app.core.locks import count_live_owners
 from app.core.settings import Settings
 from app.decode.sandbox import find_protections
 from app.encoder.protocol import Encoder
+from app.storage.blobs import BlobStore
 from app.storage.database import Database
+from app.storage.membership import SINGLE_SERVER, Membership
 from app.storage.tables.queue_depth import Backlog, read_backlog, read_depth
 
 MIN_FREE_BYTES = 256 << 20  # bytes; below, a bulk or a new base may find no room
@@ -39,12 +41,38 @@ def check_model(encoder: Encoder, alive: bool, faults: Sequence[str]) -> list[He
     ]
 
 
-def check_ingest(database: Database, settings: Settings, faults: Sequence[str]) -> list[HealthCheck]:
-    """Whether uploads are accepted and embedded: background work, database, queue, disk, workers."""
-    data_dir = settings.data_dir
-    found = check_database(database, settings.max_queue, settings.max_queue_bytes)
+def check_ingest(
+    database: Database,
+    blobs: BlobStore,
+    settings: Settings,
+    faults: Sequence[str],
+    membership: Membership = SINGLE_SERVER,
+) -> list[HealthCheck]:
+    """Whether uploads are accepted and embedded: background work, database, queue, disk, bucket, workers."""
+    cache = settings.cache
+    found = list(check_database(database, settings.max_queue, settings.max_queue_bytes))
     background = HealthCheck("background", not faults, "; ".join(faults) or "nothing fails")
-    return [background, *found, check_disk(data_dir), check_workers(data_dir, settings.workers), describe_sandbox()]
+    if blobs.is_remote:
+        found.append(check_bucket(blobs, settings.media))
+    workers = check_workers(settings.process_folder, settings.workers)
+    if membership.is_cluster:
+        workers = check_members(membership, workers)
+    return [background, *found, check_disk(cache), workers, describe_sandbox()]
+
+
+def check_members(membership: Membership, own: HealthCheck) -> HealthCheck:
+    """Whether the cluster has workers; `own` is the check of those that this server keeps."""
+    try:
+        members = membership.list_members()
+    except SightlineError as error:
+        return HealthCheck("workers", False, f"who is alive is not known: {error.detail}")
+    servers, workers = (sum(one.kind == kind for one in members) for kind in ("server", "worker"))
+    detail = f"{workers} alive in the cluster, of {servers} servers"
+    if not own.ok:
+        return own
+    return HealthCheck(
+        "workers", workers > 0, detail if workers else f"{detail}: pictures wait for a `sightline worker`"
+    )
 
 
 def check_database(database: Database, max_queue: int, max_queue_bytes: int) -> Iterator[HealthCheck]:
@@ -60,6 +88,12 @@ def check_database(database: Database, max_queue: int, max_queue_bytes: int) -> 
     why_full = depth.why_full(max_queue, max_queue_bytes)
     detail = f"{depth.items} pictures wait" if why_full is None else f"{why_full}; uploads are refused"
     yield HealthCheck("queue", why_full is None, detail)
+
+
+def check_bucket(blobs: BlobStore, media: str) -> HealthCheck:
+    """Whether the bucket of the pictures has answered the last request."""
+    fault = blobs.fault
+    return HealthCheck("bucket", fault is None, f"{media} answers" if fault is None else fault)
 
 
 def check_disk(data_dir: Path) -> HealthCheck:

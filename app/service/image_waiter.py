@@ -6,13 +6,12 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 
-import apsw
-
 from app.core.background import BackgroundLoop
 from app.core.backoff import Backoff
 from app.core.errors import NotFound
 from app.core.types import Image, Status
 from app.storage.database import Database
+from app.storage.sql import Connection
 from app.storage.tables import images
 
 POLL_SECONDS = 0.005  # between two looks at SQLite's counter of commits, while somebody waits
@@ -61,7 +60,7 @@ class ImageWaiter(BackgroundLoop):
         return POLL_SECONDS
 
 
-def read_again(c: apsw.Connection, waiting: Mapping[Future[Image], Image]) -> dict[Future[Image], Image | None]:
+def read_again(c: Connection, waiting: Mapping[Future[Image], Image]) -> dict[Future[Image], Image | None]:
     """The present row of each picture; None for deleted ones. A replaced picture keeps its id, not its key."""
     found = images.get_by_keys(c, {image.key for image in waiting.values()})
     return {

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import apsw
 import numpy as np
 
 from app.core.errors import InProgress, Overloaded
@@ -62,7 +61,7 @@ class LabelService:
     def get(self, collection: str) -> LabelState:
         """Raises NotFound."""
 
-        def work(c: apsw.Connection) -> LabelState:
+        def work(c: Connection) -> LabelState:
             label = collections.require(c, collection).label
             held = label_sets.get_of_label(c, label)
             return LabelState(held, label_sets.count_tagged(c, label), None)
@@ -77,7 +76,7 @@ class LabelService:
     def set(self, collection: str, labels: Sequence[Label]) -> LabelState:
         """Replace the labels, and begin the job that brings what is there up to date. Raises NotFound."""
 
-        def work(c: apsw.Connection) -> None:
+        def work(c: Connection) -> None:
             label_sets.save(c, collections.require(c, collection).label, labels)
 
         self._database.write(work)
@@ -138,7 +137,7 @@ class LabelService:
             tagger = self._wait_for_tagger(context, held)
             found = self._tag_all(context, held, tagger)
             way = way_of(tagger) if tagger is not None else (None, None, None)
-            if found is not None and self._database.write(partial(finish, held=held, way=way)):
+            if found is not None and context.write(partial(finish, held=held, way=way)):
                 return {**found, "labels": len(held.labels), "basis": way[2]}
 
     def _wait_for_tagger(self, context: TaskContext, held: LabelSet) -> Tagger | None:
@@ -170,7 +169,7 @@ class LabelService:
                     return None
                 tagger = now
             found = tag_page(page, tagger)
-            written = self._database.write(partial(write_tags, held=held, found=found))
+            written = context.write(partial(write_tags, held=held, found=found))
             if written is None:
                 return None
             done, seq = done + len(page), page[-1][0]
@@ -183,12 +182,12 @@ Page = list[tuple[int, int, Embeddings | None]]
 """Log entry, key and vector of pictures, in the order of the log."""
 
 
-def read_set(collection: str, c: apsw.Connection) -> LabelSet | None:
+def read_set(collection: str, c: Connection) -> LabelSet | None:
     """Raises NotFound."""
     return label_sets.get_of_label(c, collections.require(c, collection).label)
 
 
-def read_page(c: apsw.Connection, label: str, seq: int, space: str | None, limit: int = PICTURES_AT_ONCE) -> Page:
+def read_page(c: Connection, label: str, seq: int, space: str | None, limit: int = PICTURES_AT_ONCE) -> Page:
     """The next pictures that became ready past a log entry; without vectors where no space is given."""
     ready = label_sets.list_ready_after(c, label, seq, limit)
     vectors = embeddings.get_vectors(c, "images", [key for _, key in ready], space) if space is not None else {}
@@ -204,13 +203,13 @@ def tag_page(page: Page, tagger: Tagger | None) -> dict[int, dict[str, float]]:
     return {key: found for (key, _), found in zip(there, tags, strict=True)}
 
 
-def write_tags(c: apsw.Connection, held: LabelSet, found: Mapping[int, Mapping[str, float]]) -> int | None:
+def write_tags(c: Connection, held: LabelSet, found: Mapping[int, Mapping[str, float]]) -> int | None:
     """How many pictures it changed; None, and none, if the labels were changed meanwhile."""
     now = label_sets.get_of_label(c, held.label)
     return None if now is None or now.revision != held.revision else label_sets.set_tags(c, found)
 
 
-def finish(c: apsw.Connection, held: LabelSet, way: Way) -> bool:
+def finish(c: Connection, held: LabelSet, way: Way) -> bool:
     """Write down how all pictures are tagged now; False if the labels were changed meanwhile."""
     space, head, basis = way
     return label_sets.mark_applied(c, held.label, held.revision, {"space": space, "head": head, "basis": basis})

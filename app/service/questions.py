@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from app.core.errors import BlobMissing, Validation
+from app.core.errors import Validation
 from app.core.settings import Settings
 from app.core.types import AnswerWarning
 from app.decode.picture import read_jpeg
@@ -95,10 +95,8 @@ class QuestionService:
     ) -> tuple[list[float], list[AnswerWarning]]:
         """Raises NotFound, BlobMissing, Rejected, and ChatUnavailable also for an answer that is none of them."""
         image = self._library.get(collection, id)
-        path = self._library.blobs.path(image.sha256)
-        if not path.exists():
-            raise BlobMissing("the file of this picture is missing")
-        jpeg = self._pool.submit(read_jpeg, path, self._pool.picture_limits, self._side).result()
+        with self._library.blobs.fetch(image.sha256) as file:
+            jpeg = self._pool.submit(read_jpeg, file.path, self._pool.picture_limits, self._side).result()
         named = zip(LETTERS, (" ".join(answer.split()) for answer in answers), strict=False)
         listed = "\n".join(f"{letter}. {answer}" for letter, answer in named)
         prompt = PROMPT.format(question=" ".join(question.split()), answers=listed)

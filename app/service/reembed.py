@@ -21,8 +21,6 @@ from functools import partial
 from tempfile import TemporaryFile
 from typing import IO, Any
 
-import apsw
-
 from app.core.errors import ModelUnavailable, Overloaded, SightlineError, StartupError, StorageFull, Validation
 from app.core.locks import StopRequested
 from app.core.picture_formats import FORMATS, SETTING
@@ -38,6 +36,7 @@ from app.service.health import MIN_FREE_BYTES
 from app.service.search_service import LoadedModel, SearchService
 from app.service.tasks import TaskContext, TaskStopped
 from app.storage.database import Database
+from app.storage.sql import Connection
 from app.storage.tables import images, next_space, tasks, texts
 
 log = logging.getLogger(__name__)
@@ -260,7 +259,7 @@ class ModelChanger:
         present, named = self._search.model.encoder.space.model, self._settings.model
         names = {named.lower(), resolve_alias(named), present}
 
-        def work(c: apsw.Connection) -> bool:
+        def work(c: Connection) -> bool:
             def encode(keys: Sequence[int]) -> list[bytes]:
                 found = texts.get_by_keys(c, keys)
                 return model.searcher.reader.encode([found[key].text for key in keys])
@@ -268,14 +267,14 @@ class ModelChanger:
             queued = next_space.change_places(c, context.job_id, golden, names, encode, LATE_TEXTS)
             if queued is not None:
                 context.result["queued_again"] = queued
-                tasks.finish(c, context.job_id, context.result, None)
+                tasks.finish(c, context.job_id, context.runner, context.result, None)
             return queued is not None
 
         while True:
             row = self._require_row(context)
             context.report(row.done + row.failed, row.total)
             model.indexes.catch_up(CATCH_UP_SECONDS)
-            if self._database.write(work):
+            if context.write(work):
                 return
             child.require_alive()
             context.check()
@@ -295,7 +294,7 @@ def check_stored_formats(database: Database, settings: Settings) -> None:
         )
 
 
-def set_truncated(c: apsw.Connection, cuts: Mapping[int, bool]) -> None:
+def set_truncated(c: Connection, cuts: Mapping[int, bool]) -> None:
     for key, cut in cuts.items():
         texts.set_truncated(c, key, cut)
 

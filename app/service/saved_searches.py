@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import apsw
-
 from app.core.errors import NotFound, Validation
 from app.core.types import Image, Match, MatchCount, SavedSearch
 from app.service.webhooks import make_secret, write_secret
 from app.sources.fetch.http_post import HttpPoster
 from app.storage.database import Database
+from app.storage.sql import Connection
 from app.storage.tables import collections, images, saved_searches
 
 MAX_SEARCHES = saved_searches.MAX_SEARCHES
@@ -66,7 +65,7 @@ class SavedSearchService:
     def list_all(self, collection: str | None) -> list[Counted]:
         """The saved searches of a collection, or of all; newest first. Raises NotFound."""
 
-        def work(c: apsw.Connection) -> list[Counted]:
+        def work(c: Connection) -> list[Counted]:
             if collection is not None:
                 collections.require(c, collection)
             found = saved_searches.list_all(c, collection)
@@ -83,7 +82,7 @@ class SavedSearchService:
         self._check_url(url)
         secret = make_secret() if url else None
 
-        def work(c: apsw.Connection) -> Counted:
+        def work(c: Connection) -> Counted:
             label = collections.require(c, collection).label
             if saved_searches.count_of_collection(c, label) >= MAX_SEARCHES:
                 raise Validation(f"a collection may have {MAX_SEARCHES} saved searches; delete one first")
@@ -98,7 +97,7 @@ class SavedSearchService:
         """Raises NotFound, Validation, UrlNotAllowed."""
         self._check_url(changes.url)
 
-        def work(c: apsw.Connection) -> Counted:
+        def work(c: Connection) -> Counted:
             search = require_search(c, id)
             if changes.name is not None:
                 saved_searches.rename(c, id, changes.name)
@@ -116,7 +115,7 @@ class SavedSearchService:
     def delete(self, id: str) -> None:
         """Raises NotFound."""
 
-        def work(c: apsw.Connection) -> None:
+        def work(c: Connection) -> None:
             require_search(c, id)
             saved_searches.delete(c, id)
 
@@ -138,7 +137,7 @@ class SavedSearchService:
         return last
 
     def _read_matches(self, id: str, limit: int, **where: int | None) -> list[tuple[Match, Image]]:
-        def work(c: apsw.Connection) -> list[tuple[Match, Image]]:
+        def work(c: Connection) -> list[tuple[Match, Image]]:
             require_search(c, id)
             found = saved_searches.list_matches(c, id, limit, **where)
             rows = images.get_by_keys(c, [match.key for match in found])
@@ -154,7 +153,7 @@ class SavedSearchService:
         self._poster.check_url(url)
 
 
-def change_webhook(c: apsw.Connection, search: SavedSearch, changes: Changes) -> bytes | None:
+def change_webhook(c: Connection, search: SavedSearch, changes: Changes) -> bytes | None:
     """Change the webhook of a search; returns its secret if that is new. Raises Validation."""
     webhook = search.webhook
     if changes.url == "":
@@ -174,13 +173,13 @@ def change_webhook(c: apsw.Connection, search: SavedSearch, changes: Changes) ->
     return None
 
 
-def count(c: apsw.Connection, id: str, secret: bytes | None = None) -> Counted:
+def count(c: Connection, id: str, secret: bytes | None = None) -> Counted:
     """Raises NotFound."""
     search = require_search(c, id)
     return Counted(search, saved_searches.count_matches(c, search), secret and write_secret(secret))  # type: ignore[arg-type]
 
 
-def require_search(c: apsw.Connection, id: str) -> SavedSearch:
+def require_search(c: Connection, id: str) -> SavedSearch:
     """Raises NotFound."""
     if (search := saved_searches.get(c, id)) is None:
         raise NotFound(f"there is no saved search {id!r}")

@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import apsw
 
 from app.core.errors import ModelUnavailable, NotFound, Overloaded, SightlineError, StartupError, Validation
 from app.core.locks import StopRequested
@@ -34,6 +32,7 @@ from app.service.photograph_watch import PhotographWatch
 from app.service.snapshots import remove_other_snapshots, remove_snapshots, snapshot_folder
 from app.sources.clip_retrieval import wrong_space_detail
 from app.storage.database import Database
+from app.storage.membership import SINGLE_SERVER, Membership
 from app.storage.model_check import (
     check_golden,
     check_name,
@@ -42,6 +41,7 @@ from app.storage.model_check import (
     find_precision,
     tell_change,
 )
+from app.storage.sql import Connection
 from app.storage.tables import collections, embeddings, next_space
 from app.storage.tables.tasks import REEMBED
 
@@ -69,7 +69,15 @@ class LoadedModel:
 class SearchService:
     """Searches of one data directory. `start` returns at once; `reasons_not_ready` says what is still missing."""
 
-    def __init__(self, settings: Settings, database: Database, pool: DecodePool, metrics: ProcessMetrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        pool: DecodePool,
+        metrics: ProcessMetrics,
+        membership: Membership = SINGLE_SERVER,
+    ) -> None:
+        self._membership = membership
         self.fatal: SightlineError | None = None  # why the model will never be loaded
         self.loaded: LoadedModel | None = None  # while the model is loading
         self.is_prepared = False  # whether workers can open the model's files, too
@@ -134,6 +142,10 @@ class SearchService:
             raise ModelUnavailable("; ".join(reasons))
         return self.model.searcher
 
+    def is_loaded(self) -> bool:
+        """Whether a model serves."""
+        return self.loaded is not None
+
     def reasons_not_ready(self) -> list[str]:
         """Why searches cannot be answered; empty when they can."""
         return self._stopped() + (self.loaded.indexes.remote_faults() if self.loaded is not None else [])
@@ -163,6 +175,19 @@ class SearchService:
             return self.loaded.indexes.wait_until_applied(collection, target, seq, APPLY_SECONDS)
         except NotFound:  # the collection was deleted meanwhile: there is nothing left to find
             return True
+
+    def watch_applied(self, collection: str, target: Target, seq: int) -> Callable[[], bool]:
+        """See `IndexManager.watch_applied`. Raises NotFound, and ModelUnavailable while the model is loading."""
+        return self.model.indexes.watch_applied(collection, target, seq)
+
+    def read_position(self) -> int:
+        """The number of the last log entry."""
+        return self._database.read(embeddings.get_last_seq_of_all)
+
+    def require_known(self, seq: int) -> None:
+        """Raise Validation for the number of a log entry that is still to come: it is of another database."""
+        if seq > self.read_position():
+            raise Validation("after: no write has had this token here; is it one of another server?")
 
     def confirm_images(self, found: Sequence[Image]) -> list[Image]:
         """Pictures of one collection with the status that searches confirm.
@@ -250,7 +275,7 @@ class SearchService:
         encoder = load_encoder(
             model, settings.models, replace(options, precision=precision or options.precision), self._progress
         )
-        folder = snapshot_folder(settings.data_dir / "snapshots", encoder.space.fingerprint)
+        folder = snapshot_folder(settings.cache / "snapshots", encoder.space.fingerprint)
         loaded = self._make_model(encoder, folder)
         try:
             for name in {DEFAULT_COLLECTION, *serving.indexes.list_open_collections()}:
@@ -368,7 +393,7 @@ class SearchService:
         check_space(self._database, space)  # a worker with another model may have been quicker than check_golden
 
     def _open_indexes(self, encoder: Encoder) -> LoadedModel:
-        root, space = self._settings.data_dir / "snapshots", encoder.space.fingerprint
+        root, space = self._settings.cache / "snapshots", encoder.space.fingerprint
         filling = self._database.read(next_space.get)
         folder = remove_other_snapshots(root, space, filling.space if filling else None)
         self.sampler.use_store(SearchEffortStore(folder, space))
@@ -381,7 +406,9 @@ class SearchService:
         settings, database, metrics = self._settings, self._database, self._metrics
         batcher = Batcher(encoder, settings.query_cache, metrics)
         memory = settings.index_memory or (available_memory() or ASSUMED_FREE_BYTES) // 2
-        indexes = IndexManager(database, encoder.space, folder, self._milvus, memory=memory, metrics=metrics)
+        indexes = IndexManager(
+            database, encoder.space, folder, self._milvus, memory=memory, metrics=metrics, membership=self._membership
+        )
         self._managers.append(indexes)
         record, facets = self.sampler.record_query, self.facets
         searcher = Searcher(database, encoder, batcher, self._pool, indexes.use, metrics, record, facets)
@@ -403,7 +430,7 @@ class SearchService:
                 raise StopRequested
 
 
-def describe_filling(c: apsw.Connection) -> list[dict[str, Any]]:
+def describe_filling(c: Connection) -> list[dict[str, Any]]:
     row = next_space.get(c)
     space = embeddings.get_space(c, row.space) if row else None
     if row is None or space is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from app.core.errors import SightlineError
 from app.core.locks import DataDirLock, find_dead_owners
@@ -21,7 +21,7 @@ from app.service.arrivals import ArrivalLoop
 from app.service.auth import ApiKeyService
 from app.service.camera_data import KIND as CAMERA_DATA
 from app.service.camera_data import CameraDataReader
-from app.service.data_dir import lock_data_dir, open_library
+from app.service.data_dir import lock_data_dir, open_library, open_membership
 from app.service.duplicates import KIND as DUPLICATES
 from app.service.duplicates import DuplicateService
 from app.service.enrichment import KIND as ENRICH
@@ -34,6 +34,7 @@ from app.service.image_waiter import ImageWaiter
 from app.service.labels import KIND as AUTO_TAGS
 from app.service.labels import LabelService
 from app.service.maintenance import CollectionDeleter, MaintenanceLoop
+from app.service.model_follower import ModelFollower
 from app.service.questions import QuestionService
 from app.service.reembed import ModelChanger
 from app.service.saved_searches import SavedSearchService
@@ -45,6 +46,7 @@ from app.sources.base import SourcePolicy
 from app.storage.idempotency import IdempotencyStore
 from app.storage.jobs import JobService
 from app.storage.library import Library
+from app.storage.membership import Duty, Membership
 from app.storage.tables import work_queue
 from app.storage.tables.tasks import REEMBED
 
@@ -58,6 +60,8 @@ class Service:
     settings: Settings
     metrics: ProcessMetrics
     lock: DataDirLock
+    membership: Membership
+    model_follower: ModelFollower
     library: Library
     pool: DecodePool
     jobs: JobService
@@ -85,6 +89,7 @@ class Service:
 
     def start(self) -> None:
         """Release what killed workers held, start the threads, and begin to load the model."""
+        self.membership.start()
         try:
             self._recover_leases()
         except SightlineError as error:  # a full disk, say: searches are possible all the same
@@ -92,6 +97,8 @@ class Service:
         self.deleter.start()
         self.image_waiter.start()
         self.search.start()
+        if self.membership.is_cluster:
+            self.model_follower.start()
         self.maintenance.start()
         self.watching.start()
         self.tasks.start()
@@ -106,6 +113,7 @@ class Service:
         A start that was `refused` leaves no data directory behind that it has made and that holds nothing.
         """
         self.search.stop_loading()
+        self.model_follower.close()
         if self.webhooks is not None:
             self.webhooks.close()
         self.arrivals.close()
@@ -119,8 +127,13 @@ class Service:
         self.search.close()
         self.pool.close()
         is_unused = (
-            refused and self.lock.made and self.library.is_empty() and not (self.settings.data_dir / "models").exists()
+            refused
+            and self.lock.made
+            and not self.settings.is_cluster
+            and self.library.is_empty()
+            and not (self.settings.data_dir / "models").exists()
         )
+        self.membership.close()  # after the work that it may do, so that no other server begins it before
         self.library.close()
         if is_unused:
             self.lock.remove_new()
@@ -128,14 +141,15 @@ class Service:
 
     def checks(self) -> list[HealthCheck]:
         """All health checks, those that searches need first. Reads the database and the disk."""
-        ingest = check_ingest(self.library.database, self.settings, self.faults())
+        library = self.library
+        ingest = check_ingest(library.database, library.blobs, self.settings, self.faults(), self.membership)
         return [*self.search.checks(), *ingest, *self.enrichment.check()]
 
     def faults(self) -> list[str]:
         """What fails in the background while searches are answered; each is tried again by itself."""
         found = [*self.maintenance.faults(), self.deleter.fault, self.image_waiter.fault, self.tasks.fault]
         found += [self.long_tasks.fault, self.arrivals.fault, self.webhooks.fault if self.webhooks else None]
-        found.append(self.watching.fault())
+        found += [self.watching.fault(), self.membership.fault, self.model_follower.fault]
         return [fault for fault in found if fault] + self.search.faults()
 
     def read_job(self, id: str) -> Job:
@@ -154,11 +168,15 @@ class Service:
             "open_indexes": self.search.measure_memory(),
             "model": self.search.describe_model(),
             "spaces": self.search.describe_spaces(),
+            "cluster": [asdict(one) for one in self.membership.list_members()] if self.membership.is_cluster else None,
         }
 
     def _recover_leases(self) -> None:
         database = self.library.database
-        dead = find_dead_owners(self.settings.data_dir / "workers", database.read(work_queue.list_owners))
+        if self.membership.is_cluster:  # other workers may be at work: the leases of dead ones end by themselves
+            self.enrichment.start()
+            return
+        dead = find_dead_owners(self.settings.process_folder / "workers", database.read(work_queue.list_owners))
         database.write(lambda c: work_queue.recover_leases(c, dead, self.settings.max_attempts))
         self.enrichment.start()
 
@@ -173,28 +191,31 @@ def open_service(settings: Settings) -> Service:
         lock = opened.enter_context(closing(lock_data_dir(settings)))
         library = open_library(settings, metrics)
         opened.callback(library.close)
+        membership = open_membership(settings, "server", find_duties(settings, source_policy))
         pool = opened.enter_context(closing(open_pool(settings, metrics=metrics)))
         jobs = JobService(library)
-        search = SearchService(settings, library.database, pool, metrics)
-        deleter = open_deleter(settings, library, search)
+        search = SearchService(settings, library.database, pool, metrics, membership)
+        deleter = open_deleter(settings, library, search, membership)
         changer = ModelChanger(settings, library.database, search, deleter.wake)
-        saved, webhooks = open_saved_searches(settings, library)
-        labels, arrivals = open_arrivals(library, search, saved)
+        saved, webhooks = open_saved_searches(settings, library, membership)
+        labels, arrivals = open_arrivals(library, search, saved, membership)
         service = Service(
             settings=settings,
             metrics=metrics,
             lock=lock,
+            membership=membership,
+            model_follower=ModelFollower(settings, library.database, search),
             library=library,
             pool=pool,
             jobs=jobs,
-            tasks=TaskRunner(library.database, lambda: search.loaded is not None),
+            tasks=TaskRunner(library.database, search.is_loaded, membership=membership),
             heads=HeadService(library.database, pool, search, source_policy),
             changer=changer,
-            long_tasks=TaskRunner(library.database, lambda: search.loaded is not None, long=True),
+            long_tasks=TaskRunner(library.database, search.is_loaded, long=True, membership=membership),
             search=search,
             duplicates=DuplicateService(library, jobs, pool, search),
             camera_data=CameraDataReader(library, jobs, pool),
-            enrichment=EnrichmentService(library, jobs, settings),
+            enrichment=EnrichmentService(library, jobs, settings, membership),
             questions=QuestionService(library, pool, search, settings),
             labels=labels,
             saved_searches=saved,
@@ -205,18 +226,26 @@ def open_service(settings: Settings) -> Service:
             idempotency=IdempotencyStore(library.database),
             image_waiter=ImageWaiter(library.database),
             deleter=deleter,
-            maintenance=MaintenanceLoop(library, jobs, settings.job_days),
-            watching=WatchManager(library, source_policy, settings.rescan_seconds),
-            worker_metrics=MergedMetricsCollector(settings.data_dir / "workers", metrics),
+            maintenance=MaintenanceLoop(library, jobs, settings.job_days, membership),
+            watching=WatchManager(library, source_policy, settings.rescan_seconds, membership),
+            worker_metrics=MergedMetricsCollector(settings.process_folder / "workers", metrics),
         )
         register_tasks(service)
         opened.pop_all()
     return service
 
 
-def open_deleter(settings: Settings, library: Library, search: SearchService) -> CollectionDeleter:
-    snapshots = settings.data_dir / "snapshots"
-    return CollectionDeleter(library, snapshots, search.close_collection, lambda: search.is_retiring)
+def find_duties(settings: Settings, policy: SourcePolicy) -> list[Duty]:
+    """The work of a cluster that a server with these settings can do."""
+    impossible = {Duty.WEBHOOKS: not settings.webhooks, Duty.WATCHES: not policy.folders.paths}
+    return [duty for duty in Duty if not impossible.get(duty)]
+
+
+def open_deleter(
+    settings: Settings, library: Library, search: SearchService, membership: Membership
+) -> CollectionDeleter:
+    snapshots = settings.cache / "snapshots"
+    return CollectionDeleter(library, snapshots, search.close_collection, lambda: search.is_retiring, membership)
 
 
 def register_tasks(service: Service) -> None:
@@ -231,16 +260,18 @@ def register_tasks(service: Service) -> None:
     service.tasks.register(TEACH, service.heads.teach)
 
 
-def open_saved_searches(settings: Settings, library: Library) -> tuple[SavedSearchService, WebhookLoop | None]:
+def open_saved_searches(
+    settings: Settings, library: Library, membership: Membership
+) -> tuple[SavedSearchService, WebhookLoop | None]:
     """The saved searches, and what sends their webhooks; None where the operator does not allow these."""
     poster = open_poster(settings, SECONDS)
-    webhooks = None if poster is None else WebhookLoop(library.database, poster)
+    webhooks = None if poster is None else WebhookLoop(library.database, poster, membership=membership)
     return SavedSearchService(library.database, poster, webhooks.wake if webhooks else None), webhooks
 
 
 def open_arrivals(
-    library: Library, search: SearchService, saved: SavedSearchService
+    library: Library, search: SearchService, saved: SavedSearchService, membership: Membership
 ) -> tuple[LabelService, ArrivalLoop]:
     """The labels, and what is done with new pictures."""
     labels = LabelService(library.database, search, JobService(library))
-    return labels, ArrivalLoop(library.database, search, labels, saved.wake_webhooks)
+    return labels, ArrivalLoop(library.database, search, labels, saved.wake_webhooks, membership)

@@ -16,6 +16,7 @@ from app.sources.base import SourcePolicy
 from app.sources.local_files import copy_file, open_plain
 from app.sources.watched_folder import FolderWatcher, LookResult, WatchOptions
 from app.storage.library import Library
+from app.storage.membership import SINGLE_SERVER, Duty, Membership
 from app.storage.tables.watches import WatchedFile
 from app.storage.watches import ChangesResult, FileChange, Watch, WatchReport, WatchStore
 
@@ -142,9 +143,22 @@ class _Thread:
 
 
 class WatchManager:
-    """Starts and ends the threads of the watched folders as they are added, paused and removed."""
+    """Starts and ends the threads of the watched folders as they are added, paused and removed.
 
-    def __init__(self, library: Library, policy: SourcePolicy, rescan_seconds: float) -> None:
+    Of a cluster, one server reads them, of those that may read folders.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        policy: SourcePolicy,
+        rescan_seconds: float,
+        membership: Membership = SINGLE_SERVER,
+    ) -> None:
+        self._membership = membership
+        step = membership.only_leader(Duty.WATCHES, self._follow, self._end_threads)
+        failing = "the watched folders are not read"
+        self._following = BackgroundLoop("watched-folders", step, failing, Backoff(RETRY_SECONDS, 12 * RETRY_SECONDS))
         self.store = WatchStore(library)
         self._library = library
         self._policy = policy
@@ -155,6 +169,9 @@ class WatchManager:
 
     def start(self) -> None:
         self._is_closed = False
+        if self._membership.is_cluster:
+            self._following.start()
+            return
         try:
             self.refresh()
         except SightlineError as error:
@@ -163,14 +180,28 @@ class WatchManager:
     def close(self) -> None:
         with self._lock:
             self._is_closed = True
+        self._following.close()
+        self._end_threads()
+
+    def _end_threads(self) -> None:
+        with self._lock:
             threads, self._threads = list(self._threads.values()), {}
         for thread in threads:
             thread.close()
 
+    def _follow(self) -> None:
+        """Do what was asked for at any server of the cluster."""
+        self.refresh()
+        asked = self.store.list_asked_scans()
+        for id in asked:
+            if (thread := self._threads.get(id)) is not None:
+                thread.scan_now()
+        self.store.forget_asked_scans(asked)
+
     def refresh(self) -> None:
         """Run a thread for each watched folder of this machine that is not paused, and no other."""
         with self._lock:
-            if self._is_closed:
+            if self._is_closed or not self._membership.leads(Duty.WATCHES):
                 return
             wanted = {one.id: one for one in self.store.list_all() if one.kind == "folder" and not one.paused}
             for id, thread in list(self._threads.items()):
@@ -204,6 +235,9 @@ class WatchManager:
         """Look at every file of a folder soon. Raises NotFound, Validation where the server does not read it."""
         watch = self.store.get(id)
         thread = self._threads.get(id)
+        if thread is None and self._membership.is_cluster and watch.kind == "folder" and not watch.paused:
+            self.store.ask_for_scan(watch)
+            return watch
         if thread is None:
             raise Validation("the server does not read this folder: it is paused, or a client sends it")
         thread.scan_now()
@@ -211,5 +245,7 @@ class WatchManager:
 
     def fault(self) -> str | None:
         """How many folders of this machine are not read; their own faults name paths, which are not for everybody."""
+        if self._following.fault is not None:
+            return self._following.fault
         failing = sum(thread.loop.fault is not None for thread in list(self._threads.values()))
         return f"{failing} watched folders are not read; GET /v1/watches says why" if failing else None

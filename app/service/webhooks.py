@@ -12,19 +12,18 @@ import hmac
 import json
 import logging
 import secrets
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-import apsw
-
 from app.core.background import BackgroundLoop
-from app.core.clock import now_rfc3339
+from app.core.clock import now_rfc3339, unix_now
 from app.core.types import Image, Match, SavedSearch
 from app.sources.fetch.http_post import HttpPoster, PostResult
 from app.storage.database import Database
+from app.storage.membership import SINGLE_SERVER, Duty, Membership
+from app.storage.sql import Connection
 from app.storage.tables import images, saved_searches
 
 log = logging.getLogger(__name__)
@@ -63,8 +62,16 @@ def choose_pause(failures: int, retry_after: float = 0.0) -> float:
 class WebhookLoop(BackgroundLoop):
     """Posts what waits; `wake` it when there may be something new."""
 
-    def __init__(self, database: Database, poster: HttpPoster, *, pause: Any = choose_pause) -> None:
-        super().__init__("webhooks", self._send, "webhooks of saved searches are not sent")
+    def __init__(
+        self,
+        database: Database,
+        poster: HttpPoster,
+        *,
+        pause: Any = choose_pause,
+        membership: Membership = SINGLE_SERVER,
+    ) -> None:
+        step = membership.only_leader(Duty.WEBHOOKS, self._send)
+        super().__init__("webhooks", step, "webhooks of saved searches are not sent")
         self._database = database
         self._poster = poster
         self._choose_pause = pause
@@ -76,13 +83,13 @@ class WebhookLoop(BackgroundLoop):
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _send(self) -> float | None:
-        due = self._database.read(lambda c: saved_searches.list_due(c, time.time(), AT_ONCE))
+        due = self._database.read(lambda c: saved_searches.list_due(c, unix_now(), AT_ONCE))
         for done in [self._threads.submit(self._deliver, search) for search in due]:
             done.result()
         if due:
             return 0.0
         next_at = self._database.read(saved_searches.get_next_due)
-        return None if next_at is None else min(max(0.0, next_at - time.time()), LOOK_SECONDS)
+        return None if next_at is None else min(max(0.0, next_at - unix_now()), LOOK_SECONDS)
 
     def _deliver(self, search: SavedSearch) -> None:
         """Post the next message of a search, and write down what came of it."""
@@ -93,7 +100,7 @@ class WebhookLoop(BackgroundLoop):
         result = PostResult()  # of a message whose pictures are all deleted: there is nothing to send
         if message is not None:
             body = json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
-            id, now = f"msg_{search.id}_{webhook.sent}_{last}", int(time.time())
+            id, now = f"msg_{search.id}_{webhook.sent}_{last}", int(unix_now())
             headers = {
                 "webhook-id": id,
                 "webhook-timestamp": str(now),
@@ -101,20 +108,20 @@ class WebhookLoop(BackgroundLoop):
             }
             result = self._poster.post(webhook.url, headers, body)
         if result.error is None:
-            self._database.write(lambda c: saved_searches.finish_message(c, search, last, time.time()))
+            self._database.write(lambda c: saved_searches.finish_message(c, search, last, unix_now()))
             return
         if self.is_closing():
             return
         failures = webhook.failures + 1
         is_last = failures >= MAX_FAILURES or result.is_gone
-        next_at = None if is_last else time.time() + self._choose_pause(failures, result.retry_after)
+        next_at = None if is_last else unix_now() + self._choose_pause(failures, result.retry_after)
         error = result.error
         self._database.write(lambda c: saved_searches.fail_message(c, search, error, next_at))
         words = "is switched off" if is_last else "was not taken"
         log.warning("a webhook %s: %s", words, error, extra={"saved_search": search.id, "failures": failures})
 
 
-def read_message(c: apsw.Connection, search: SavedSearch, last: int) -> dict[str, Any] | None:
+def read_message(c: Connection, search: SavedSearch, last: int) -> dict[str, Any] | None:
     """The message with the matches up to `last`; None if their pictures are deleted."""
     assert search.webhook is not None
     matches = saved_searches.list_matches(c, search.id, MAX_MESSAGE, after=search.webhook.sent)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from app.core.errors import ArchiveCorrupt, ArchiveLimit, SightlineError, map_os_errors
+from app.core.errors import ArchiveCorrupt, ArchiveLimit, BlobMissing, SightlineError, map_os_errors
 from app.core.files import link_or_copy
 from app.core.picture_formats import default_formats
 from app.core.types import ItemError, SourceSpec
@@ -76,11 +76,11 @@ class SourceContext:
 
     def link_blob(self, sha256: str, target: Path) -> bool:
         """Link the stored bytes of this digest to `target`; False when they are gone."""
-        with map_os_errors():
-            try:
-                link_or_copy(self.blobs.path(sha256), target)
-            except FileNotFoundError:
-                return False
+        try:
+            with self.blobs.fetch(sha256) as file, map_os_errors():
+                link_or_copy(file.path, target)
+        except (BlobMissing, FileNotFoundError):
+            return False
         return True
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -27,12 +26,12 @@ from app.sources.fetch.http import FetchLimits, FetchRequest, FetchResult
 from app.sources.fetch.object_store import ObjectInfo, ObjectStoreClient
 from app.sources.local_files import require_size
 from app.sources.stop_signal import ShouldStop
+from app.storage.object_store import ENDPOINT
 from app.storage.tables import source_cache
 from app.storage.tables.source_cache import CacheEntry
 
 TAG_MARK = " "  # in a tag, before those of the files beside the picture
 MAX_TOGETHER = 50_000  # objects of a folder that are kept in memory
-ENDPOINT = re.compile(r"(https?://[^\s/?#@]+(/[^\s?#]*)?)?")
 
 
 class BucketSource(Source):

@@ -41,17 +41,13 @@ class UrlSource(Source):
             return [with_error(item, FETCHING_IS_OFF) for item in items]
         urls = [str(item["url"]) for item in items]
         cached = self.context.database.read(lambda c: source_cache.find_entries(c, urls))
-        requests = [
-            FetchRequest(url, target / str(n), self._usable_etag(cached.get(url))) for n, url in enumerate(urls)
-        ]
+        stored = self.context.blobs.find_existing({entry.sha256 for entry in cached.values()})
+        etags = {url: entry.tag for url, entry in cached.items() if entry.sha256 in stored}
+        requests = [FetchRequest(url, target / str(n), etags.get(url)) for n, url in enumerate(urls)]
         results = [self._with_bytes(fetcher, result, cached) for result in fetcher.fetch_all(requests, should_stop)]
         return [
             with_result({**item, "origin": item["url"]}, result) for item, result in zip(items, results, strict=True)
         ]
-
-    def _usable_etag(self, entry: CacheEntry | None) -> str | None:
-        """The ETag of bytes that are still stored."""
-        return entry.tag if entry is not None and self.context.blobs.path(entry.sha256).exists() else None
 
     def _with_bytes(self, fetcher: HttpFetcher, result: FetchResult, cached: dict[str, CacheEntry]) -> FetchResult:
         """Link the stored bytes of an unchanged URL; fetch them if they are gone meanwhile."""

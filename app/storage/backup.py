@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,14 +29,19 @@ import apsw
 
 from app import __version__
 from app.core.clock import now_rfc3339
-from app.core.errors import StartupError, map_os_errors
-from app.core.files import atomic_write, beneath, make_dirs, open_beneath, open_nofollow, warn_of_wide_modes
+from app.core.errors import BlobMissing, StartupError, map_os_errors
+from app.core.files import atomic_write, beneath, fsync_dir, make_dirs, open_beneath, open_nofollow, warn_of_wide_modes
 from app.core.locks import DataDirLock
-from app.storage.blobs import BlobStore, remove_path
-from app.storage.database import Database, check_integrity, connect_readonly, map_sqlite_errors
+from app.storage.blobs import BlobStore, LocalFile, StagedFile, remove_path
+from app.storage.bucket_blobs import CACHE_NAME, BucketBlobStore
+from app.storage.database import Database
 from app.storage.library import delete_row
 from app.storage.manifest import SCRATCH_DIRS
-from app.storage.sql import fetch_all
+from app.storage.object_store import AT_ONCE
+from app.storage.sql import Connection, fetch_all
+from app.storage.sqlite import SqliteDatabase, check_integrity, connect_readonly, map_sqlite_errors
+from app.storage.tables import installation
+from app.storage.tables.installation import LOCAL, Installation
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +59,10 @@ ODD_NAMES = (
     ("collections", "name", "SELECT name FROM collections WHERE name GLOB '*[^0-9a-z_~-]*' LIMIT 1"),
     ("collections", "label", "SELECT label FROM collections WHERE label GLOB '*[^0-9a-z_~-]*' LIMIT 1"),
 )
-ALLOWED_IN_TARGET = ("lock", "models")  # what a data directory may hold before anything is restored into it
+RESTORED_NAME = ".restored.db"
+UPLOAD_NAME = re.compile(r"([0-9a-zA-Z_-]+)-([0-9]+)")
+# What a data directory may hold before anything is restored into it.
+ALLOWED_IN_TARGET = ("lock", "models", CACHE_NAME, RESTORED_NAME)
 
 Opener = Callable[[str, int], int]
 # Gives the items back one by one, and shows a person how far it is.
@@ -90,8 +99,13 @@ class BackupManifest:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
-def create_backup(data_dir: Path, target: Path, track: Track = track_nothing) -> BackupManifest:
-    """Bring `target` up to what `data_dir` holds now. Raises StartupError; the backup before is then still whole."""
+def create_backup(
+    data_dir: Path, target: Path, track: Track = track_nothing, blobs: BlobStore | None = None
+) -> BackupManifest:
+    """Bring `target` up to what `data_dir` holds now, and `blobs`, which are in it if none are given.
+
+    Raises StartupError; the backup before is then still whole.
+    """
     began = monotonic()
     if not (data_dir / "sightline.db").is_file():
         raise StartupError(f"there is no data directory at {data_dir}")
@@ -105,8 +119,9 @@ def create_backup(data_dir: Path, target: Path, track: Track = track_nothing) ->
         make_dirs(target)
     warn_of_wide_modes(target)
     target = Path(os.path.realpath(target))  # below it no link is followed
-    copy_pictures(data_dir, target, list_digests(data_dir), track)
-    held = copy_database(data_dir, target, number, track)
+    blobs = blobs or BlobStore(data_dir)
+    copy_pictures(blobs, target, list_blobs(data_dir, blobs), track)
+    held = copy_database(data_dir, blobs, target, number, track)
     files = [target / database_name(number), *iter_plain_files(target / uploads_name(number))]
     digests = {str(path.relative_to(target)): sha256_or_empty(path) for path in files}
     manifest = BackupManifest(FORMAT, __version__, now_rfc3339(), number, len(held), digests)
@@ -119,25 +134,37 @@ def create_backup(data_dir: Path, target: Path, track: Track = track_nothing) ->
     return manifest
 
 
-def copy_database(data_dir: Path, target: Path, number: int, track: Track) -> set[str]:
+def list_blobs(data_dir: Path, blobs: BlobStore) -> list[str]:
+    """The digests of the pictures that are there before the database is copied."""
+    if isinstance(blobs, BucketBlobStore):
+        with connect_readonly(data_dir / "sightline.db") as connection:
+            blobs.require_owner(installation.get_id(connection))
+            return select_digests(connection)
+    return list_digests(data_dir)
+
+
+def copy_database(data_dir: Path, blobs: BlobStore, target: Path, number: int, track: Track) -> set[str]:
     """Copy the database, and what it needs beside it; returns the digests of its pictures."""
     for _ in range(MAX_TRIES):
         copy, uploads = target / database_name(number), target / uploads_name(number)
         remove_path(copy)
         remove_path(uploads)
         copy_sqlite(data_dir / "sightline.db", copy)
-        with closing(Database(copy)) as database:
+        with closing(SqliteDatabase(copy)) as database:
             wanted = database.read(select_digests)
-            missing = copy_pictures(data_dir, target, wanted, track)
+            missing = copy_pictures(blobs, target, wanted, track)
             delete_missing(database, missing)
-            if copy_uploads(BlobStore(data_dir), uploads, list_pending_uploads(database)):
+            if copy_uploads(blobs, uploads, list_pending_uploads(database)):
                 return set(wanted) - set(missing)
     raise StartupError("workers import uploads faster than the backup copies them; try again when fewer are running")
 
 
-def restore_backup(target: Path, source: Path, track: Track = track_nothing) -> BackupManifest:
+def restore_backup(
+    target: Path, source: Path, track: Track = track_nothing, blobs: BucketBlobStore | None = None
+) -> BackupManifest:
     """Make the data directory `target` what the backup `source` holds; it must not hold one already.
 
+    The pictures go into the data directory, or into a bucket, whose prefix must be free or that of this backup.
     Every name and every byte of the backup is checked first. Raises StartupError, and then nothing was changed.
     """
     source = Path(os.path.realpath(source))
@@ -148,14 +175,44 @@ def restore_backup(target: Path, source: Path, track: Track = track_nothing) -> 
         make_dirs(target)
     warn_of_wide_modes(target)
     with closing(DataDirLock(target)):
-        copy_pictures(source, target, held, track, open_nofollow)
-        blobs, name = BlobStore(target), database_name(manifest.number)
+        name, files = database_name(manifest.number), blobs or BlobStore(target)
+        own = read_installation(source / name)
+        if blobs is None:
+            copy_pictures(source, target, held, track, open_nofollow)
+        else:
+            blobs.require_owner(own.id if own else None)
+            put_pictures(source, blobs, held, track)
         for path in manifest.files:
             if path != name:
                 below = Path(path).relative_to(uploads_name(manifest.number))
-                copy_file(source / path, beneath(blobs.incoming, below), open_nofollow)
-        copy_file(source / name, target / "sightline.db", open_nofollow)  # last: until then there is no data directory
+                copy_file(source / path, beneath(files.incoming, below), open_nofollow)
+        for upload in files.incoming.iterdir() if blobs is not None else ():
+            if (match := UPLOAD_NAME.fullmatch(upload.name)) is not None:
+                files.keep_upload(match[1], int(match[2]), upload)
+        restored = target / RESTORED_NAME
+        copy_file(source / name, restored, open_nofollow)
+        if blobs is not None or (own is not None and own.media != LOCAL):
+            with closing(SqliteDatabase(restored)) as database:
+                media = LOCAL if blobs is None else blobs.bucket.name
+                own = database.write(lambda c: installation.set_media(c, media))
+            files.claim(own.id, has_files=False)
+        restored.replace(target / "sightline.db")  # last: until then there is no data directory
+        fsync_dir(target)
     return manifest
+
+
+def read_installation(path: Path) -> Installation | None:
+    """Whose the database of a backup is; None of an older version's."""
+    with closing(connect_immutable(path)) as connection:
+        return installation.get(connection) if has_column(connection, "installation", "media") else None
+
+
+def put_pictures(source: Path, blobs: BucketBlobStore, wanted: Sequence[str], track: Track) -> None:
+    """Put the pictures of a backup into a bucket, some at a time."""
+    batches = [wanted[start : start + AT_ONCE] for start in range(0, len(wanted), AT_ONCE)]
+    for batch in track(batches, "copying"):
+        paths = [blob_path(source, sha256) for sha256 in batch]
+        blobs.put([StagedFile(path, path.name, path.lstat().st_size) for path in paths])
 
 
 def check_backup(source: Path, track: Track = track_nothing) -> tuple[BackupManifest, list[str]]:
@@ -183,25 +240,33 @@ def is_below(path: str, folder: str) -> bool:
 
 
 def copy_pictures(
-    source: Path, target: Path, wanted: Sequence[str], track: Track, opener: Opener | None = None
+    source: Path | BlobStore, target: Path, wanted: Sequence[str], track: Track, opener: Opener | None = None
 ) -> list[str]:
     """Copy what `target` does not have; returns what `source` does not have either."""
-    missing = []
-    for sha256 in track(wanted, "copying"):
+
+    def copy(sha256: str) -> bool:
         copied = blob_path(target, sha256)
         if copied.exists():
-            continue
+            return True
         try:
-            copy_file(blob_path(source, sha256), copied, opener)
-        except FileNotFoundError:
-            missing.append(sha256)
-    return missing
+            with LocalFile(blob_path(source, sha256)) if isinstance(source, Path) else source.fetch(sha256) as file:
+                copy_file(file.path, copied, opener)
+        except (FileNotFoundError, BlobMissing):
+            return False
+        return True
+
+    if not isinstance(source, BucketBlobStore):
+        return [sha256 for sha256 in track(wanted, "copying") if not copy(sha256)]
+    batches = [wanted[start : start + AT_ONCE] for start in range(0, len(wanted), AT_ONCE)]
+    copied = [source.bucket.run_all(lambda one: (one, copy(one)), batch) for batch in track(batches, "copying")]
+    return [sha256 for batch in copied for sha256, is_there in batch if not is_there]
 
 
 def copy_uploads(blobs: BlobStore, target: Path, uploads: Iterable[tuple[str, int, bool]]) -> bool:
     """Copy the uploads that wait; False when a worker took one in meanwhile."""
     for job, n, needed in uploads:
         path = blobs.upload_path(job, n)
+        blobs.fetch_upload(job, n)
         try:
             for each in iter_plain_files(path) if path.is_dir() else [path]:
                 if not SCRATCH_DIRS & set(each.relative_to(path.parent).parts):  # what is fetched is fetched again
@@ -220,7 +285,7 @@ def copy_sqlite(database: Path, target: Path) -> None:
         connection.execute("VACUUM INTO ?", (str(target),))
 
 
-def select_digests(c: apsw.Connection) -> list[str]:
+def select_digests(c: Connection) -> list[str]:
     """The digest of the bytes of every picture, and of every video that is kept, each once, in order."""
     sql = "SELECT sha256 FROM images"
     if has_column(c, "videos", "sha256"):
@@ -236,18 +301,20 @@ def list_pending_uploads(database: Database) -> list[tuple[str, int, bool]]:
 
 def check_copy(path: Path) -> tuple[list[str], list[str]]:
     """What SQLite finds wrong with a copy, and the digests of its pictures. Writes nothing, not even a WAL."""
-    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    with (
-        map_sqlite_errors(),
-        closing(apsw.Connection(f"{path.absolute().as_uri()}?immutable=1", flags=flags)) as connection,
-    ):
+    with map_sqlite_errors(), closing(connect_immutable(path)) as connection:
         try:
             return [*check_integrity(connection), *find_odd_names(connection)], select_digests(connection)
         except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError) as error:  # the last: it has other tables
             return [str(error)], []
 
 
-def find_odd_names(c: apsw.Connection) -> list[str]:
+def connect_immutable(path: Path) -> apsw.Connection:
+    """A connection that writes nothing, not even a WAL."""
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    return apsw.Connection(f"{path.absolute().as_uri()}?immutable=1", flags=flags)
+
+
+def find_odd_names(c: Connection) -> list[str]:
     """A fault if the database of a backup has a digest, a job or a label that Sightline does not write: files and
     folders are named after them."""
     return [
@@ -258,7 +325,7 @@ def find_odd_names(c: apsw.Connection) -> list[str]:
     ]
 
 
-def has_column(c: apsw.Connection, table: str, column: str) -> bool:
+def has_column(c: Connection, table: str, column: str) -> bool:
     """Whether a schema, perhaps that of an older version, has this column."""
     return bool(fetch_all(c, "SELECT 1 FROM pragma_table_info(?) WHERE name = ?", (table, column)))
 
@@ -266,7 +333,7 @@ def has_column(c: apsw.Connection, table: str, column: str) -> bool:
 def delete_missing(database: Database, missing: Iterable[str]) -> None:
     """Delete the pictures and videos with these digests, which their owner deleted during the copy."""
 
-    def work(c: apsw.Connection) -> None:
+    def work(c: Connection) -> None:
         wanted = json.dumps(list(missing))
         keys = fetch_all(c, "SELECT key FROM images WHERE sha256 IN (SELECT value FROM json_each(?))", (wanted,))
         for (key,) in keys:

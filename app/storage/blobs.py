@@ -1,7 +1,10 @@
 """Bytes to disk and back: `media/ab/cd/<sha256>` for pictures, `thumbnails/ab/cd/<sha256>.webp` or `.jpg`.
 
-What is acknowledged has been fsynced: file, then name, then directory. Uploads arrive in folders of
-their own under `media/.incoming`, on the same file system, so that taking them in moves no bytes.
+`BlobStore` keeps them in the data directory. `app.storage.bucket_blobs` has a store that keeps them in a bucket, and
+uses such folders as its cache; what it must do beyond a folder has a method here that does little or nothing.
+
+What is acknowledged has been fsynced: file, then name, then directory. Uploads arrive in folders of their own under
+`media/.incoming`, on the same file system, so that taking them in moves no bytes.
 `app.storage.gc` removes what killed processes leave here.
 """
 
@@ -11,11 +14,12 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO, Self, cast
 
 from app.core.errors import BlobMissing, map_os_errors
 from app.core.files import fsync_dir, link_or_copy, make_dirs, sha256_file
@@ -34,8 +38,29 @@ class StagedFile:
     bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file of this machine with the bytes of a picture, until `close`; a copy goes then."""
+
+    path: Path
+    is_copy: bool = False
+
+    def close(self) -> None:
+        if self.is_copy:
+            self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 class BlobStore:
     """The files of one data directory."""
+
+    is_remote = False  # whether the bytes are elsewhere, so that reading and writing them takes long
+    fault: str | None = None  # why the place of the bytes cannot be reached
 
     def __init__(self, data_dir: Path, metrics: ProcessMetrics | None = None) -> None:
         self._metrics = metrics or ProcessMetrics()
@@ -48,8 +73,14 @@ class BlobStore:
             make_dirs(self.incoming)
             self.thumbnails.mkdir(parents=True, exist_ok=True)
 
+    def close(self) -> None:
+        """End what the store has begun."""
+
+    def claim(self, installation: str, *, has_files: bool) -> None:
+        """Take the place of the files for a database. Raises StartupError where they are another's, or cannot be."""
+
     def path(self, sha256: str) -> Path:
-        """Where the picture with these bytes lies, or would lie."""
+        """Where the picture with these bytes lies on this machine, or would lie."""
         return self.root / sha256[:2] / sha256[2:4] / sha256
 
     def thumbnail_path(self, sha256: str, format: str) -> Path:
@@ -83,12 +114,24 @@ class BlobStore:
         self.is_intact(digest)  # remembers it: `Library.insert` asks again while it holds the write lock
         return StagedFile(path, digest, size)
 
-    def place(self, staged: StagedFile) -> None:
+    def put(self, staged: Sequence[StagedFile]) -> None:
+        """Bring bytes to where they outlive this machine. The caller then writes rows, with `confirm` and `place`.
+
+        Raises StorageUnavailable, StorageFull.
+        """
+
+    def confirm(self, staged: Sequence[StagedFile]) -> None:
+        """Make sure that nobody has removed what `put` brought. The caller holds the write transaction of the rows."""
+
+    def place(self, staged: StagedFile, *, is_new: bool = True) -> None:
         """Link the file to its place, where it is after a power cut too. The caller holds a write transaction.
 
-        The file stays where it was as well, until its upload folder is removed: should the transaction
-        around this fail or be killed, a worker can import the upload again.
+        Bytes that are not new stay as they are, unless they were lost or altered. The file stays where it was as well,
+        until its upload folder is removed: should the transaction around this fail or be killed, a worker can import
+        the upload again.
         """
+        if not is_new and self.is_intact(staged.sha256):
+            return
         target = self.path(staged.sha256)
         linked = target.with_name(f"{target.name}.{uuid.uuid4().hex}")
         with map_os_errors():
@@ -114,7 +157,47 @@ class BlobStore:
         fsync_dir(parent)
         self._durable.update(f"{parent}/{name}" for name in seen)
 
-    def open(self, sha256: str) -> BufferedReader:
+    def find_existing(self, digests: Iterable[str]) -> set[str]:
+        """Those of the digests whose bytes are there."""
+        return {digest for digest in digests if self.path(digest).exists()}
+
+    def fetch(self, sha256: str) -> LocalFile:
+        """A file with the picture's bytes for a decode child. Raises BlobMissing when they are gone."""
+        path = self.path(sha256)
+        with map_os_errors():
+            if not path.exists():
+                raise BlobMissing("the file of this picture is missing")
+        return LocalFile(path)
+
+    def keep_thumbnail(self, path: Path) -> None:
+        """Bring a thumbnail that was made at its `thumbnail_path` to where other machines find it."""
+
+    def fetch_thumbnail(self, path: Path) -> BinaryIO | None:
+        """The open thumbnail of this path; None if none is made."""
+        try:
+            return open(path, "rb")
+        except FileNotFoundError:
+            return None
+
+    def keep_upload(self, job_id: str, n: int, path: Path, leave: Container[str] = ()) -> None:
+        """Bring the file, or the files of the folder but `leave`, of an upload to where other machines find it.
+
+        The caller writes its row afterwards, and moves it to its `upload_path`. Raises StorageUnavailable,
+        StorageFull.
+        """
+
+    def fetch_upload(self, job_id: str, n: int) -> None:
+        """Bring an upload to its `upload_path`, if it is not there. Raises StorageUnavailable, StorageFull."""
+
+    def find_origin(self) -> str | None:
+        """The origin of the URLs of `sign`; None where there are none."""
+        return None
+
+    def sign(self, sha256: str) -> str | None:
+        """A URL under which clients may read the bytes for a short time; None where there is none."""
+        return None
+
+    def open(self, sha256: str) -> BinaryIO:
         """The picture's bytes. Raises BlobMissing when the file is gone."""
         try:
             with map_os_errors():
@@ -150,12 +233,12 @@ class BlobStore:
         except OSError:
             return False
 
-    def is_intact_file(self, file: BufferedReader, sha256: str) -> bool:
+    def is_intact_file(self, file: BinaryIO, sha256: str) -> bool:
         """Like `is_intact`, of an open file, which may have no name any more. Raises OSError."""
         held = os.fstat(file.fileno())
         seen = (held.st_ino, held.st_size, held.st_ctime_ns)  # only the kernel sets the last
         if self._verified.get(sha256) != seen:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = hashlib.file_digest(cast(BufferedReader, file), "sha256").hexdigest()
             file.seek(0)
             if found != sha256:
                 return False
@@ -174,6 +257,13 @@ class BlobStore:
             for folder, below, names in os.walk(root):
                 below[:] = [name for name in below if name != self.incoming.name]
                 yield from (Path(folder, name) for name in names)
+
+
+def measure_file(file: BinaryIO) -> int:
+    """The bytes of an open file, which is at its beginning then."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return size
 
 
 def remove_path(path: Path) -> None:

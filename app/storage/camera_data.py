@@ -10,13 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import apsw
-
 from app.core.errors import Validation
 from app.core.types import AnswerWarning, CameraData, Image
 from app.decode.camera_data import camera_data_from_json, camera_data_of, time_of
 from app.decode.taken_time import join_taken_times
 from app.storage.attributes import ImageAttributes, MetadataLimits, check_metadata, fit_attributes
+from app.storage.sql import Connection
 from app.storage.tables import images
 
 EXPOSURE = "exif"  # the entry of metadata
@@ -46,7 +45,7 @@ def read_sidecar_data(value: Any) -> CameraData | None:
 
 
 def record_camera_data(
-    c: apsw.Connection,
+    c: Connection,
     key: int,
     data: CameraData,
     policy: CameraDataPolicy,

@@ -1,67 +1,39 @@
-"""SQLite with one write thread: the changes of several callers share a transaction, and so an fsync.
+"""A database with one write thread: the changes of several callers share a transaction, and so an fsync.
 
-SQLite before 3.51.3 can lose commits when two connections reset the WAL at once, so every open checks the version
-that apsw brings (that of the distribution may be older).
+`app.storage.sqlite` has the database of one machine, `app.storage.postgresql` that of several.
+`app.storage.address` opens either.
 """
 
 from __future__ import annotations
 
-import errno
 import queue
-import re
-import shutil
 import threading
-import weakref
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
-from functools import partial
-from importlib import resources
-from pathlib import Path
 from typing import Any, TypeVar
 
-import apsw
-
-from app.core.errors import Overloaded, ReadOnly, StartupError, StorageFull, from_os_error
+from app.core.errors import Overloaded, ReadOnly, StorageFull
 from app.core.metrics import ProcessMetrics
-from app.core.text import has_words
-from app.storage.keywords import register_functions
-from app.storage.sql import fetch_number
+from app.storage.sql import Connection
 
 T = TypeVar("T")
-Work = Callable[[apsw.Connection], T]
+Work = Callable[[Connection], T]
 
-MIN_SQLITE_VERSION = 3_051_003
-PRAGMAS = {"journal_mode": "WAL", "synchronous": "FULL", "foreign_keys": "ON"}
-ERRNOS = {
-    apsw.FullError: errno.ENOSPC,
-    apsw.IOError: errno.EIO,
-    **dict.fromkeys((apsw.ReadOnlyError, apsw.CantOpenError), errno.EROFS),
-}
-BUSY_TIMEOUT_MS = 10_000
-LEAST_FREE_BYTES = 1 << 20  # SQLite needs some for its log and its shared memory, and calls the lack of it an I/O error
 MAX_GROUP = 64  # changes that share one commit
-MAX_CHECKED_BYTES = 64 << 20  # a start checks databases up to this size (0.1 s); `sightline verify` checks larger ones
 
 
-class Database:
-    """One database file: `write` runs on the write thread, `read` on the caller's."""
+class Database(ABC):
+    """`write` runs on the write thread, `read` on the caller's."""
 
-    def __init__(self, path: Path, metrics: ProcessMetrics | None = None) -> None:
-        if apsw.SQLITE_VERSION_NUMBER < MIN_SQLITE_VERSION:
-            raise StartupError(f"SQLite {apsw.sqlite_lib_version()} is too old; apsw must bring 3.51.3 or newer")
-        self.path = path
+    def __init__(self, address: str, metrics: ProcessMetrics | None = None) -> None:
+        self.address = address  # what another process opens it by; it may hold a password
         self.fault: str | None = None  # why the last commit failed, if the disk was the reason
         self._metrics = metrics or ProcessMetrics()
         self._queue: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
-        self._readers = threading.local()
-        # weak, so that the connection of a reader thread ends with its thread
-        self._opened: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._closed = False
-        self._writer = self._open_writer()
-        self._thread = threading.Thread(target=self._run, name="sqlite-write", daemon=True)
-        self._thread.start()
+        self._thread = threading.Thread(target=self._run, name="database-write", daemon=True)
 
     def write(self, work: Work[T]) -> T:
         """Run `work(connection)` in a transaction and return its result once it is durable."""
@@ -76,19 +48,17 @@ class Database:
             self._queue.put((work, future))
         return future
 
+    @abstractmethod
     def read(self, work: Work[T]) -> T:
         """Run `work(connection)` on one consistent snapshot of what is committed."""
-        connection = self._reader()
-        with map_sqlite_errors():
-            connection.execute("BEGIN")
-            try:
-                return work(connection)
-            finally:
-                connection.execute("ROLLBACK")
 
+    @abstractmethod
     def watch_commits(self) -> Callable[[], int]:
         """A function whose number changes when any process has committed since its last call."""
-        return partial(fetch_number, self._connect(read_only=True), "PRAGMA data_version")
+
+    @abstractmethod
+    def check(self) -> list[str]:
+        """Every fault that the database finds in its own files."""
 
     def alive(self) -> bool:
         """Whether the write thread runs."""
@@ -102,11 +72,7 @@ class Database:
             self._closed = True
             self._queue.put(None)
         self._thread.join()
-        with self._lock:
-            readers = [connection for connection in self._opened if connection is not self._writer]
-        for connection in readers:
-            connection.close()
-        self._writer.close()  # last: a read-only connection cannot copy the WAL into the file
+        self._disconnect()
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:
@@ -117,143 +83,62 @@ class Database:
                     self._queue.put(None)  # it ends the outer loop, too
                     break
                 batch.append(following)
-            self._commit(batch)
+            self._commit_batch(batch)
 
-    def _commit(self, batch: list[tuple[Work[Any], Future[Any]]]) -> None:
+    def _commit_batch(self, batch: list[tuple[Work[Any], Future[Any]]]) -> None:
         """Commit the batch in one transaction; a change that fails is undone alone."""
         outcomes: list[tuple[Future[Any], Any, BaseException | None]] = []
         try:
-            with map_sqlite_errors():
-                if self._writer.in_transaction:  # the rollback of the last batch failed
-                    self._writer.execute("ROLLBACK")
-                self._writer.execute("BEGIN IMMEDIATE")
-                for work, future in batch:
-                    if not future.set_running_or_notify_cancel():
-                        continue
-                    try:
-                        outcomes.append((future, self._change(work), None))
-                    except Exception as error:
-                        if not self._writer.in_transaction:  # SQLite undid everything: full disk, I/O error
-                            raise
-                        outcomes.append((future, None, error))
-                with self._metrics.commits.time():
-                    self._writer.execute("COMMIT")
+            self._begin()
+            for work, future in batch:
+                if not future.set_running_or_notify_cancel():
+                    continue
+                try:
+                    outcomes.append((future, self._change(work), None))
+                except Exception as error:
+                    if not self._is_in_transaction():  # the database undid everything: full disk, I/O error
+                        raise
+                    outcomes.append((future, None, error))
+            with self._metrics.commits.time():
+                self._commit()
         except Exception as error:
-            self.fault = error.detail if isinstance(error, StorageFull | ReadOnly) else None
-            with suppress(apsw.Error):  # nothing may end this thread; the next batch tries again
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
+            mapped = self._map_error(error)
+            self.fault = mapped.detail if isinstance(mapped, StorageFull | ReadOnly) else None
+            self._roll_back()  # nothing may end this thread; the next batch tries again
             for _, future in batch:
                 if not future.done():
-                    future.set_exception(error)
+                    future.set_exception(mapped)
             return
         self.fault = None
         for future, result, failure in outcomes:
             if failure is None:
                 future.set_result(result)
             else:
-                future.set_exception(_map_sqlite_error(failure))
+                future.set_exception(self._map_error(failure))
 
+    # Of the transaction of the write thread:
+
+    @abstractmethod
+    def _begin(self) -> None: ...
+
+    @abstractmethod
     def _change(self, work: Work[T]) -> T:
-        """Run one change in a savepoint of its own. (apsw's `with` hides the error of a full disk.)"""
-        self._writer.execute("SAVEPOINT change")
-        try:
-            result = work(self._writer)
-        except BaseException:
-            if self._writer.in_transaction:
-                self._writer.execute("ROLLBACK TO change; RELEASE change")
-            raise
-        self._writer.execute("RELEASE change")
-        return result
+        """Run one change in a savepoint of its own."""
 
-    def _reader(self) -> apsw.Connection:
-        connection: apsw.Connection | None = getattr(self._readers, "connection", None)
-        if connection is None:
-            connection = self._readers.connection = self._connect(read_only=True)
-        return connection
+    @abstractmethod
+    def _commit(self) -> None: ...
 
-    def _connect(self, read_only: bool) -> apsw.Connection:
-        flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
-        connection = apsw.Connection(str(self.path), flags=flags)
-        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-        connection.create_scalar_function(
-            "has_words", lambda *of: has_words(str(of[0]), str(of[1])), 2, deterministic=True
-        )
-        register_functions(connection)
-        with self._lock:
-            self._opened.add(connection)
-        return connection
+    @abstractmethod
+    def _roll_back(self) -> None:
+        """End the transaction, if there is one. Raises nothing."""
 
-    def _open_writer(self) -> apsw.Connection:
-        try:
-            connection = self._connect(read_only=False)
-            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # a file that we refuse stays as it is
-            for name, value in PRAGMAS.items():  # one by one: SQLite stops after a row
-                connection.pragma(name, value)
-            if self.path.stat().st_size <= MAX_CHECKED_BYTES:
-                faults = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
-                if faults != ["ok"]:
-                    raise apsw.CorruptError(str(faults[0]).splitlines()[-1])
-            migrate(connection)
-            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
-        except (apsw.CorruptError, apsw.NotADBError) as error:
-            raise StartupError(
-                f"{self.path.name} is damaged ({error}); restore it from a backup, nothing was changed"
-            ) from error
-        except apsw.Error as error:
-            is_full = isinstance(error, apsw.FullError) or shutil.disk_usage(self.path.parent).free < LEAST_FREE_BYTES
-            reason = "the disk is full; free some space" if is_full else str(error)
-            raise StartupError(f"{self.path.name} cannot be opened: {reason}") from error
-        return connection
+    @abstractmethod
+    def _is_in_transaction(self) -> bool: ...
 
+    @abstractmethod
+    def _map_error(self, error: BaseException) -> BaseException:
+        """Our error for one of the database; those of bugs stay as they are."""
 
-def connect_readonly(path: Path) -> apsw.Connection:
-    """A read-only connection to a database that another process has open."""
-    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-    return connection
-
-
-def check_integrity(connection: apsw.Connection) -> list[str]:
-    """Every fault that SQLite's own integrity check finds."""
-    rows = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
-    return [] if rows == ["ok"] else rows
-
-
-def migrate(connection: apsw.Connection) -> None:
-    """Bring the schema up to date, each step in a transaction. Raises StartupError for a newer schema than ours."""
-    steps = sorted(
-        (int(re.split("_", file.name)[0]), file.read_text("utf-8"))
-        for file in resources.files("app.storage").joinpath("migrations").iterdir()
-        if file.name.endswith(".sql")
-    )
-    register_functions(connection)
-    version = int(connection.pragma("user_version"))
-    if version > steps[-1][0]:
-        raise StartupError(
-            f"the data directory was written by a newer Sightline (schema {version}, this one knows "
-            f"{steps[-1][0]}); upgrade, or restore a backup from before"
-        )
-    for number, script in steps:
-        if number > version:
-            with connection:
-                connection.execute(script)
-                connection.pragma("user_version", number)
-
-
-@contextmanager
-def map_sqlite_errors() -> Iterator[None]:
-    """Raise our error for one of SQLite; those of bugs pass as they are."""
-    try:
-        yield
-    except apsw.Error as error:
-        raise _map_sqlite_error(error) from error
-
-
-def _map_sqlite_error(error: BaseException) -> BaseException:
-    for kind, number in ERRNOS.items():
-        if isinstance(error, kind):
-            return from_os_error(OSError(number, str(error)))
-    if isinstance(error, apsw.BusyError | apsw.LockedError):
-        return Overloaded("the database is busy; try again")
-    return error
+    @abstractmethod
+    def _disconnect(self) -> None:
+        """Close every connection. The write thread has ended."""

@@ -52,8 +52,8 @@ def check_file_system(folder: Path) -> None:
         log.warning("the disk of %s is full: what its file system can do was not tried", folder)
     finally:
         shutil.rmtree(probe, ignore_errors=True)
-    kind, _ = find_file_system(folder)
-    if OF_SEVERAL_MACHINES.fullmatch(kind):
+    if is_of_several_machines(folder):
+        kind, _ = find_file_system(folder)
         log.warning("the data directory %s is on %s: only one machine may use it; %s", folder, kind, USE_ANOTHER)
 
 
@@ -82,6 +82,11 @@ def unusable(folder: Path, what: str, reason: str, number: int = 0) -> StartupEr
     return StartupError(
         f"the data directory {folder} cannot be used: it is on {where}, which cannot {what}: {reason}; {remedy}"
     )
+
+
+def is_of_several_machines(folder: Path) -> bool:
+    """Whether a folder is on a file system that several machines can mount at once."""
+    return OF_SEVERAL_MACHINES.fullmatch(find_file_system(folder)[0]) is not None
 
 
 def find_file_system(path: Path, mounts: Path = MOUNTS) -> tuple[str, str]:

@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import apsw
 from pydantic_core import to_json
 
 from app.core.clock import days_from_now, now_rfc3339
 from app.core.errors import IdempotencyKeyReused, InProgress
 from app.storage.database import Database
-from app.storage.sql import fetch_one
+from app.storage.sql import Connection, fetch_one
 
 RETENTION_DAYS = 1.0
 RESULT = 0  # the status of a row whose body is the result of the work; other rows hold an answer
@@ -45,8 +44,13 @@ class ResponseSlot:
     request: str
     stored: StoredResponse | None = None
 
-    def record(self, c: apsw.Connection, result: object) -> None:
-        """Store the result of the work (a dataclass, or a list of them), in the transaction of the work."""
+    def record(self, c: Connection, result: object) -> None:
+        """Store the result of the work (a dataclass, or a list of them), in the transaction of the work.
+
+        Raises InProgress, so that nothing of the work is kept, where another server has done it meanwhile.
+        """
+        if find_response(c, self.owner, self.key, days_from_now(-RETENTION_DAYS)) is not None:
+            raise InProgress("another server has just answered a request with this Idempotency-Key; try again")
         response = StoredResponse(self.request, RESULT, to_json(result).decode())
         save_response(c, self.owner, self.key, response, days_from_now(-RETENTION_DAYS))
 
@@ -54,7 +58,7 @@ class ResponseSlot:
         """Store the answer that was sent, which is another than the recorded result renders to."""
         values = (status, body, len(body.encode()), self.owner, self.key)
 
-        def work(c: apsw.Connection) -> None:
+        def work(c: Connection) -> None:
             c.execute("UPDATE answers SET status = ?, body = ?, bytes = ? WHERE owner = ? AND key = ?", values)
 
         self.database.write(work)
@@ -90,7 +94,7 @@ class IdempotencyStore:
                 self._running.discard((owner, key))
 
 
-def find_response(c: apsw.Connection, owner: str, key: str, since: str) -> StoredResponse | None:
+def find_response(c: Connection, owner: str, key: str, since: str) -> StoredResponse | None:
     """What is stored under a key of `owner`, if it is not older than `since`."""
     row = fetch_one(
         c,
@@ -100,21 +104,21 @@ def find_response(c: apsw.Connection, owner: str, key: str, since: str) -> Store
     return StoredResponse(*row) if row else None
 
 
-def save_response(c: apsw.Connection, owner: str, key: str, response: StoredResponse, since: str) -> None:
+def save_response(c: Connection, owner: str, key: str, response: StoredResponse, since: str) -> None:
     """Store a response, and delete some of those from before `since`."""
     c.execute(
         "DELETE FROM answers WHERE n IN (SELECT n FROM answers WHERE created_at < ? ORDER BY created_at LIMIT ?)",
         (since, PRUNE_BATCH),
     )
     size = len(response.body.encode())
+    c.execute("DELETE FROM answers WHERE owner = ? AND key = ?", (owner, key))
     c.execute(
-        "INSERT OR REPLACE INTO answers (owner, key, request, status, body, bytes, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO answers (owner, key, request, status, body, bytes, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (owner, key, response.request, response.status, response.body, size, now_rfc3339()),
     )
     if size > LARGE_BODY_BYTES:
         c.execute(
             "DELETE FROM answers WHERE n IN (SELECT n FROM"
-            " (SELECT n, sum(bytes) OVER (ORDER BY n DESC) AS held FROM answers) WHERE held > ?)",
+            " (SELECT n, sum(bytes) OVER (ORDER BY n DESC) AS held FROM answers) AS sizes WHERE held > ?)",
             (MAX_TOTAL_BYTES,),
         )

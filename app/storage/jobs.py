@@ -13,8 +13,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import apsw
-
 from app.core.clock import days_from_now
 from app.core.errors import InProgress, NotFound, Validation, map_os_errors
 from app.core.files import fsync_dir
@@ -31,6 +29,7 @@ from app.decode.sidecars import (
 from app.storage.idempotency import ResponseSlot
 from app.storage.library import Library
 from app.storage.manifest import write_manifest
+from app.storage.sql import Connection
 from app.storage.tables import collections, job_control, jobs, tasks, work_queue
 from app.storage.tables.job_control import LostItem
 
@@ -88,7 +87,13 @@ class JobService:
             items = list_loose_items(loose)
             write_manifest(loose[0].path.parent, items)
 
-        def fill(c: apsw.Connection, id: str, first: int) -> None:
+        def keep(id: str, first: int) -> None:
+            for n, archive in enumerate(archives, start=first + 1):
+                self._library.blobs.keep_upload(id, n, archive.path)
+            if loose:
+                self._library.blobs.keep_upload(id, first, loose[0].path.parent, {one.path.name for one in archives})
+
+        def fill(c: Connection, id: str, first: int) -> None:
             for n, archive in enumerate(archives, start=first + 1):
                 work_queue.add_upload(c, id, n, "archive", archive.name, 0, size=sizes[archive.path])
                 with map_os_errors():
@@ -100,7 +105,7 @@ class JobService:
                     loose[0].path.parent.replace(self._library.blobs.upload_path(id, first))
             fsync_dir(self._library.blobs.incoming)
 
-        return self._begin(collection, "bulk", fill, options)
+        return self._begin(collection, "bulk", fill, options, keep)
 
     def add_urls(self, collection: str, folder: Path, count: int, options: JobOptions = DEFAULT_OPTIONS) -> Job:
         """Make a job of `count` URLs, the manifest in `folder`, or add them to a job; a worker fetches them.
@@ -108,13 +113,16 @@ class JobService:
         Raises NotFound, Validation, QueueFull.
         """
 
-        def fill(c: apsw.Connection, id: str, first: int) -> None:
+        def fill(c: Connection, id: str, first: int) -> None:
             work_queue.add_upload(c, id, first, "folder", "", count, "urls")
             with map_os_errors():
                 folder.replace(self._library.blobs.upload_path(id, first))
             fsync_dir(self._library.blobs.incoming)
 
-        return self._begin(collection, "urls", fill, options)
+        def keep(id: str, first: int) -> None:
+            self._library.blobs.keep_upload(id, first, folder)
+
+        return self._begin(collection, "urls", fill, options, keep)
 
     def add_source(self, collection: str, spec: SourceSpec, options: JobOptions = DEFAULT_OPTIONS) -> Job:
         """Make a job of a source, or add it to a job; a worker finds out what the source holds.
@@ -122,7 +130,7 @@ class JobService:
         Raises NotFound, Validation, QueueFull.
         """
 
-        def fill(c: apsw.Connection, id: str, first: int) -> None:
+        def fill(c: Connection, id: str, first: int) -> None:
             work_queue.add_upload(c, id, first, "named", spec.place, 0, spec.kind, spec.options)
 
         return self._begin(collection, spec.kind, fill, options)
@@ -135,7 +143,7 @@ class JobService:
         Raises InProgress while a job of the same kind and collection has not ended.
         """
 
-        def work(c: apsw.Connection) -> Job:
+        def work(c: Connection) -> Job:
             collections.require(c, collection)
             if (other := tasks.find_unfinished(c, collection, kind)) is not None:
                 raise InProgress(f"the job {other} does this already; wait for its end, or cancel it")
@@ -150,20 +158,28 @@ class JobService:
         return job
 
     def _begin(
-        self, collection: str, kind: str, fill: Callable[[apsw.Connection, str, int], None], options: JobOptions
+        self,
+        collection: str,
+        kind: str,
+        fill: Callable[[Connection, str, int], None],
+        options: JobOptions,
+        keep: Callable[[str, int], None] = lambda *_: None,
     ) -> Job:
         """Create a job, or let one go on, and add the uploads of `fill` to it, in one transaction.
 
-        `fill` numbers its uploads from its last argument on.
+        `fill` and `keep`, which is called before it, number the uploads from their last argument on.
         """
         self._library.require_queue_capacity()
+        self._library.database.read(lambda c: collections.require(c, collection))
+        id = options.job or jobs.new_id()
+        first = time.time_ns() if options.job else 0  # unlike all before: the files of an ended upload go later
+        keep(id, first)
 
-        def work(c: apsw.Connection) -> Job:
+        def work(c: Connection) -> Job:
             collections.require(c, collection)
             if options.job is None:
-                id, first = jobs.create(c, collection, kind, options.priority), 0
+                jobs.create(c, collection, kind, options.priority, id)
             else:
-                id, first = options.job, time.time_ns()  # unlike all before: the files of an ended upload go later
                 require_open_job(c, id, collection)
                 job_control.reopen(c, id)
             fill(c, id, first)
@@ -236,16 +252,20 @@ class JobService:
         for spec, some in groupby(lost, lambda item: item.spec):
             items = list(some)
             folder = self._library.create_upload_dir()
+            n = time.time_ns()  # unlike all before: the files of an ended upload go later
             try:
                 write_manifest(folder, (item.line for item in items))
-                self._library.database.write(partial(self._add_lost, id=id, spec=spec, items=items, folder=folder))
+                self._library.blobs.keep_upload(id, n, folder)
+                add = partial(self._add_lost, id=id, n=n, spec=spec, items=items, folder=folder)
+                self._library.database.write(add)
             finally:
                 self._library.delete_upload_dir(folder)
 
-    def _add_lost(self, c: apsw.Connection, id: str, spec: SourceSpec, items: Sequence[LostItem], folder: Path) -> None:
+    def _add_lost(
+        self, c: Connection, id: str, n: int, spec: SourceSpec, items: Sequence[LostItem], folder: Path
+    ) -> None:
         if not job_control.take_lost(c, id, items):
             return  # another request did
-        n = time.time_ns()  # unlike all before: the files of an ended upload go later
         kind = "folder" if spec.kind == "urls" else "named"
         work_queue.add_upload(c, id, n, kind, spec.place, len(items), spec.kind, spec.options)
         with map_os_errors():
@@ -292,7 +312,7 @@ class JobService:
     ) -> list[Job]:
         """The newest jobs first: of one collection, of those in `among`, or of all, also of deleted ones."""
 
-        def work(c: apsw.Connection) -> list[Job]:
+        def work(c: Connection) -> list[Job]:
             if collection is not None:
                 collections.require(c, collection)
             return jobs.list_recent(c, limit, among if collection is None else {collection}, state)
@@ -326,7 +346,7 @@ def _read_sidecar(name: str, path: Path) -> tuple[str, SidecarFields]:
     return extension, parse_sidecar(extension, data, name.rpartition("/")[2])
 
 
-def require_open_job(c: apsw.Connection, id: str, collection: str) -> None:
+def require_open_job(c: Connection, id: str, collection: str) -> None:
     """Check that uploads can be added to a job. Raises NotFound, Validation."""
     job = jobs.get(c, id)
     if job is None or job.collection != collection:

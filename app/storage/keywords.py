@@ -1,7 +1,8 @@
 """Keyword searches: which pictures have the words of a query in their caption, tags, file name or other texts.
 
 SQLite's FTS5 keeps two indexes, which triggers fill in the transaction of the row (`migrations/0018_carried.sql`):
-`image_words` has the stems of words, `image_parts` their trigrams. All that is SQLite's own is in this module.
+`image_words` has the stems of words, `image_parts` their trigrams. `Fts5Index` is all that is SQLite's own here;
+`app.storage.postgresql.keywords` has the index of PostgreSQL, with the same stems.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import json
 import re
 import threading
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import apsw
 
-from app.storage.sql import fetch_all, fetch_number
+from app.storage.sql import Connection, fetch_all, fetch_number
 from app.storage.tables.collections import IN_COLLECTION
 
 Words = tuple[tuple[str, str], ...]
@@ -113,65 +114,121 @@ def drop_stop_words(words: Words) -> Words:
     return tuple((stem, written) for stem, written in words if not STOP_WORD.fullmatch(written))
 
 
-def find(c: apsw.Connection, collection: str, terms: Sequence[Words]) -> Iterator[int]:
+class WordIndex(Protocol):
+    """The index of words of one database. An expression is in its own language."""
+
+    def quote(self, term: Words) -> str:
+        """The pictures that have a term: its words in their order."""
+
+    def all_of(self, expressions: Sequence[str]) -> str: ...
+
+    def any_of(self, expressions: Sequence[str]) -> str: ...
+
+    def named(self, term: Words) -> str:
+        """The pictures of which a tag has the term, or whose name or caption begins with it."""
+
+    def count(self, expression: str) -> int:
+        """How many pictures match, in all collections; no more than MAX_MATCHES + 1 are counted."""
+
+    def read(self, collection: str, expression: str, terms: Sequence[Words] | None) -> Iterator[int]:
+        """The keys of ready pictures that match: by BM25 of these terms, or the newest first."""
+
+    def read_parts(self, collection: str, term: Words) -> Iterable[int]:
+        """The newest ready pictures that have a term as a part of a word, MAX_PART at most."""
+
+    def select(self, expression: str, keys: Sequence[int]) -> set[int]:
+        """Those of the keys that match."""
+
+
+@runtime_checkable
+class IndexedConnection(Protocol):
+    """A connection to a database that has another index of words than SQLite's."""
+
+    word_index: WordIndex
+
+
+def open_index(c: Connection) -> WordIndex:
+    return c.word_index if isinstance(c, IndexedConnection) else Fts5Index(c)
+
+
+def find(c: Connection, collection: str, terms: Sequence[Words]) -> Iterator[int]:
     """The keys of ready pictures that have some of the terms, roughly best first; a key may come more than once.
 
     First come those that are named so, where many have all terms; then those that have all terms, then those that have
     some of the rarer ones, last those that have a term as a part of a word.
     """
-    quoted = [_quote(term) for term in terms]
+    index = open_index(c)
+    quoted = {term: index.quote(term) for term in terms}
     if not quoted:
         return
-    counts = {one: _count(c, one) for one in quoted}
+    counts = {term: index.count(one) for term, one in quoted.items()}
     if min(counts.values()) > MANY:
-        phrase = _quote(tuple(word for term in terms for word in term))
-        named = f"tags : {phrase} OR name : ^{phrase} OR caption : ^{phrase}"
-        yield from _read(c, collection, named, is_ranked=_count(c, named) <= MAX_MATCHES)
+        phrase = tuple(word for term in terms for word in term)
+        named = index.named(phrase)
+        yield from index.read(collection, named, [phrase] if index.count(named) <= MAX_MATCHES else None)
     if all(counts.values()):
-        every = " AND ".join(quoted)
-        is_few = min(counts.values()) <= MAX_MATCHES or (len(quoted) > 1 and _count(c, every) <= MAX_MATCHES)
-        yield from _read(c, collection, every, is_ranked=is_few)
-    rare: list[str] = []
+        every = index.all_of(list(quoted.values()))
+        is_few = min(counts.values()) <= MAX_MATCHES or (len(quoted) > 1 and index.count(every) <= MAX_MATCHES)
+        yield from index.read(collection, every, terms if is_few else None)
+    rare: list[Words] = []
     total = 0
-    for one in sorted(counts, key=counts.__getitem__):
-        total += counts[one]
-        if counts[one] and total <= MAX_MATCHES:
-            rare.append(one)
+    for term in sorted(counts, key=counts.__getitem__):
+        total += counts[term]
+        if counts[term] and total <= MAX_MATCHES:
+            rare.append(term)
     if rare and len(quoted) > 1:
-        yield from _read(c, collection, " OR ".join(rare), is_ranked=True)
-    for term, one in zip(terms, quoted, strict=True):
-        if not counts[one] and len(term) == 1 and len(term[0][1]) >= MIN_PART:
-            sql = "SELECT rowid FROM image_parts WHERE image_parts MATCH ? AND EXISTS (SELECT 1 FROM images WHERE "
-            sql += IN_COLLECTION + " AND key = image_parts.rowid AND status = 'ready') ORDER BY rowid DESC LIMIT ?"
-            for (key,) in fetch_all(c, sql, (one, collection, MAX_PART)):
-                yield key
+        yield from index.read(collection, index.any_of([quoted[term] for term in rare]), rare)
+    for term in terms:
+        if not counts[term] and len(term) == 1 and len(term[0][1]) >= MIN_PART:
+            yield from index.read_parts(collection, term)
 
 
-def select_having(c: apsw.Connection, terms: Sequence[Words], keys: Sequence[int]) -> set[int]:
+def select_having(c: Connection, terms: Sequence[Words], keys: Sequence[int]) -> set[int]:
     """Those of the keys whose pictures have all of the terms."""
     if not terms or not keys:
         return set()
-    sql = "SELECT rowid FROM image_words WHERE image_words MATCH ? AND rowid BETWEEN ? AND ?"
-    every = " AND ".join(_quote(term) for term in terms)
-    found = fetch_all(c, sql, (every, min(keys), max(keys)))
-    return {key for (key,) in found}.intersection(keys)
+    index = open_index(c)
+    return index.select(index.all_of([index.quote(term) for term in terms]), keys)
 
 
-def _quote(term: Words) -> str:
-    """A term as a phrase of FTS5, in which nothing is an operator."""
-    return '"' + " ".join(written.replace('"', '""') for _, written in term) + '"'
+class Fts5Index:
+    """SQLite's index: expressions are those of FTS5."""
 
+    def __init__(self, c: Connection) -> None:
+        self._c = c
 
-def _count(c: apsw.Connection, expression: str) -> int:
-    """How many pictures match, in all collections; no more than MAX_MATCHES + 1 are counted."""
-    sql = "SELECT count(*) FROM (SELECT 1 FROM image_words WHERE image_words MATCH ? LIMIT ?)"
-    return fetch_number(c, sql, (expression, MAX_MATCHES + 1))
+    def quote(self, term: Words) -> str:
+        """As a phrase, in which nothing is an operator."""
+        return '"' + " ".join(written.replace('"', '""') for _, written in term) + '"'
 
+    def all_of(self, expressions: Sequence[str]) -> str:
+        return " AND ".join(expressions)
 
-def _read(c: apsw.Connection, collection: str, expression: str, *, is_ranked: bool) -> Iterator[int]:
-    """The keys that match: by BM25, or the newest first. Rows are read as they are taken."""
-    sql = "SELECT rowid FROM image_words WHERE image_words MATCH ? AND EXISTS (SELECT 1 FROM images WHERE "
-    sql += IN_COLLECTION + " AND key = image_words.rowid AND status = 'ready')"
-    order = " ORDER BY rank" if is_ranked else " ORDER BY rowid DESC"
-    for (key,) in c.execute(sql + order, (expression, collection)):
-        yield int(key)
+    def any_of(self, expressions: Sequence[str]) -> str:
+        return " OR ".join(expressions)
+
+    def named(self, term: Words) -> str:
+        phrase = self.quote(term)
+        return f"tags : {phrase} OR name : ^{phrase} OR caption : ^{phrase}"
+
+    def count(self, expression: str) -> int:
+        sql = "SELECT count(*) FROM (SELECT 1 FROM image_words WHERE image_words MATCH ? LIMIT ?)"
+        return fetch_number(self._c, sql, (expression, MAX_MATCHES + 1))
+
+    def read(self, collection: str, expression: str, terms: Sequence[Words] | None) -> Iterator[int]:
+        """Rows are read as they are taken."""
+        sql = "SELECT rowid FROM image_words WHERE image_words MATCH ? AND EXISTS (SELECT 1 FROM images WHERE "
+        sql += IN_COLLECTION + " AND key = image_words.rowid AND status = 'ready')"
+        order = " ORDER BY rank" if terms else " ORDER BY rowid DESC"
+        for (key,) in self._c.execute(sql + order, (expression, collection)):
+            yield int(key)
+
+    def read_parts(self, collection: str, term: Words) -> Iterator[int]:
+        sql = "SELECT rowid FROM image_parts WHERE image_parts MATCH ? AND EXISTS (SELECT 1 FROM images WHERE "
+        sql += IN_COLLECTION + " AND key = image_parts.rowid AND status = 'ready') ORDER BY rowid DESC LIMIT ?"
+        return iter([key for (key,) in fetch_all(self._c, sql, (self.quote(term), collection, MAX_PART))])
+
+    def select(self, expression: str, keys: Sequence[int]) -> set[int]:
+        sql = "SELECT rowid FROM image_words WHERE image_words MATCH ? AND rowid BETWEEN ? AND ?"
+        found = fetch_all(self._c, sql, (expression, min(keys), max(keys)))
+        return {key for (key,) in found}.intersection(keys)

@@ -11,10 +11,8 @@ import dataclasses
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from io import BufferedReader
 from pathlib import Path
-
-import apsw
+from typing import BinaryIO
 
 from app.core.errors import BlobMissing, NotFound, QueueFull, map_os_errors
 from app.core.types import (
@@ -40,13 +38,14 @@ from app.storage.attributes import (
     check_text,
 )
 from app.storage.blobs import BlobStore, StagedFile, remove_path
+from app.storage.bucket_blobs import BucketBlobStore
 from app.storage.camera_data import CameraDataPolicy, record_camera_data
 from app.storage.database import Database
 from app.storage.filters import sql
 from app.storage.filters.model import Filter
 from app.storage.filters.values import Order, Place, select_ordered
 from app.storage.idempotency import ResponseSlot
-from app.storage.sql import fetch_number
+from app.storage.sql import Connection, fetch_number
 from app.storage.tables import (
     collection_deletion,
     collections,
@@ -66,8 +65,8 @@ log = logging.getLogger(__name__)
 
 DELETE_BATCH = 100  # pictures deleted in one transaction: other writes wait no longer than for that
 COUNT_ANYTHING = (
-    "SELECT EXISTS (SELECT 1 FROM images) + EXISTS (SELECT 1 FROM texts) + EXISTS (SELECT 1 FROM jobs)"
-    " + EXISTS (SELECT 1 FROM keys)"
+    "SELECT EXISTS (SELECT 1 FROM images) OR EXISTS (SELECT 1 FROM texts) OR EXISTS (SELECT 1 FROM jobs)"
+    " OR EXISTS (SELECT 1 FROM keys)"
 )
 MAX_EXAMPLES = 5  # pictures that `find_matching` returns, of those that match
 
@@ -96,6 +95,7 @@ class Library:
     def close(self) -> None:
         """Finish the writes that were submitted, then close the database."""
         self.database.close()
+        self.blobs.close()
 
     def create_upload_dir(self) -> Path:
         """A new, empty folder for the files of one request. The caller removes it with `delete_upload_dir`."""
@@ -121,8 +121,10 @@ class Library:
         self.require_queue_capacity()
         staged = self.blobs.stage(path)
         new = self.prepare_image(staged, attributes)
+        self.blobs.put([staged])
 
-        def work(c: apsw.Connection) -> AddResult:
+        def work(c: Connection) -> AddResult:
+            self.blobs.confirm([staged])
             added = self.insert(c, collection, staged, new, None, replace)
             if slot is not None:
                 slot.record(c, added)
@@ -155,15 +157,17 @@ class Library:
         )
 
     def insert(
-        self, c: apsw.Connection, collection: str, staged: StagedFile, new: NewImage, job_id: str | None, replace: bool
+        self, c: Connection, collection: str, staged: StagedFile, new: NewImage, job_id: str | None, replace: bool
     ) -> AddResult:
-        """Insert the row and place the file. A duplicate whose file was lost or altered gets it back."""
+        """Insert the row and place the file, after `BlobStore.put` and `confirm`.
+
+        A duplicate whose file was lost or altered gets it back.
+        """
         collections.require(c, collection)
         added = dataclasses.replace(images.add(c, collection, new, job_id, replace), warnings=new.warnings)
         if added.replaced_sha256:
             embeddings.remove(c, "images", added.image.key)
-        if not added.duplicate or not self.blobs.is_intact(staged.sha256):
-            self.blobs.place(staged)
+        self.blobs.place(staged, is_new=not added.duplicate)
         return added
 
     def find_known(self, collection: str, digests: Sequence[str]) -> dict[str, list[str]]:
@@ -172,21 +176,26 @@ class Library:
         The value is what of `caption`, `tags` and `metadata` the picture lacks.
         """
 
-        def work(c: apsw.Connection) -> tuple[dict[str, list[str]], set[str]]:
+        def work(c: Connection) -> tuple[dict[str, list[str]], set[str]]:
             collections.require(c, collection)
             return images.filter_stored(c, collection, digests), videos.filter_complete(c, collection, digests)
 
         held, watched = self.database.read(work)
-        known = {digest for digest in held if self.blobs.path(digest).exists()} | watched
+        known = self.blobs.find_existing(held) | watched
         return {digest: held.get(digest, []) for digest in digests if digest in known}
 
     def get(self, collection: str, id: str) -> Image:
         return self.database.read(lambda c: require_image(c, collection, id))
 
+    def find_by_key(self, collection: str, key: int) -> Image | None:
+        """The picture with this key, if it is in the collection."""
+        image = self.database.read(lambda c: images.get_by_keys(c, [key])).get(key)
+        return image if image is not None and image.collection == collection else None
+
     def list_images(self, collection: str, limit: int, before: int | None, filter: Filter | None = None) -> list[Image]:
         """Up to `limit` pictures that `filter` lets through, newest first, with keys below `before`. Raises Timeout."""
 
-        def work(c: apsw.Connection) -> list[Image]:
+        def work(c: Connection) -> list[Image]:
             collections.require(c, collection)
             if filter is None:
                 return images.list_page(c, collection, limit, before)
@@ -200,7 +209,7 @@ class Library:
     ) -> list[tuple[Place, Image]]:
         """Up to `limit` pictures that `filter` lets through, in this order, with their places. Raises Timeout."""
 
-        def work(c: apsw.Connection) -> list[tuple[Place, Image]]:
+        def work(c: Connection) -> list[tuple[Place, Image]]:
             collections.require(c, collection)
             places = select_ordered(c, collection, filter, order, limit, after)
             found = images.get_by_keys(c, [place.key for place in places])
@@ -208,7 +217,7 @@ class Library:
 
         return self.database.read(work)
 
-    def record_camera_data(self, c: apsw.Connection, key: int, data: CameraData, *, again: bool = False) -> None:
+    def record_camera_data(self, c: Connection, key: int, data: CameraData, *, again: bool = False) -> None:
         """Write the camera data of a picture's bytes into its row, and what does not fit as warnings to its items."""
         warnings = record_camera_data(c, key, data, self.camera_policy, self.metadata_limits, again=again)
         if warnings:
@@ -222,7 +231,7 @@ class Library:
     def get_vector(self, collection: str, id: str) -> tuple[Image, list[float], EmbeddingSpace]:
         """A picture with its vector, and the space of its collection. Raises NotFound."""
 
-        def work(c: apsw.Connection) -> tuple[Image, bytes | None, EmbeddingSpace | None]:
+        def work(c: Connection) -> tuple[Image, bytes | None, EmbeddingSpace | None]:
             image = require_image(c, collection, id)
             space = collections.require(c, collection).space
             vector = embeddings.get_vectors(c, "images", [image.key]).get(image.key)
@@ -236,7 +245,7 @@ class Library:
     def count_images(self, collection: str, filter: Filter | None = None) -> int:
         """How many pictures `filter` lets through. Raises Timeout."""
 
-        def work(c: apsw.Connection) -> int:
+        def work(c: Connection) -> int:
             collections.require(c, collection)
             if filter is None:
                 return sum(images.count_by_status(c, collection).values())
@@ -259,7 +268,7 @@ class Library:
         """Change caption, tags and metadata to what `change` makes of the present row, and empty the columns `drops` of
         what it carries. `rejected` are the auto-tags that it must not get; None leaves those."""
 
-        def work(c: apsw.Connection) -> Image:
+        def work(c: Connection) -> Image:
             image = require_image(c, collection, id)
             attributes = change(image)
             check_attributes(attributes, self.metadata_limits)
@@ -274,7 +283,7 @@ class Library:
     def delete(self, collection: str, id: str) -> None:
         """Delete a picture: no search that begins after this returns finds it."""
 
-        def work(c: apsw.Connection) -> str:
+        def work(c: Connection) -> str:
             image = require_image(c, collection, id)
             delete_row(c, image.key)
             return image.sha256
@@ -284,7 +293,7 @@ class Library:
     def find_matching(self, collection: str, filter: Filter) -> tuple[list[int], list[Image]]:
         """The keys of the pictures that `filter` lets through, and the newest few of them. Raises Timeout."""
 
-        def work(c: apsw.Connection) -> tuple[list[int], list[Image]]:
+        def work(c: Connection) -> tuple[list[int], list[Image]]:
             collections.require(c, collection)
             keys = sql.select_keys(c, collection, filter)
             found = images.get_by_keys(c, keys[-MAX_EXAMPLES:])
@@ -301,7 +310,7 @@ class Library:
         for start in range(0, len(keys), DELETE_BATCH):
             some = keys[start : start + DELETE_BATCH]
 
-            def work(c: apsw.Connection, some: Sequence[int] = some) -> list[str]:
+            def work(c: Connection, some: Sequence[int] = some) -> list[str]:
                 gone = images.get_by_keys(c, sql.select_passing(c, collection, filter, some))
                 for image in gone.values():
                     delete_row(c, image.key)
@@ -312,19 +321,22 @@ class Library:
             self._delete_files(digests)
         return deleted
 
-    def open_file(self, collection: str, id: str) -> tuple[Image, BufferedReader]:
+    def open_file(self, collection: str, id: str) -> tuple[Image, BinaryIO]:
         """A picture and its open file, which keeps its bytes when the picture is replaced or deleted meanwhile.
 
         Raises NotFound, and BlobMissing when the file is gone or has other bytes.
         """
 
-        def work(c: apsw.Connection) -> tuple[Image, BufferedReader]:
+        def work(c: Connection) -> tuple[Image, BinaryIO]:
             image = require_image(c, collection, id)
             return image, self.blobs.open(image.sha256)
 
         try:
-            image, file = self.database.read(work)
+            image = self.get(collection, id)
+            file = self.blobs.open(image.sha256)
         except BlobMissing:  # or replaced or deleted since its row was read: nothing is while we hold the write lock
+            if self.blobs.is_remote and self.get(collection, id).sha256 == image.sha256:
+                raise  # its objects stay for a while
             image, file = self.database.write(work)
         with map_os_errors():
             is_intact = self.blobs.is_intact_file(file, image.sha256)
@@ -333,6 +345,18 @@ class Library:
             log.warning("the file of a picture was altered", extra={"picture": id, "collection": collection})
             raise BlobMissing("the file of this picture was altered; run `sightline verify`")
         return image, file
+
+    def sign_file(self, collection: str, id: str) -> str | None:
+        """A URL of the bucket under which the picture's bytes are for a short time; None where there is no bucket."""
+        return self.blobs.sign(self.get(collection, id).sha256)
+
+    def check_file(self, collection: str, id: str) -> Image:
+        """A picture whose bytes are there and right; those in a bucket are not looked at. Raises as `open_file`."""
+        if self.blobs.is_remote:
+            return self.get(collection, id)
+        image, file = self.open_file(collection, id)
+        file.close()
+        return image
 
     def thumbnail_path(self, image: Image) -> Path:
         """Where the thumbnail of the usual size lies, or would lie."""
@@ -353,7 +377,7 @@ class Library:
     def update_collection(self, name: str, description: str) -> CollectionInfo:
         """Change the description of a collection."""
 
-        def work(c: apsw.Connection) -> CollectionInfo:
+        def work(c: Connection) -> CollectionInfo:
             changed = collections.set_description(c, name, description)
             return load_contents(c, changed or collections.require(c, name))
 
@@ -362,7 +386,7 @@ class Library:
     def count(self, name: str) -> tuple[dict[str, int], int]:
         """How many pictures of a collection have each status, and how many texts it has. Raises NotFound."""
 
-        def work(c: apsw.Connection) -> tuple[dict[str, int], int]:
+        def work(c: Connection) -> tuple[dict[str, int], int]:
             collections.require(c, name)
             return images.count_by_status(c, name), texts.count(c, name)
 
@@ -424,7 +448,7 @@ class Library:
             if id is not None:
                 check_id(id)
 
-        def work(c: apsw.Connection) -> tuple[list[Text], int]:
+        def work(c: Connection) -> tuple[list[Text], int]:
             label = collections.require(c, collection).label
             collections.assign_space(c, label, space)
             stored = []
@@ -447,7 +471,7 @@ class Library:
     def list_texts(self, collection: str, limit: int, before: int | None) -> list[Text]:
         """Up to `limit` texts, newest first, with keys below `before`."""
 
-        def work(c: apsw.Connection) -> list[Text]:
+        def work(c: Connection) -> list[Text]:
             collections.require(c, collection)
             return texts.list_page(c, collection, limit, before)
 
@@ -456,7 +480,7 @@ class Library:
     def delete_text(self, collection: str, id: str) -> None:
         """Delete a text: no search that begins after this returns finds it."""
 
-        def work(c: apsw.Connection) -> None:
+        def work(c: Connection) -> None:
             text = require_text(c, collection, id)
             embeddings.remove(c, "texts", text.key)
             texts.delete(c, text.key)
@@ -473,6 +497,17 @@ class Library:
         """Remove files that no row uses and that have not changed for `grace` seconds; returns how many."""
         return gc.collect_garbage(self.database, self.blobs, grace, is_closing)
 
+    def collect_objects(self, is_closing: Callable[[], bool]) -> int:
+        """Remove the objects of a bucket that no row names; returns how many. Only one server of a cluster may."""
+        if isinstance(self.blobs, BucketBlobStore):
+            return gc.collect_objects(self.database, self.blobs, is_closing)
+        return 0
+
+    def remove_deleted(self, is_closing: Callable[[], bool]) -> None:
+        """Remove the objects of deleted pictures from the bucket, as far as they are old enough."""
+        if isinstance(self.blobs, BucketBlobStore):
+            gc.remove_deleted(self.database, self.blobs, is_closing)
+
     def delete_unused_files(self, digests: Iterable[str]) -> None:
         """Remove those of these files and their thumbnails that no row uses: the thumbnail of a picture that somebody
         deleted while a worker decoded it."""
@@ -484,7 +519,7 @@ class Library:
     def _delete_files(self, digests: Sequence[str]) -> None:
         """Remove those of these files and their thumbnails that no row uses any more."""
 
-        def work(c: apsw.Connection) -> None:
+        def work(c: Connection) -> None:
             for sha256 in digests:
                 if images.count_uses(c, sha256) == 0:
                     self.blobs.delete(sha256)
@@ -492,7 +527,7 @@ class Library:
         self.database.write(work)
 
 
-def require_image(c: apsw.Connection, collection: str, id: str) -> Image:
+def require_image(c: Connection, collection: str, id: str) -> Image:
     """The picture of this id. Raises NotFound."""
     image = images.get(c, collection, id)
     if image is None:
@@ -501,7 +536,7 @@ def require_image(c: apsw.Connection, collection: str, id: str) -> Image:
     return image
 
 
-def require_text(c: apsw.Connection, collection: str, id: str) -> Text:
+def require_text(c: Connection, collection: str, id: str) -> Text:
     """The text of this id. Raises NotFound."""
     text = texts.get(c, collection, id)
     if text is None:
@@ -517,14 +552,14 @@ def unpack_vector(packed: bytes) -> list[float]:
     return [float(str(one)) for one in np.frombuffer(packed, "<f4")]
 
 
-def delete_row(c: apsw.Connection, key: int) -> None:
+def delete_row(c: Connection, key: int) -> None:
     """Remove a picture's row and its vector; an item of a job that waits for it fails."""
     embeddings.remove(c, "images", key)
     jobs.fail_items(c, key, ItemError("not_found", "deleted before it was processed"))
     images.delete(c, key)
 
 
-def load_contents(c: apsw.Connection, collection: Collection) -> CollectionInfo:
+def load_contents(c: Connection, collection: Collection) -> CollectionInfo:
     """A collection with its counts and its space."""
     space = embeddings.get_space(c, collection.space) if collection.space else None
     pictures = sum(images.count_by_status(c, collection.name).values())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import apsw
 import numpy as np
 
 from app.core.errors import StartupError
@@ -12,6 +11,7 @@ from app.encoder import golden
 from app.encoder.catalogue import CHOICES, resolve_alias
 from app.encoder.protocol import Encoder
 from app.storage.database import Database
+from app.storage.sql import Connection
 from app.storage.tables import collections, embeddings, next_space
 
 
@@ -22,7 +22,7 @@ def find_model_name(database: Database, name: str) -> str:
     """
     short, full = name.lower(), resolve_alias(name)
 
-    def work(c: apsw.Connection) -> str | None:
+    def work(c: Connection) -> str | None:
         changed = next_space.find_change(c, {short, full})
         if changed is not None:
             return changed[0]
@@ -50,7 +50,7 @@ def find_precision(database: Database, settings: Settings, name: str) -> str:
 def check_space(database: Database, space: EmbeddingSpace) -> None:
     """Raise StartupError if the data directory has vectors of another space than `space`, or a server of another."""
 
-    def work(c: apsw.Connection) -> EmbeddingSpace | None:
+    def work(c: Connection) -> EmbeddingSpace | None:
         held = {collection.space for collection in collections.list_all(c) if collection.space}
         if others := held - {space.fingerprint}:
             return embeddings.get_space(c, others.pop())
@@ -73,7 +73,7 @@ def check_name(database: Database, name: str) -> None:
     """
     name = find_model_name(database, name)
 
-    def work(c: apsw.Connection) -> list[EmbeddingSpace]:
+    def work(c: Connection) -> list[EmbeddingSpace]:
         used = {collection.space for collection in collections.list_all(c)} - {None}
         return [space for one in used if one and (space := embeddings.get_space(c, one))]
 

@@ -1,4 +1,7 @@
-"""Typed shorthands for queries: apsw types every value of a row as a union.
+"""The connection that every function on tables takes, and typed shorthands for queries.
+
+The statements are SQLite's; `app.storage.postgresql.dialect` says what PostgreSQL makes of them. They have what both
+can do: `RETURNING` and `ON CONFLICT`, numbers for flags (`is_new = 1`), parameters as `?` or all as `?1`.
 
 A `Clause` is a piece of SQL that a function joins at run time. Each piece comes from a constant, and pieces can only be
 joined, so that no value becomes part of a statement: tests/test_architecture.py checks every place that makes one.
@@ -6,26 +9,37 @@ joined, so that no value becomes part of a statement: tests/test_architecture.py
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import apsw
+from typing import Any, Protocol
 
 Row = tuple[Any, ...]
 Bound = str | int | float | None
 
 
-def fetch_all(c: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> list[Row]:
+class Connection(Protocol):
+    """What `apsw.Connection` and that of PostgreSQL have in common. A row is a tuple; flags are 0 and 1, or bools."""
+
+    def execute(self, sql: str, values: Sequence[Any] = ..., /) -> Iterator[Any]:
+        """Run a statement; its rows."""
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> Any:
+        """Run a statement once for each row of values."""
+
+    def changes(self) -> int:
+        """How many rows the last INSERT, UPDATE or DELETE changed."""
+
+
+def fetch_all(c: Connection, sql: str, values: Sequence[Any] = ()) -> list[Row]:
     return list(c.execute(sql, values))
 
 
-def fetch_one(c: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> Row | None:
+def fetch_one(c: Connection, sql: str, values: Sequence[Any] = ()) -> Row | None:
     """The first row; None when there is none."""
     return next(iter(c.execute(sql, values)), None)
 
 
-def fetch_number(c: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> int:
+def fetch_number(c: Connection, sql: str, values: Sequence[Any] = ()) -> int:
     """The one number that a query returns; 0 for NULL or no row."""
     row = fetch_one(c, sql, values)
     return int(row[0] or 0) if row else 0
@@ -56,6 +70,6 @@ def join_clauses(word: Clause, clauses: Sequence[Clause]) -> Clause:
     )
 
 
-def fetch_clause(c: apsw.Connection, clause: Clause) -> list[Row]:
+def fetch_clause(c: Connection, clause: Clause) -> list[Row]:
     """All rows of a statement."""
     return list(c.execute(clause.sql, clause.values))

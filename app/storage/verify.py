@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import apsw
-
 from app.core.errors import StartupError
+from app.storage.address import open_database
 from app.storage.backup import Track, track_nothing
 from app.storage.blobs import BlobStore
-from app.storage.database import Database, check_integrity
-from app.storage.gc import GRACE_SECONDS, find_leftovers, is_older
-from app.storage.sql import fetch_all
-from app.storage.tables import heads
+from app.storage.bucket_blobs import BucketBlobStore, media_key
+from app.storage.database import Database
+from app.storage.gc import GRACE_SECONDS, find_leftovers, find_unused_objects, is_older
+from app.storage.object_store import AT_ONCE
+from app.storage.sql import Connection, fetch_all
+from app.storage.tables import heads, installation
 
 Fault = tuple[str, str, str]  # what, where, why
 REMEDIES = {
@@ -31,27 +32,65 @@ REMEDIES = {
 }
 
 
-def find_faults(data_dir: Path, track: Track = track_nothing) -> list[Fault]:
-    """Every fault of a data directory. Raises StartupError where there is none."""
+def find_faults(data_dir: Path, track: Track = track_nothing, blobs: BlobStore | None = None) -> list[Fault]:
+    """Every fault of a data directory, whose pictures `blobs` has. Raises StartupError where there is none."""
     if not (data_dir / "sightline.db").is_file():
         raise StartupError(f"there is no data directory at {data_dir}")
-    with closing(Database(data_dir / "sightline.db")) as database:
-        faults = [("database", "sightline.db", why) for why in database.read(check_integrity)]
-        blobs = BlobStore(data_dir)
+    with closing(open_database(data_dir / "sightline.db")) as database:
+        return check_all(database, blobs or BlobStore(data_dir), track)
+
+
+def check_all(database: Database, blobs: BlobStore, track: Track = track_nothing) -> list[Fault]:
+    """Every fault of a database and its files."""
+    faults = [("database", "sightline.db", why) for why in database.check()]
+    if isinstance(blobs, BucketBlobStore):
+        faults += find_object_faults(database, blobs, track)
+        faults += find_unused(database, blobs)
+    else:
         faults += find_file_faults(database, blobs, track)
         faults += find_orphans(database, blobs)
-        faults += database.read(lambda c: [("head", name, why) for name, why in heads.find_faults(c)])
-        return faults + database.read(lambda c: list(find_log_faults(c)))
+    faults += database.read(lambda c: [("head", name, why) for name, why in heads.find_faults(c)])
+    return faults + database.read(lambda c: list(find_log_faults(c)))
 
 
-def find_file_faults(database: Database, blobs: BlobStore, track: Track) -> Iterator[Fault]:
-    """Pictures and videos whose bytes are gone or altered."""
+def list_files(database: Database) -> list[tuple[str, str]]:
+    """The digests of all pictures and videos whose bytes are kept, with their names."""
     named = " JOIN collections o ON o.label = collection WHERE name IS NOT NULL"  # without: it is being deleted
     sql = (
         "SELECT sha256, name || '/' || id FROM images" + named + " UNION ALL"
         " SELECT sha256, name || '/video ' || sha256 FROM videos" + named + " AND kept = 1"
     )
-    for sha256, name in track(database.read(lambda c: fetch_all(c, sql)), "checking files"):
+    return [(sha256, name) for sha256, name in database.read(lambda c: fetch_all(c, sql))]
+
+
+def find_object_faults(database: Database, blobs: BucketBlobStore, track: Track) -> Iterator[Fault]:
+    """As `find_file_faults`, of a bucket: every object is read, some at a time."""
+    blobs.require_owner(database.read(installation.get_id))
+    files = list_files(database)
+    batches = [files[start : start + AT_ONCE] for start in range(0, len(files), AT_ONCE)]
+    for batch in track(batches, "checking files"):
+        right = blobs.bucket.run_all(blobs.has_digest, [sha256 for sha256, _ in batch])
+        wrong = [one for one, is_right in zip(batch, right, strict=True) if not is_right]
+        existing = blobs.find_existing([sha256 for sha256, _ in wrong])
+        for sha256, name in wrong:
+            key = media_key(sha256)
+            if sha256 in existing:
+                yield "blob_altered", name, f"{key} has other bytes"
+            else:
+                yield "blob_missing", name, f"{key} is gone"
+
+
+def find_unused(database: Database, blobs: BucketBlobStore) -> Iterator[Fault]:
+    """The objects that the garbage collector removes when they are old enough."""
+    for page in find_unused_objects(database, blobs):
+        for one in page:
+            if blobs.is_old(one):
+                yield "orphan", one.key, "no picture or job uses this object"
+
+
+def find_file_faults(database: Database, blobs: BlobStore, track: Track) -> Iterator[Fault]:
+    """Pictures and videos whose bytes are gone or altered."""
+    for sha256, name in track(list_files(database), "checking files"):
         path = blobs.path(sha256)
         place = path.relative_to(blobs.root.parent)
         if not path.exists():
@@ -67,7 +106,7 @@ def find_orphans(database: Database, blobs: BlobStore) -> Iterator[Fault]:
             yield "orphan", str(leftover.path.relative_to(blobs.root.parent)), "no picture or job uses this file"
 
 
-def find_log_faults(c: apsw.Connection) -> Iterator[Fault]:
+def find_log_faults(c: Connection) -> Iterator[Fault]:
     """Ready pictures and texts without a vector, and vectors without a row."""
     checks = (
         (

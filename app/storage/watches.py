@@ -8,13 +8,11 @@ any moment, a comparison of the folder with these rows finds what is left to do.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, unquote
-
-import apsw
 
 from app.core.errors import NotFound, Overloaded, Rejected, SightlineError, Validation
 from app.core.types import CameraData, Image, ItemError, ItemStatus, JobState, NewImage
@@ -23,6 +21,7 @@ from app.storage.attributes import ImageAttributes, fit_attributes
 from app.storage.blobs import StagedFile
 from app.storage.camera_data import read_sidecar_data
 from app.storage.library import AddResult, Library, delete_row
+from app.storage.sql import Connection
 from app.storage.tables import images, jobs, watches
 from app.storage.tables.watches import DISPLACED, MAX_WATCHES
 from app.storage.tables.watches import Watch as Watch
@@ -107,7 +106,7 @@ class WatchStore:
     def create(self, collection: str, kind: str, place: str, title: str, options: Mapping[str, Any]) -> Watch:
         """A new watch, or the one that there is, with these options. Raises NotFound, Validation."""
 
-        def work(c: apsw.Connection) -> Watch:
+        def work(c: Connection) -> Watch:
             others = [one for one in watches.list_all(c) if one.collection == collection]
             if len(others) >= MAX_WATCHES and all((one.kind, one.place) != (kind, place) for one in others):
                 raise Validation(f"a collection may have {MAX_WATCHES} watched folders")
@@ -129,6 +128,18 @@ class WatchStore:
         watch = self.get(id)
         self._database.write(lambda c: watches.set_paused(c, watch.n, paused=paused))
         return self.get(id)
+
+    def ask_for_scan(self, watch: Watch) -> None:
+        """Let the server that reads the folder look at every file of it soon."""
+        self._database.write(lambda c: watches.ask_for_scan(c, watch.n))
+
+    def list_asked_scans(self) -> list[str]:
+        """The ids of the watched folders for which `ask_for_scan` was called."""
+        return self._database.read(watches.list_asked_scans)
+
+    def forget_asked_scans(self, ids: Sequence[str]) -> None:
+        if ids:
+            self._database.write(lambda c: watches.forget_asked_scans(c, ids))
 
     def confirm(self, id: str) -> Watch:
         """Allow the deletions that are held. Raises NotFound."""
@@ -157,7 +168,7 @@ class WatchStore:
     ) -> tuple[list[WatchedFile], dict[int, Image]]:
         """A page of files, and their pictures by key."""
 
-        def work(c: apsw.Connection) -> tuple[list[WatchedFile], dict[int, Image]]:
+        def work(c: Connection) -> tuple[list[WatchedFile], dict[int, Image]]:
             found = watches.list_page(c, watch.n, after, limit, failed=failed)
             return found, images.get_by_keys(c, [one.image_key for one in found if one.image_key is not None])
 
@@ -187,7 +198,15 @@ class WatchStore:
             for change in changes
             if change.kind == "put" and change.error is None and change.path in files
         }
-        batch = self._database.write(lambda c: _Batch(c, self._library, watch, files, prepared).apply(changes))
+        blobs, new = self._library.blobs, [files[name] for name, one in prepared.items() if isinstance(one, NewImage)]
+        blobs.put(new)
+        stored = blobs.find_existing({one.sha256 for one in changes if one.kind == "put" and one.path not in files})
+
+        def work(c: Connection) -> _Batch:
+            blobs.confirm(new)
+            return _Batch(c, self._library, watch, files, prepared, stored).apply(changes)
+
+        batch = self._database.write(work)
         if batch.unused:
             self._library.delete_unused_files(batch.unused)
         return batch.result
@@ -255,12 +274,15 @@ class _Batch:
 
     def __init__(
         self,
-        c: apsw.Connection,
+        c: Connection,
         library: Library,
         watch: Watch,
         staged: Mapping[str, StagedFile],
         prepared: Mapping[str, NewImage | ItemError],
+        stored: Set[str],
     ) -> None:
+        """`stored` are the digests of bytes that are stored, of those that changes name and `staged` does not have."""
+        self._stored = stored
         self._c = c
         self._library = library
         self._watch = watch
@@ -344,7 +366,7 @@ class _Batch:
             self._touch(change, old)
             return
         same = images.get_by_sha256(c, self._watch.collection, sha256)
-        if same is not None and staged is None and self._library.blobs.path(sha256).exists():
+        if same is not None and staged is None and sha256 in self._stored:
             self._join(change, old, same)
         elif staged is None:
             self.result.wanted.append(change.path)

@@ -1,7 +1,8 @@
 """The embedding worker: claims pictures, decodes ahead, encodes batches, commits vectors.
 
-A worker may be killed at any moment. Other workers see that its lock file is free and claim its pictures again, and one
-commit holds vectors and states together; so work is repeated, never lost or doubled.
+A worker may be killed at any moment. Other workers see that its lock file is free (in a cluster: that its leases have
+ended) and claim its pictures again, and one commit holds vectors and states together; so work is repeated, never lost
+or doubled.
 """
 
 from __future__ import annotations
@@ -11,17 +12,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import apsw
 import numpy as np
 
 from app.core.background import BackgroundLoop
 from app.core.backoff import Backoff
-from app.core.errors import BlobMissing, Rejected, SightlineError, StorageFull, map_os_errors
+from app.core.errors import BlobMissing, Rejected, SightlineError, StorageFull, StorageUnavailable, map_os_errors
 from app.core.locks import LeaseOwner, find_dead_owners, remove_dead_locks
 from app.core.metrics import ProcessMetrics
 from app.core.tracing import span
@@ -29,12 +29,15 @@ from app.core.types import ItemError, Lease
 from app.decode.picture import DecodedPicture, decode_picture
 from app.decode.pool import DecodePool, OutputFile
 from app.encoder.protocol import Encoder, check_vectors
+from app.storage.gc import GRACE_SECONDS
 from app.storage.library import Library
+from app.storage.sql import Connection
 from app.storage.tables import embeddings, next_space, precomputed_vectors, work_queue
 from app.worker.importer import Importer
 
 log = logging.getLogger(__name__)
 
+FETCHES = 32  # pictures that are brought from a bucket at once
 BATCHES_AHEAD = 3  # batches that are claimed and being decoded while one is encoded
 POLL_SECONDS = 0.02
 RECLAIM_SECONDS = 1.0  # between two looks for dead workers
@@ -76,6 +79,7 @@ class WorkerOptions:
     lease_seconds: float
     max_attempts: int
     thumbnail_size: int
+    is_cluster: bool = False  # leases of other workers, who may be on other machines, end by the clock alone
 
 
 class DecoderFault(Exception):
@@ -117,6 +121,7 @@ class EmbeddingWorker:
         self.owner = self._owner.id  # of its leases: the name of its lock file
         self._lanes = {self.owner: importer} | ({f"{self.owner}.quick": quick_importer} if quick_importer else {})
         self._claimed: deque[ClaimedImage] = deque()
+        self._threads = ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch") if library.blobs.is_remote else None
         self._stopping = threading.Event()
         self._count_commits = self._database.watch_commits()
         self._claimed_at = -1  # the number of the last commit before the last claim
@@ -138,6 +143,8 @@ class EmbeddingWorker:
             BackgroundLoop("leases", self._renew_leases, "the leases are not renewed", Backoff(1.0, 8.0)),
             *(self._make_lane(owner, importer) for owner, importer in self._lanes.items()),
         )
+        if self._blobs.is_remote:
+            loops += (BackgroundLoop("cache", self._sweep_cache, "the cache is not swept", Backoff(60.0, 600.0)),)
         for loop in loops:
             loop.start()
         try:
@@ -153,8 +160,15 @@ class EmbeddingWorker:
                 log.warning("the leases are not released: %s", error.detail)
             for loop in loops:
                 loop.close()
+            if self._threads is not None:
+                self._threads.shutdown(cancel_futures=True)
             before_exit()
             self._owner.close()
+
+    def _sweep_cache(self) -> float:
+        """Remove what the cache of this machine need not keep: no server may run here."""
+        self._library.collect_garbage(GRACE_SECONDS, self._stopping.is_set)
+        return GRACE_SECONDS
 
     def _make_lane(self, owner: str, importer: Importer) -> BackgroundLoop:
         import_next = partial(importer.import_next, owner, self._stopping.is_set)
@@ -188,11 +202,15 @@ class EmbeddingWorker:
         if time.monotonic() - self._reclaimed_at < RECLAIM_SECONDS:
             return
         self._reclaimed_at = time.monotonic()
-        others = self._database.read(work_queue.list_owners) - {self._owner.id}
-        if others:
-            dead = find_dead_owners(self._owners, others)
+        dead: set[str] = set()
+        if self._options.is_cluster:
+            is_due = self._database.read(work_queue.has_expired)
+        else:
+            others = self._database.read(work_queue.list_owners) - {self.owner}
+            is_due, dead = bool(others), find_dead_owners(self._owners, others)
+        if is_due:
             limit = self._options.max_attempts
-            lost, failed = self._database.write(lambda c: work_queue.expire_leases(c, dead, time.monotonic(), limit))
+            lost, failed = self._database.write(lambda c: work_queue.expire_leases(c, dead, limit))
             if lost:
                 self._metrics.reclaimed.inc(lost)
                 self._metrics.quarantined.inc(failed)
@@ -206,17 +224,16 @@ class EmbeddingWorker:
         retries_first = self._is_retry_due()
         if retries_first and self._claimed:  # a retry is processed alone: finish what is claimed before
             return
-        until = time.monotonic() + self._options.lease_seconds
         self._claimed_at = self._count_commits()
-        alone = not self._claimed
+        seconds, alone = self._options.lease_seconds, not self._claimed
         space = self._encoder.space.fingerprint
 
-        def work(c: apsw.Connection) -> tuple[list[Lease], dict[int, bytes]]:
+        def work(c: Connection) -> tuple[list[Lease], dict[int, bytes]]:
             if embeddings.get_other_served(c, space) and embeddings.get_golden(c, space) is None:
                 raise ModelChanged
             if next_space.are_workers_held(c):
                 return [], {}
-            leases = work_queue.claim_images(c, self._owner.id, until, room, alone=alone, retries_first=retries_first)
+            leases = work_queue.claim_images(c, self.owner, seconds, room, alone=alone, retries_first=retries_first)
             return leases, precomputed_vectors.find_vectors(c, space, (lease.image.key for lease in leases))
 
         leases, vectors = self._database.write(work)
@@ -236,19 +253,27 @@ class EmbeddingWorker:
         return False
 
     def _start_decoding(self, lease: Lease) -> Future[DecodedPicture]:
-        sha256 = lease.image.sha256
-        thumbnail = self._blobs.thumbnail_path(sha256, lease.image.format)
-        path = self._blobs.path(sha256)
+        if self._threads is not None:
+            return self._threads.submit(self._fetch_and_decode, lease)
+        thumbnail = self._blobs.thumbnail_path(lease.image.sha256, lease.image.format)
         try:
             with map_os_errors():
                 thumbnail.parent.mkdir(parents=True, exist_ok=True)
-                if not path.exists():
-                    raise BlobMissing("the file of this picture is missing")
-            return self._submit_decode(path, thumbnail)
+            return self._submit_decode(self._blobs.fetch(lease.image.sha256).path, thumbnail)
         except (SightlineError, OSError) as error:
             failed: Future[DecodedPicture] = Future()
             failed.set_exception(error)
             return failed
+
+    def _fetch_and_decode(self, lease: Lease) -> DecodedPicture:
+        """Fetch the picture, decode it, and bring its thumbnail to where the others find it."""
+        thumbnail = self._blobs.thumbnail_path(lease.image.sha256, lease.image.format)
+        with map_os_errors():
+            thumbnail.parent.mkdir(parents=True, exist_ok=True)
+        with self._blobs.fetch(lease.image.sha256) as file:
+            picture = self._submit_decode(file.path, thumbnail).result()
+        self._blobs.keep_thumbnail(thumbnail)
+        return picture
 
     def _submit_decode(self, path: Path, thumbnail: Path) -> Future[DecodedPicture]:
         limits, size = self._pool.picture_limits, self._options.thumbnail_size
@@ -289,11 +314,11 @@ class EmbeddingWorker:
         """The failures, each fault of the machine replaced by DecoderFault when decoders do read another picture.
 
         A fault of the machine counts no attempt: without this, a picture that ends every decoder would be tried for
-        ever. A full disk is not replaced, as a small picture may still fit.
+        ever. A full disk is not replaced, as a small picture may still fit, nor is a bucket that does not answer.
         """
 
         def is_doubtful(error: Exception) -> bool:
-            return is_retryable(error) and not isinstance(error, StorageFull)
+            return is_retryable(error) and not isinstance(error, StorageFull | StorageUnavailable)
 
         if not any(is_doubtful(error) for _, error in failed) or self._stopping.is_set() or not self._can_decode():
             return failed
@@ -302,7 +327,7 @@ class EmbeddingWorker:
     def _can_decode(self) -> bool:
         """Whether a decoder reads PROBE_PNG and writes its thumbnail."""
         folder = self._library.create_upload_dir()
-        thumbnail = self._blobs.thumbnails / f".{self._owner.id}.webp"
+        thumbnail = self._blobs.thumbnails / f".{self.owner}.webp"
         try:
             (folder / "probe").write_bytes(PROBE_PNG)
             self._submit_decode(folder / "probe", thumbnail).result()
@@ -350,7 +375,7 @@ class EmbeddingWorker:
             return "failed"
         return "retried"
 
-    def _record(self, c: apsw.Connection, encoded: list[EncodedImage], failed: Failures) -> None:
+    def _record(self, c: Connection, encoded: list[EncodedImage], failed: Failures) -> None:
         space = self._encoder.space.fingerprint
         for one in encoded:
             picture = one.decoded
@@ -361,7 +386,7 @@ class EmbeddingWorker:
         for lease, error in failed:
             outcome = self._outcome_of(lease, error)
             if outcome == "released":
-                work_queue.release_images(c, self._owner.id, [lease.image.key])
+                work_queue.release_images(c, self.owner, [lease.image.key])
             elif outcome == "retried":
                 work_queue.requeue_image(c, lease)
             elif isinstance(error, Rejected | BlobMissing):
@@ -393,17 +418,17 @@ class EmbeddingWorker:
                 return
 
     def _renew_leases(self) -> float:
-        until = time.monotonic() + self._options.lease_seconds
+        seconds = self._options.lease_seconds
         for owner in self._lanes:
-            self._database.write(partial(work_queue.renew_leases, owner=owner, until=until))
-        return self._options.lease_seconds / 3
+            self._database.write(partial(work_queue.renew_leases, owner=owner, seconds=seconds))
+        return seconds / 3
 
     def _release_all(self) -> None:
         """Release every picture that is leased to this worker, also those of a failed commit or claim."""
         for claimed in self._claimed:
             claimed.decoding.cancel()
         self._claimed.clear()
-        self._database.write(lambda c: work_queue.release_images(c, self._owner.id))
+        self._database.write(lambda c: work_queue.release_images(c, self.owner))
         self._must_release = False
 
 

@@ -15,9 +15,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from functools import partial
 
 from app.core.backoff import Backoff
+from app.core.connection_string import find_secrets
 from app.core.errors import BlobMissing, Rejected, SightlineError, StartupError, describe_error
 from app.core.locks import LeaseOwner
 from app.core.logging import configure
@@ -28,11 +28,14 @@ from app.core.worker_metrics import WorkerMetricsWriter
 from app.decode.limits import ChildLimits
 from app.decode.pool import DecodePool
 from app.decode.syscall_filter import refuse_sockets
-from app.service.data_dir import open_library, picture_limits
+from app.service.data_dir import open_library, open_membership, picture_limits
 from app.service.enrichment import lock_prefix
+from app.storage.blobs import LocalFile
 from app.storage.library import Library
+from app.storage.sql import Connection
 from app.storage.tables import enrichments, work_queue
 from app.storage.tables.enrichments import Enrichment, EnrichmentClaim
+from app.storage.tables.installation import LOCAL
 from app.worker.enricher import BatchEnricher, Enricher, EnricherAway
 
 log = logging.getLogger(__name__)
@@ -40,6 +43,7 @@ log = logging.getLogger(__name__)
 NICENESS = 19  # below workers (10) and re-embedding (15)
 SHARE = 20  # while pictures wait to be embedded: a part in so many of the time
 POLL_SECONDS = 0.1
+LOOK_SECONDS = 5.0
 BACKLOG = 200  # older pictures that one transaction queues
 FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0  # seconds to wait while the machine, or a server that is asked, is at fault
 
@@ -54,7 +58,10 @@ class EnrichmentWorker:
         owner: str,
         max_attempts: int,
         metrics: ProcessMetrics | None = None,
+        lease_seconds: float | None = None,
     ) -> None:
+        """In a cluster, others may take a picture `lease_seconds` after it should have been done at the latest."""
+        self._lease_seconds = None if lease_seconds is None else enricher.seconds + lease_seconds
         self._database = library.database
         self._blobs = library.blobs
         self._enricher = enricher
@@ -73,10 +80,8 @@ class EnrichmentWorker:
 
     def run(self) -> None:
         """Work until `stop`. What a process of this kind before it left is released first."""
-        release = partial(enrichments.release, kind=self._kind, was_killed=True, max_attempts=self._max_attempts)
-        failed = self._database.write(release)
+        self._database.write(self._release_lost)
         self._database.write(lambda c: enrichments.set_fault(c, self._kind, None))
-        self._metrics.enriched.labels(self._kind, "failed").inc(failed)
         while not self._stopping.is_set():
             commits = self._count_commits()
             try:
@@ -91,13 +96,25 @@ class EnrichmentWorker:
     def step(self) -> bool:
         """Enrich the next picture, or batch; False when none waits."""
         most = self._enricher.at_once if isinstance(self._enricher, BatchEnricher) else 1
-        claimed = self._database.write(lambda c: enrichments.claim_some(c, self._kind, self._owner, most))
+
+        def claim(c: Connection) -> list[EnrichmentClaim]:
+            if self._lease_seconds is not None:
+                self._release_lost(c)
+            return enrichments.claim_some(c, self._kind, self._owner, most, self._lease_seconds)
+
+        claimed = self._database.write(claim)
         if not claimed:
             return self._database.write(lambda c: enrichments.add_backlog(c, self._kind, BACKLOG))
         began = time.monotonic()
         self._enrich(claimed)
         self._yield_to_ingest(time.monotonic() - began)
         return True
+
+    def _release_lost(self, c: Connection) -> None:
+        """Let the pictures wait again over which a process of this kind has died."""
+        expired_only, most = self._lease_seconds is not None, self._max_attempts
+        failed = enrichments.release(c, self._kind, was_killed=True, max_attempts=most, expired_only=expired_only)
+        self._metrics.enriched.labels(self._kind, "failed").inc(failed)
 
     def _enrich(self, claimed: Sequence[EnrichmentClaim]) -> None:
         """Raises the fault for which pictures wait again."""
@@ -112,20 +129,31 @@ class EnrichmentWorker:
 
     def _find(self, claimed: Sequence[EnrichmentClaim]) -> list[Enrichment | Exception]:
         """What there is in each picture, or why that is not known."""
-        paths = [self._blobs.path(one.image.sha256) for one in claimed]
-        outcomes: list[Enrichment | Exception] = [BlobMissing("the file of this picture is missing")] * len(claimed)
-        there = [n for n, path in enumerate(paths) if path.exists()]
+        files = [self._fetch(one.image.sha256) for one in claimed]
+        there = [(n, file) for n, file in enumerate(files) if isinstance(file, LocalFile)]
+        outcomes: list[Enrichment | Exception] = [
+            BlobMissing("") if isinstance(one, LocalFile) else one for one in files
+        ]
         try:
             with limit_seconds(self._enricher.seconds):
                 if isinstance(self._enricher, BatchEnricher):
-                    found = self._enricher.enrich_all([(claimed[n].image, paths[n]) for n in there]) if there else []
+                    given = [(claimed[n].image, file.path) for n, file in there]
+                    found = self._enricher.enrich_all(given) if given else []
                 else:
-                    found = [self._enricher.enrich(claimed[n].image, paths[n]) for n in there]
+                    found = [self._enricher.enrich(claimed[n].image, file.path) for n, file in there]
         except Exception as error:
             found = [error] * len(there)
-        for n, outcome in zip(there, found, strict=True):
+        for (n, file), outcome in zip(there, found, strict=True):
+            file.close()
             outcomes[n] = outcome
         return outcomes
+
+    def _fetch(self, sha256: str) -> LocalFile | SightlineError:
+        """The file of a picture, or why there is none."""
+        try:
+            return self._blobs.fetch(sha256)
+        except SightlineError as error:
+            return error
 
     def _record(
         self, claimed: EnrichmentClaim, outcome: Enrichment | Exception, seconds: float
@@ -170,7 +198,8 @@ class EnrichmentWorker:
                 return
 
     def _wait_for_commit(self, commits: int) -> None:
-        while self._count_commits() == commits and not self._stopping.wait(POLL_SECONDS):
+        until = time.monotonic() + LOOK_SECONDS  # then for leases that have ended, of which no commit tells
+        while self._count_commits() == commits and time.monotonic() < until and not self._stopping.wait(POLL_SECONDS):
             pass
 
 
@@ -189,7 +218,8 @@ def open_enricher(kind: str, settings: Settings, pool: DecodePool) -> Enricher |
     if kind == "ocr":
         from app.worker.ocr import OcrEnricher  # which loads OpenVINO
 
-        refuse_sockets()
+        if settings.media == LOCAL and not settings.is_cluster:  # bucket and database are reached by them
+            refuse_sockets()
         return OcrEnricher(pool)
     if kind == "caption":
         from app.worker.captions import open_captioner
@@ -207,17 +237,20 @@ def run_enricher(
     """Open what the kind needs, call `when_open`, and work until it is stopped. Raises StartupError."""
     metrics = ProcessMetrics("worker")
     limits = ChildLimits(settings.decode_seconds, settings.decode_memory)
-    folder = settings.data_dir / "workers"
+    folder = settings.process_folder / "workers"
     with (
         closing(open_library(settings, metrics)) as library,
         DecodePool(1, limits, picture_limits(settings), metrics) as pool,
         closing(LeaseOwner(folder, lock_prefix(kind))) as owner,
+        closing(open_membership(settings, kind)) as membership,
     ):
+        membership.start()
         enricher = open_kind(kind, settings, pool)
         if enricher.memory is not None:
             resource.setrlimit(resource.RLIMIT_AS, (enricher.memory, enricher.memory))
         writer = WorkerMetricsWriter(folder, owner.id, metrics)
-        worker = EnrichmentWorker(library, enricher, owner.id, settings.max_attempts, metrics)
+        lease_seconds = settings.lease_seconds if settings.is_cluster else None
+        worker = EnrichmentWorker(library, enricher, owner.id, settings.max_attempts, metrics, lease_seconds)
         when_open(worker)
         try:
             worker.run()
@@ -231,7 +264,7 @@ def main(kind: str, parent: int) -> int:
     os.nice(NICENESS)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     settings = Settings()
-    configure(settings.log_level, json=settings.log_format != "text")
+    configure(settings.log_level, json=settings.log_format != "text", secrets=find_secrets(settings.database))
 
     def obey_signals(worker: EnrichmentWorker) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -21,8 +21,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import apsw
-
 from app.core.errors import (
     ArchiveCorrupt,
     IdConflict,
@@ -50,6 +48,7 @@ from app.storage.camera_data import read_sidecar_data
 from app.storage.database import Database
 from app.storage.library import AddResult, Library
 from app.storage.manifest import count_lines, has_manifest, read_manifest
+from app.storage.sql import Connection
 from app.storage.tables import job_control, jobs, precomputed_vectors, source_cache, videos, work_queue
 from app.storage.tables.source_cache import CacheEntry
 from app.storage.tables.work_queue import Upload
@@ -130,11 +129,10 @@ class Importer:
         commit = self._count_commits()
         if commit == self._idle_at:
             return POLL_SECONDS
-        until = time.monotonic() + self._lease_seconds
         if self._given_up:
             self._given_up &= self._database.read(work_queue.list_uploads)
         upload = self._database.write(
-            partial(work_queue.claim_upload, owner=owner, until=until, avoided=self._given_up)
+            partial(work_queue.claim_upload, owner=owner, seconds=self._lease_seconds, avoided=self._given_up)
         )
         if upload is None:
             self._idle_at = commit
@@ -214,12 +212,14 @@ class Importer:
     def _prepare_folder(self, upload: Upload, source: Source | None, watch: _Watch) -> Path:
         """The folder with the manifest. Expands an archive or a video, or lists a named source, if no attempt has."""
         path = self._blobs.upload_path(upload.job_id, upload.n)
+        self._blobs.fetch_upload(upload.job_id, upload.n)
         if upload.kind == "named" and source is not None:
             with map_os_errors():
                 path.mkdir(exist_ok=True)
             if not has_manifest(path):
                 self._check_attempts(upload)
                 self._sources.write_manifest(source, path, upload.collection, watch)
+                self._blobs.keep_upload(upload.job_id, upload.n, path)
             return path
         if upload.kind == "folder":
             return path
@@ -326,10 +326,18 @@ class Importer:
 
     def _commit(self, upload: Upload, chunk: list[Member], progress: tuple[int, int, int], *, careful: bool) -> bool:
         """Insert a chunk and record the progress (imported, pending, position); False when the lease was lost."""
+        staged = [member.saved for member in chunk if member.saved is not None and member.new is not None]
+        if upload.video is not None and (kept := self._videos.find_kept(upload)) is not None:
+            staged.append(kept)
+        self._blobs.put(staged)
+        for member in chunk:
+            if member.video is not None:
+                self._blobs.keep_upload(upload.job_id, member.video.n, member.video.saved.path)
 
-        def work(c: apsw.Connection) -> bool:
+        def work(c: Connection) -> bool:
             if not work_queue.holds_upload(c, upload):
                 return False
+            self._blobs.confirm(staged)
             if upload.video is not None:
                 self._videos.save(c, upload, self._members_path(upload))
             for member in chunk:
@@ -339,7 +347,7 @@ class Importer:
 
         return self._database.write(work)
 
-    def _insert(self, c: apsw.Connection, upload: Upload, member: Member) -> None:
+    def _insert(self, c: Connection, upload: Upload, member: Member) -> None:
         job, name = upload.job_id, member.name
         if member.video is not None:
             self._videos.add(c, upload, member.video)
@@ -371,7 +379,7 @@ class Importer:
         """End an upload that is imported, or for which `error` says why it never will be, and remove its files."""
         left_out = self._read_left_out(upload) if error is None else LeftOut()
 
-        def work(c: apsw.Connection) -> bool:
+        def work(c: Connection) -> bool:
             if not work_queue.holds_upload(c, upload):
                 return False
             if error is not None:

@@ -1,11 +1,13 @@
-"""`sightline worker`: one worker process."""
+"""`sightline worker`: one worker process, or what keeps several of them running."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import os
 import signal
+from contextlib import closing, suppress
 from dataclasses import replace
 
 from app.core.errors import StartupError
@@ -18,12 +20,20 @@ from app.encoder.hub import LoadProgress
 from app.encoder.loader import EncoderOptions, load_encoder
 from app.encoder.memory_check import NO_PROCESSES, ModelProcesses
 from app.encoder.protocol import Encoder
-from app.service.data_dir import make_data_dir, open_library
+from app.service.data_dir import (
+    check_places,
+    make_data_dir,
+    open_library,
+    open_membership,
+    refuse_other_machine,
+)
+from app.service.enrichment import check_enrichment_settings, list_kinds
 from app.service.factory import archive_limits, open_pool, open_sources, video_limits
 from app.storage.library import Library
 from app.storage.model_check import check_golden, check_name, check_space, find_model_name, find_precision
 from app.worker.embed import EmbeddingWorker, ModelChanged, WorkerOptions
 from app.worker.importer import Importer
+from app.worker.supervisor import WorkerSupervisor
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +45,7 @@ def run_worker(settings: Settings, parent: int | None = None) -> None:
     """Work until SIGTERM or SIGINT; with `parent` (a process id), no longer than the parent lives."""
     os.nice(NICENESS)
     if parent is None:
-        make_data_dir(settings.data_dir)  # a server has done it for its workers
+        prepare_places(settings)  # a server has done it for its workers
         _run_again(settings, ModelProcesses(workers=1))
         return
     die_with_parent(parent)
@@ -44,6 +54,42 @@ def run_worker(settings: Settings, parent: int | None = None) -> None:
     except StartupError as error:  # the server cannot start for the same reason, and reports it
         log.info("the worker cannot start: %s", error.detail)
         raise SystemExit(2) from None
+
+
+def needs_supervisor(settings: Settings) -> bool:
+    """Whether `sightline worker` runs more than one process. Raises StartupError where it would run none."""
+    if settings.workers == 0:
+        raise StartupError("--workers 0 (SIGHTLINE_WORKERS) leaves `sightline worker` nothing to run")
+    return settings.workers > 1 or (settings.is_cluster and bool(list_kinds(settings)))
+
+
+def run_workers(settings: Settings) -> None:
+    """Keep workers running, and in a cluster the processes of the second passes, until SIGTERM or SIGINT.
+
+    Raises StartupError.
+    """
+    check_enrichment_settings(settings)
+    prepare_places(settings)
+    open_library(settings).close()  # says here, once, what keeps every worker from starting
+    asyncio.run(_supervise(WorkerSupervisor(settings, enrichments=list_kinds(settings) if settings.is_cluster else ())))
+
+
+async def _supervise(supervisor: WorkerSupervisor) -> None:
+    working = asyncio.create_task(supervisor.run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, working.cancel)
+    with suppress(asyncio.CancelledError):
+        await working
+
+
+def prepare_places(settings: Settings) -> None:
+    """Make the folder of a worker. Raises StartupError where places of the settings do not go together."""
+    check_places(settings)
+    if settings.is_cluster:
+        make_data_dir(settings.cache)
+    else:
+        refuse_other_machine(settings.data_dir)
+        make_data_dir(settings.data_dir)
 
 
 def _run_again(settings: Settings, processes: ModelProcesses) -> None:
@@ -77,13 +123,17 @@ def _run(settings: Settings, processes: ModelProcesses) -> None:
                 settings.lease_seconds,
                 settings.max_attempts,
                 settings.thumbnail_size,
+                settings.is_cluster,
             )
-            owners = settings.data_dir / "workers"
+            owners = settings.process_folder / "workers"
             worker = EmbeddingWorker(library, encoder, pool, importer, owners, options, metrics, quick)
             writer = WorkerMetricsWriter(owners, worker.owner, metrics)
+            membership = open_membership(settings, "worker")
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: worker.stop())
-            worker.run(writer.close)
+            with closing(membership):
+                membership.start()
+                worker.run(writer.close)
     finally:
         library.close()
 

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from app.core.backoff import Backoff
-from app.core.errors import SightlineError, StartupError, describe_error
+from app.core.connection_string import find_secrets
+from app.core.errors import BlobMissing, SightlineError, StartupError, describe_error
 from app.core.logging import configure
 from app.core.process import die_with_parent
 from app.core.settings import Settings
@@ -143,10 +144,13 @@ class SpaceFiller:
         return [self._decode(rows[entry.key].sha256) if entry.key in rows else None for entry in entries]
 
     def _decode(self, sha256: str) -> Future[DecodedPicture] | None:
-        path = self._library.blobs.path(sha256)
-        if not path.exists():
+        try:
+            file = self._library.blobs.fetch(sha256)
+        except BlobMissing:
             return None
-        return self._pool.submit(decode_picture, path, self._encoder.preprocessing, self._pool.picture_limits)
+        decoding = self._pool.submit(decode_picture, file.path, self._encoder.preprocessing, self._pool.picture_limits)
+        decoding.add_done_callback(lambda _: file.close())
+        return decoding
 
     def _encode_pictures(
         self, entries: list[PresentEntry], decoding: list[Future[DecodedPicture] | None]
@@ -214,7 +218,7 @@ def main(argument: str, parent: int) -> int:
     die_with_parent(parent)
     os.nice(NICENESS)
     settings = Settings()
-    configure(settings.log_level, json=settings.log_format != "text")
+    configure(settings.log_level, json=settings.log_format != "text", secrets=find_secrets(settings.database))
 
     def say(fields: dict[str, Any]) -> None:
         print(json.dumps(fields), flush=True)

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import apsw
-
 from app.core.errors import ArchiveCorrupt, VideoCorrupt, map_os_errors
 from app.core.files import fsync_dir, link_or_copy, open_beneath
 from app.core.types import AnswerWarning, ItemStatus, NewVideo
@@ -20,6 +18,7 @@ from app.decode.video import VIDEO_INFO, expand_video
 from app.decode.video_header import is_video_file, read_video_header
 from app.storage.attributes import ImageAttributes
 from app.storage.blobs import BlobStore, StagedFile
+from app.storage.sql import Connection
 from app.storage.tables import images, jobs, videos, work_queue
 from app.storage.tables.work_queue import Upload
 
@@ -43,7 +42,7 @@ def read_frame(line: Mapping[str, Any]) -> Frame | None:
     return Frame(str(line["video_id"]), int(line["t_ms"]), line.get("taken_at"), line.get("taken_offset"))
 
 
-def save_frame(c: apsw.Connection, key: int, frame: Frame) -> None:
+def save_frame(c: Connection, key: int, frame: Frame) -> None:
     """Write down of a new picture that it is a frame."""
     videos.set_frame(c, key, frame.video_id, frame.t_ms)
     if frame.taken_at is not None:
@@ -58,6 +57,7 @@ class VideoMember:
     saved: StagedFile
     attributes: ImageAttributes
     warnings: tuple[AnswerWarning, ...]
+    n: int  # of its upload
 
     def to_options(self) -> dict[str, Any]:
         """What the upload of the video must know."""
@@ -87,22 +87,21 @@ class VideoImporter:
             if not is_video_file(file):
                 return None
             read_video_header(file, self.limits, self._pictures)
-        return VideoMember(name, saved, attributes, warnings)
+        return VideoMember(name, saved, attributes, warnings, time.time_ns())  # unlike all before, and behind them
 
-    def add(self, c: apsw.Connection, upload: Upload, video: VideoMember) -> None:
+    def add(self, c: Connection, upload: Upload, video: VideoMember) -> None:
         """Make an upload of a video, in the same job; or note that it is there already."""
         saved = video.saved
         if videos.filter_complete(c, upload.collection, [saved.sha256]):
             jobs.add_item(c, upload.job_id, video.name, ItemStatus.DUPLICATE)
             return
-        n = time.time_ns()  # unlike all before, and behind them
         with map_os_errors():
-            link_or_copy(saved.path, self._blobs.upload_path(upload.job_id, n))
+            link_or_copy(saved.path, self._blobs.upload_path(upload.job_id, video.n))
             fsync_dir(self._blobs.incoming)
         options = {"video": video.to_options()}
-        work_queue.add_upload(c, upload.job_id, n, "archive", video.name, 0, options=options, size=saved.bytes)
+        work_queue.add_upload(c, upload.job_id, video.n, "archive", video.name, 0, options=options, size=saved.bytes)
 
-    def is_known(self, c: apsw.Connection, upload: Upload) -> bool:
+    def is_known(self, c: Connection, upload: Upload) -> bool:
         """Whether the frames of a video came with another upload meanwhile."""
         return bool(videos.filter_complete(c, upload.collection, [said_of(upload)["sha256"]]))
 
@@ -117,7 +116,17 @@ class VideoImporter:
         said = {name: video.get(name) for name in ("caption", "tags", "metadata")}
         return {**line, **said, "warnings": video.get("warnings") if line.get("n") == 1 else None}
 
-    def save(self, c: apsw.Connection, upload: Upload, members: Path) -> None:
+    def find_kept(self, upload: Upload) -> StagedFile | None:
+        """The file of a video that the library has still to keep; None if it has it, or keeps none."""
+        if (
+            not self.limits.keep
+            or upload.position
+            or self._blobs.path(sha256 := str(said_of(upload)["sha256"])).exists()
+        ):
+            return None
+        return StagedFile(self._blobs.upload_path(upload.job_id, upload.n), sha256, int(said_of(upload)["bytes"]))
+
+    def save(self, c: Connection, upload: Upload, members: Path) -> None:
         """Write the row of a video, before its first frames, and keep its file."""
         new = self._read_info(upload, members)
         videos.put(c, upload.collection, new, upload.job_id)

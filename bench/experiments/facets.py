@@ -21,6 +21,7 @@ from rich.table import Table
 
 from app.search.facets import FacetCounter
 from app.search.filter_cache import FilterCache
+from app.storage.address import open_database
 from app.storage.database import Database
 from app.storage.filters.parser import parse_filter
 from app.storage.filters.values import Place, parse_field, parse_order, select_ordered
@@ -39,9 +40,9 @@ def main() -> None:
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else ROWS
     console = Console(width=120)
     with tempfile.TemporaryDirectory() as scratch:
-        database = Database(Path(scratch) / "sightline.db")
+        database = open_database(Path(scratch) / "sightline.db")
         fill(database, rows)
-        database.write(lambda c: c.execute("UPDATE images SET status = 'ready'").fetchall())
+        database.write(lambda c: list(c.execute("UPDATE images SET status = 'ready'")))
         console.print(f"{os.cpu_count()} cores; {rows:,} rows; milliseconds")
         console.print(measure_facets(database))
         console.print(measure_orders(database))
@@ -56,7 +57,7 @@ def measure_facets(database: Database) -> Table:
     for name in (*FACETS, ", ".join(FACETS[:3])):
         table.add_row(name, *measure_facet(database, name.split(", ")))
     half = json.dumps([*FilterCache(database).allowed_ids("default", parse_filter(HALF, "images"))])
-    spent = time_ms(lambda: database.read(lambda c: c.execute(IN_SQL, (half,)).fetchall()))
+    spent = time_ms(lambda: database.read(lambda c: list(c.execute(IN_SQL, (half,)))))
     table.add_row("tags in SQL", "", "", "", f"{spent:.1f}", "")
     return table
 
@@ -79,7 +80,7 @@ def measure_facet(database: Database, names: list[str]) -> Iterator[str]:
     count_half()
     yield f"{statistics.median(time_ms(count_half) for _ in range(REPEATS)):.1f}"
     change = "UPDATE images SET caption = caption || 'x' WHERE key % (SELECT max(key) / ? FROM images) = 1"
-    database.write(lambda c: c.execute(change, (CHANGED,)).fetchall())
+    database.write(lambda c: list(c.execute(change, (CHANGED,))))
     yield f"{time_ms(count):.1f}"
 
 

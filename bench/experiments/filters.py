@@ -26,8 +26,10 @@ from rich.table import Table
 
 from app.core.types import NewImage
 from app.search.filter_cache import FilterCache
+from app.storage.address import open_database
 from app.storage.database import Database
 from app.storage.filters.parser import parse_filter
+from app.storage.sql import Connection
 from app.storage.tables import images
 
 ROWS = 300_000
@@ -62,7 +64,7 @@ def main() -> None:
     table = Table("filter", "passes", "first use, ms", "again, ms", f"after {CHANGED:,} changes, ms")
     console = Console(width=120)
     with tempfile.TemporaryDirectory() as scratch:
-        database = Database(Path(scratch) / "sightline.db")
+        database = open_database(Path(scratch) / "sightline.db")
         fill(database, rows)
         for name, asked in FILTERS.items():
             table.add_row(name, *measure_costs(database, asked))
@@ -80,10 +82,10 @@ def fill(database: Database, rows: int) -> None:
     for start in range(0, rows, BATCH):
         database.write(partial(insert_rows, [next(made) for _ in range(min(BATCH, rows - start))]))
     spread = "UPDATE images SET created_at = printf('2025-%02d-01T00:00:00.000Z', 1 + key * 12 / ?) WHERE key < ?"
-    database.write(lambda c: c.execute(spread, (rows, rows)).fetchall())
+    database.write(lambda c: list(c.execute(spread, (rows, rows))))
 
 
-def insert_rows(some: Sequence[NewImage], c: apsw.Connection) -> None:
+def insert_rows(some: Sequence[NewImage], c: Connection) -> None:
     for one in some:
         images.add(c, "default", one, None, False)
 
@@ -119,7 +121,7 @@ def measure_costs(database: Database, asked: Any) -> Iterator[str]:
     again = [time_ms(lambda: selections.allowed_ids("default", filter)) for _ in range(REPEATS)]
     yield f"{statistics.median(again):.2f}"
     change = "UPDATE images SET caption = caption || 'x' WHERE key % (SELECT max(key) / ? FROM images) = 1"
-    database.write(lambda c: c.execute(change, (CHANGED,)).fetchall())
+    database.write(lambda c: list(c.execute(change, (CHANGED,))))
     yield f"{time_ms(lambda: selections.allowed_ids('default', filter)):.1f}"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from app.core.types import DEFAULT_COLLECTION
 from app.encoder.protocol import Embeddings
-from app.storage.database import Database
+from app.storage.address import open_database
 from app.storage.tables import embeddings
 from bench.data_directory import TARGET, fill_data_directory
 from bench.experiments.scenes import FOLDER
@@ -56,7 +56,7 @@ def make_data_directory(count: int) -> Path:
 
 def read_log(data: Path) -> Iterator[tuple[Ids, Embeddings]]:
     """The log from its beginning."""
-    database = Database(data / "sightline.db")
+    database = open_database(data / "sightline.db")
     try:
         after = 0
         while entries := database.read(

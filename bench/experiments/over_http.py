@@ -9,7 +9,7 @@ from pathlib import Path
 
 from app.cli.client import Client
 from app.cli.demo import free_port, run_server, wait_until_ready
-from app.storage.database import Database
+from app.storage.address import open_database
 from bench.data_directory import add_pictures
 from bench.experiments.timing import anonymous_bytes
 from bench.experiments.vectors import load_queries, load_vectors
@@ -53,7 +53,7 @@ def search(connection: http.client.HTTPConnection, body: str) -> None:
 def measure_visibility(data: Path, port: int, count: int) -> Figures:
     """Seconds from the commit of 1,000 pictures until searches find the last; whether they find a deleted one."""
     rows = load_vectors(ADDED)[:, ::-1].copy()
-    database = Database(data / "sightline.db")
+    database = open_database(data / "sightline.db")
     try:
         add_pictures(database, load_space(), count + 1, rows)
     finally:

@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-import apsw
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -33,7 +32,8 @@ from app.encoder.protocol import Embeddings, Encoder
 from app.search.query import SearchQuery
 from app.search.query_encoder import QueryPart
 from app.search.searcher import Searcher
-from app.storage.database import Database
+from app.storage.address import open_database
+from app.storage.sql import Connection
 from app.storage.tables import embeddings, images, work_queue
 from bench.experiments.scores import GALLERY, encode_pictures
 from index.flat import FlatIndex
@@ -55,7 +55,7 @@ class NamedPictures:
         captions: Sequence[str | None] | None = None,
         tags: Sequence[tuple[str, ...]] | None = None,
     ) -> None:
-        self.database = Database(folder / "sightline.db")
+        self.database = open_database(folder / "sightline.db")
         self.index = FlatIndex(encoder.space.d)
         self._batcher = Batcher(encoder)
         self.searcher = Searcher(self.database, encoder, self._batcher, pool, lambda *_: nullcontext(self.index))
@@ -86,7 +86,7 @@ class NamedPictures:
 
 
 def add_pictures(
-    c: apsw.Connection, space: str, first: int, pictures: list[tuple[str, Embeddings, str | None, tuple[str, ...]]]
+    c: Connection, space: str, first: int, pictures: list[tuple[str, Embeddings, str | None, tuple[str, ...]]]
 ) -> list[int]:
     """Ready rows with these names, vectors, captions and tags, numbered from `first`; returns their keys."""
     keys = []

@@ -16,7 +16,7 @@ from typing import Any
 
 import apsw
 
-from app.storage.database import migrate
+from app.storage.sqlite import migrate
 
 
 def main(database: Path) -> None:

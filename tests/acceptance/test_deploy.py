@@ -113,6 +113,74 @@ def test_a_milvus_without_passwords_is_refused(lacking: str, value: str | None) 
     assert run_compose("config", **given).returncode == 0  # Sightline alone needs none
 
 
+MEMBERS = ("server-1", "server-2", "worker")
+PASSWORDS = {"POSTGRES_PASSWORD": "first-secret", "MINIO_PASSWORD": "second-secret"}
+
+
+@functools.cache
+def cluster() -> dict[str, Any]:
+    """The profile `cluster`, as compose reads it."""
+    read: dict[str, Any] = yaml.safe_load(compose("--profile", "cluster", "config", **PASSWORDS))
+    of_profile = {name: one for name, one in read["services"].items() if "cluster" in one["profiles"]}
+    return read | {"services": of_profile}
+
+
+def test_a_cluster_has_two_servers_two_workers_and_what_they_store_in() -> None:
+    services = cluster()["services"]
+    assert set(services) == {*MEMBERS, "balancer", "postgres", "minio", "bucket"}
+    assert services["worker"]["command"] == ["worker"]
+    assert services["server-1"]["command"] == services["server-2"]["command"] == ["serve", "--workers", "0"]
+    assert services["worker"]["deploy"]["replicas"] == 2
+    for name in MEMBERS:
+        one = services[name]
+        given = one["environment"]
+        assert given["SIGHTLINE_DATABASE"] == "postgresql://sightline@postgres/sightline"  # the password is elsewhere
+        assert given["PGPASSWORD"] == services["postgres"]["environment"]["POSTGRES_PASSWORD"] == "first-secret"
+        assert given["AWS_SECRET_ACCESS_KEY"] == services["minio"]["environment"]["MINIO_ROOT_PASSWORD"]
+        assert given["AWS_ACCESS_KEY_ID"] == services["minio"]["environment"]["MINIO_ROOT_USER"] != "minioadmin"
+        assert (one["read_only"], one["init"], one["cap_drop"]) == (True, True, ["ALL"])
+        assert one["mem_limit"]
+        assert one["pids_limit"]
+        assert len(one["volumes"]) == 1  # of its own, without a name
+        assert not one.get("ports")
+        assert set(one["depends_on"]) == {"postgres", "bucket"}
+    made = "".join(map(str, services["bucket"]["command"]))
+    bucket = services["server-1"]["environment"]["SIGHTLINE_MEDIA"].split("/")[2]
+    assert made.endswith(f"/{bucket}")
+
+
+def test_only_the_balancer_of_a_cluster_is_reached_from_outside() -> None:
+    services = cluster()["services"]
+    published = {name: str(one["ports"]) for name, one in services.items() if one.get("ports")}
+    assert list(published) == ["balancer"]
+    assert "127.0.0.1" in published["balancer"]
+    assert cluster()["networks"]["store"]["internal"] is True
+    for name in ("postgres", "minio", "bucket"):
+        assert list(services[name]["networks"]) == ["store"]
+    upstreams = re.search(r"\{\$SIGHTLINE_UPSTREAM:(.*?)\}", (ROOT / "deploy/Caddyfile.cluster").read_text())
+    assert upstreams
+    assert upstreams[1].split() == [f"{name}:8000" for name in MEMBERS[:2]]
+    assert any("./deploy/Caddyfile.cluster" in line for line in COMPOSE.read_text().splitlines())
+
+
+def test_the_images_of_a_cluster_have_a_version() -> None:
+    for name, one in cluster()["services"].items():
+        if name not in MEMBERS:
+            assert re.search(r":(\d+\.\d+(\.\d+)?-\w+|RELEASE\.[\dTZ-]+)(@sha256:[0-9a-f]{64})?$", one["image"]), name
+            assert one["image"] in (ROOT / "docker-compose.yml").read_text()
+
+
+@pytest.mark.parametrize(("password", "code"), [("", 1), ("short", 1), ("long enough", 127)])
+def test_an_object_store_without_a_password_does_not_start(password: str, code: int) -> None:
+    service = cluster()["services"]["minio"]
+    command = [*service["entrypoint"], *(each.replace("$$", "$") for each in service["command"])]
+    environment = {"MINIO_ROOT_PASSWORD": password, "PATH": "/nowhere"}
+    shell = shutil.which(command[0]) or command[0]
+    ended = subprocess.run([shell, *command[1:]], capture_output=True, text=True, check=False, env=environment)
+    assert ended.returncode == code  # 127: it came to the program, which is not here
+    assert ("set MINIO_PASSWORD" in ended.stderr) == (code == 1)
+
+
 def test_a_server_has_time_to_drain_before_it_is_killed() -> None:
     ((_, service),) = services("cpu").items()
     drain = Settings().drain_seconds
@@ -136,7 +204,7 @@ def test_every_variable_of_the_env_file_is_used_by_compose() -> None:
     named = re.findall(r"^#?([A-Z_]+)=", (ROOT / ".env").read_text(), re.M)
     used = re.findall(r"\$\{([A-Z_]+):-", COMPOSE.read_text())
     needed = set(re.findall(r"\$\{([A-Z_]+):\?", (ROOT / "deploy/milvus.yml").read_text()))
-    assert sorted(named) == sorted(["COMPOSE_PROFILES", *used, *needed])
+    assert sorted(named) == sorted({"COMPOSE_PROFILES", *used, *needed})
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed (scripts/system)")

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from app.storage.database import Database, connect_readonly
+from app.storage.address import open_database
+from app.storage.sqlite import connect_readonly
 from tests.app.encoder.small import make_model
 from tests.support.pictures import COLOURS, picture
 from tests.support.servers import RunningServer, wait_until
@@ -53,7 +54,7 @@ def count_vectors(data_dir: Path) -> dict[str, int]:
         )
         return dict(rows.fetchall())
 
-    with closing(Database(data_dir / "sightline.db")) as database:
+    with closing(open_database(data_dir / "sightline.db")) as database:
         return database.read(work)
 
 

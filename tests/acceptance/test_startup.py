@@ -17,7 +17,7 @@ from app.api.server import is_on_loopback
 from app.core.listeners import open_listeners
 from app.core.types import KeyScope
 from app.service.auth import ApiKeyService
-from app.storage.database import Database
+from app.storage.address import open_database
 from tests.acceptance.commands import check_refused, sightline
 from tests.app.encoder.small import make_model
 from tests.support.pictures import picture
@@ -198,7 +198,7 @@ def test_beyond_loopback_a_server_without_keys_does_not_start(tmp_path: Path) ->
 
 
 def test_beyond_loopback_nobody_comes_in_without_a_key_though_they_are_cleared(tmp_path: Path) -> None:
-    database = Database(tmp_path / "sightline.db")
+    database = open_database(tmp_path / "sightline.db")
     access = ApiKeyService(database)
     _, key = access.create("me", KeyScope.SEARCH)
     with RunningServer(tmp_path, host="0.0.0.0", workers=0, ready=False) as server:

@@ -18,10 +18,12 @@ import pytest
 
 from app.core.types import ItemStatus, JobState, Status
 from app.decode.limits import PictureLimits
+from app.storage.address import open_database
 from app.storage.blobs import BlobStore
-from app.storage.database import Database, check_integrity
 from app.storage.keywords import register_functions
 from app.storage.library import Library
+from app.storage.sql import fetch_number
+from app.storage.sqlite import check_integrity
 from app.storage.tables import embeddings, jobs, texts
 from app.storage.verify import find_faults
 from tests.support.servers import RunningServer
@@ -67,9 +69,9 @@ def test_a_directory_of_a_former_schema_is_opened_with_everything_in_it(version:
     data = unpack_data_dir(version, tmp_path)
     before = log_of(data / "sightline.db")
     assert before
-    database = Database(data / "sightline.db")
+    database = open_database(data / "sightline.db")
     try:
-        assert database.read(lambda c: c.pragma("user_version")) == NEWEST
+        assert database.read(lambda c: fetch_number(c, "PRAGMA user_version")) == NEWEST
         library = Library(database, BlobStore(data), PictureLimits(), 1_000)
         pictures = {image.id: image for image in library.list_images("default", 100, None)}
         ready = {id: image for id, image in pictures.items() if image.status is Status.READY}

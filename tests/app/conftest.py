@@ -83,6 +83,16 @@ def store() -> Iterator[Store]:
 
 
 @pytest.fixture
+def own_store() -> Iterator[Store]:
+    """An object store for one test, which may stop it, with the bucket `photos`."""
+    from tests.support.object_stores import Store
+
+    store = Store("photos")
+    yield store
+    store.close()
+
+
+@pytest.fixture
 def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     """What says to a store of the tests who we are."""
     from tests.support.object_stores import WHO

@@ -32,6 +32,7 @@ REASONS = {
     "elsewhere": "needs pictures on another server, or a folder that a server was started for",
     "captions": "needs a hundred pictures with captions",
     "exiftool": "needs a program that is not installed here",
+    "services": "needs a PostgreSQL and a bucket; tests/app/service/test_move.py and tests/reliability bring both",
     "proxy": "needs a proxy, a name and a certificate",
 }
 MARK = re.compile(r"<!-- sample: (serve|stopped|not run)(?:: (.*?))? -->")

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from app.core.errors import Overloaded
 from app.core.types import EmbeddingSpace
 from app.search.index_manager import IndexManager
+from app.storage.address import open_database
 from app.storage.database import Database
 from bench import data_directory
 from index.segmented import RebuildPolicy
@@ -87,7 +88,7 @@ def ask(indexes: IndexManager, d: int) -> tuple[Embeddings, Ids]:
 def main() -> None:
     """Answer once, and wait."""
     data, out, least = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    with closing(Database(data / "sightline.db")) as database:
+    with closing(open_database(data / "sightline.db")) as database:
         d = database.read(lambda c: int(next(iter(c.execute("SELECT d FROM spaces")))[0]))
         indexes = open_service_index(database, data / "snapshots", d, least)
         if least:

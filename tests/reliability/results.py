@@ -31,9 +31,10 @@ Beside these:
 - Where API keys exist, the server answers no call without a key that allows it, however the address is spelled (tested
   for every call and every kind of key). It refuses a revoked key from the next request on.
 
-Sightline does not promise consensus of several servers, nor more safety from power cuts than a disk has that honours
-fsync. It promises nothing against somebody who can write to the data directory. A [Milvus](howto/scale-out.md) engine
-follows later than the answer.
+Sightline has no consensus of its own: several servers agree by PostgreSQL, and are as safe as that and the bucket are
+([what is consistent with what](explanation/consistency.md)). It promises no more safety from power cuts than a disk has
+that honours fsync, and nothing against somebody who can write to the data directory. A [Milvus](howto/scale-out.md)
+engine follows later than the answer.
 
 These figures were measured with the clocks and disks of a small virtual machine. No proof can show that a disk which
 reports a write has written it.

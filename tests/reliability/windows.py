@@ -23,7 +23,7 @@ from tests.reliability.strike import workers
 from tests.support.servers import RunningServer, wait_until
 
 SECONDS = 60.0
-MIGRATE = "import sys; from pathlib import Path; from app.storage.database import Database; Database(Path(sys.argv[1]))"
+MIGRATE = "import sys; from app.storage.address import open_database; open_database(sys.argv[1])"
 TEXTS = 1001  # one more than an index has to be given before it is saved
 
 

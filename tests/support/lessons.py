@@ -10,13 +10,14 @@ from functools import partial
 from itertools import combinations
 from pathlib import Path
 
-import apsw
 import numpy as np
 
 from app.core.types import Lease
 from app.encoder.dummy import PALETTE, DummyEncoder
 from app.encoder.protocol import Embeddings, normalise
+from app.storage.address import open_database
 from app.storage.database import Database
+from app.storage.sql import Connection
 from app.storage.tables import embeddings, work_queue
 from tests.support.makers import claim, insert
 
@@ -52,13 +53,13 @@ def fill(database: Database, captions: Sequence[str], vectors: Embeddings) -> li
     return [f"p{n}" for n in range(len(captions))]
 
 
-def finish(c: apsw.Connection, lease: Lease, vector: bytes) -> None:
+def finish(c: Connection, lease: Lease, vector: bytes) -> None:
     work_queue.finish_image(c, lease, ENCODER.space.fingerprint, vector, 4, 3, False)
 
 
 def fill_data_dir(folder: Path, captions: Sequence[str], vectors: Embeddings) -> None:
     """A data directory with such pictures, without their files, for a server to open."""
     folder.mkdir(mode=0o700, exist_ok=True)
-    database = Database(folder / "sightline.db")
+    database = open_database(folder / "sightline.db")
     fill(database, captions, vectors)
     database.close()

@@ -12,7 +12,7 @@ from typing import Annotated, Any, BinaryIO
 from urllib.parse import quote
 
 from fastapi import Query, Request, Response
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.admission import PICTURE
@@ -51,6 +51,7 @@ from app.api.errors import failed_problem, respond
 from app.api.files import OpenFileResponse
 from app.api.idempotency import IdempotencyDep, hash_form
 from app.api.multipart import describe_form, receive_form
+from app.api.read_after_write import AfterDep, WriteToken, set_token
 from app.api.schemas.fields import REPLACE, WAIT, CollectionName, RequestModel, example
 from app.api.schemas.images import (
     DeleteIn,
@@ -68,6 +69,8 @@ from app.core.errors import (
     BlobMissing,
     ImageTooLarge,
     Overloaded,
+    StorageFull,
+    StorageUnavailable,
     UnsupportedMediaType,
     Validation,
     map_os_errors,
@@ -148,6 +151,7 @@ async def upload_image(
             if not added.duplicate:
                 image = await wait_until_ready(waiter, library, threads, image, asked.wait or 0.0)
             image = await threads.reads.run(search.confirm_image, image)
+            set_token(request, WriteToken.of_image(image))
             if image.status is Status.FAILED and image.error is not None:
                 failed = failed_problem(request, image.id, image.error)
                 await call.finish(added, failed.status, failed)
@@ -172,6 +176,8 @@ async def list_images(
     order_by: OrderQuery = None,
     facets: FacetsQuery = None,
     facet_size: FacetSizeQuery = 10,
+    *,
+    after: AfterDep,
     vectors: Annotated[bool, Query(description=VECTORS)] = False,
 ) -> ImagePage:
     """List pictures, newest first, or in another order."""
@@ -179,6 +185,7 @@ async def list_images(
     fields = parse_facets(split_fields(facets), "images")
     if vectors and limit > MAX_VECTORS:
         raise Validation(f"a list with vectors has {MAX_VECTORS} pictures at most; set limit, got {limit}")
+    await after.wait(collection, "images")
     list_page = prepare_page(library, collection, limit, cursor, parsed, order)
     pool = threads.reads if parsed is None and order is None else threads.queries  # it may have to look at every row
     found, next_cursor = await pool.run(list_page)
@@ -281,10 +288,12 @@ async def explain_filter(
 
 @router.get("/{id}")
 async def get_image(
-    library: LibraryDep, search: SearchDep, threads: ThreadsDep, collection: CollectionDep, id: str
+    request: Request, library: LibraryDep, search: SearchDep, threads: ThreadsDep, collection: CollectionDep, id: str
 ) -> ImageOut:
     """Get one picture."""
-    return ImageOut.of(await threads.reads.run(lambda: search.confirm_image(library.get(collection, id))))
+    image = await threads.reads.run(lambda: search.confirm_image(library.get(collection, id)))
+    set_token(request, WriteToken.of_image(image))
+    return ImageOut.of(image)
 
 
 @router.patch("/{id}")
@@ -338,9 +347,13 @@ async def get_image_vector(library: LibraryDep, threads: ThreadsDep, collection:
 
 
 @router.get("/{id}/file", response_class=FileResponse)
-async def get_image_file(library: LibraryDep, threads: ThreadsDep, collection: CollectionDep, id: str) -> FileResponse:
+async def get_image_file(
+    library: LibraryDep, settings: SettingsDep, threads: ThreadsDep, collection: CollectionDep, id: str
+) -> Response:
     """Get the bytes of a picture as they were sent. Browsers do not show HEIC, TIFF, JPEG XL, JPEG 2000 and RAW files;
-    a thumbnail of 2048 pixels is for them."""
+    a thumbnail of 2048 pixels is for them. A server with presigned reads redirects to the bucket (307)."""
+    if settings.media_reads == "presigned" and (url := await threads.reads.run(library.sign_file, collection, id)):
+        return redirect_to_bucket(url)
     image, file = await threads.reads.run(library.open_file, collection, id)
     media_type, suffix = find_download(image.format, image.source)
     return file_response(file, media_type, f"{image.id}{suffix}", f'"{image.sha256}"', attachment=True)
@@ -395,13 +408,12 @@ def open_thumbnail(
     """
     made = min((one for one in (*THUMBNAIL_SIZES, usual) if one >= size), default=THUMBNAIL_SIZES[-1])
     for _ in range(LOOKS):
-        image, source = library.open_file(collection, id)
-        source.close()
+        image = library.check_file(collection, id)
         path = library.thumbnail_path(image)
         if made != usual:
             path = path.with_stem(f"{image.sha256}-{made}")
-        with suppress(FileNotFoundError):
-            return image, open(path, "rb")
+        if (found := library.blobs.fetch_thumbnail(path)) is not None:
+            return image, found
         with suppress(FileNotFoundError, BlobMissing):  # the picture is replaced or deleted meanwhile: look again
             return image, make_thumbnail(library, pool, image, path, made)
     raise Overloaded("this picture is replaced again and again; try again")
@@ -411,11 +423,14 @@ def make_thumbnail(library: Library, pool: DecodePool, image: Image, path: Path,
     """Make a thumbnail and open it. Raises FileNotFoundError, BlobMissing, Rejected."""
     with map_os_errors():
         path.parent.mkdir(parents=True, exist_ok=True)
-    source = library.blobs.path(image.sha256)
     try:
-        output = OutputFile(path)
-        pool.submit(decode_picture, source, Preprocessing(size=16), pool.picture_limits, output, size).result()
-        return open(path, "rb")
+        with library.blobs.fetch(image.sha256) as source:
+            given = (source.path, Preprocessing(size=16), pool.picture_limits, OutputFile(path), size)
+            pool.submit(decode_picture, *given).result()
+        file = open(path, "rb")  # noqa: SIM115 (the caller closes it)
+        with suppress(StorageUnavailable, StorageFull):  # another request makes it again
+            library.blobs.keep_thumbnail(path)
+        return file
     finally:
         library.delete_unused_files([image.sha256])  # if the picture was deleted while it was decoded
 
@@ -432,6 +447,11 @@ def file_response(file: BinaryIO, media_type: str, name: str, etag: str, *, atta
         "Cache-Control": "private, no-cache",
     }
     return OpenFileResponse(file, media_type, headers, etag)
+
+
+def redirect_to_bucket(url: str) -> RedirectResponse:
+    """An answer that no cache keeps, as the URL is good for a short time only."""
+    return RedirectResponse(url, 307, headers={"Cache-Control": "no-store"})
 
 
 def attributes_of(asked: UploadForm) -> ImageAttributes:

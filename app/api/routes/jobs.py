@@ -34,6 +34,7 @@ from app.api.idempotency import IdempotencyDep, hash_form
 from app.api.job_events import JobEvents
 from app.api.multipart import FormFile, describe_form, receive_form
 from app.api.openapi import CollectionText
+from app.api.read_after_write import WriteToken, set_token
 from app.api.schemas.images import BulkForm
 from app.api.schemas.jobs import ItemOut, ItemPage, JobOut, JobsOut
 from app.api.strict_route import new_router
@@ -115,9 +116,11 @@ async def list_jobs(
 
 
 @router.get("/{id}")
-async def get_job(search: SearchDep, threads: ThreadsDep, job: JobDep) -> JobOut:
+async def get_job(request: Request, search: SearchDep, threads: ThreadsDep, job: JobDep) -> JobOut:
     """Get a job. It says how far it is, how fast, and how long it will take."""
-    return JobOut.of(await threads.reads.run(search.confirm_job, job))
+    confirmed = await threads.reads.run(search.confirm_job, job)
+    set_token(request, WriteToken.of_job(confirmed))
+    return JobOut.of(confirmed)
 
 
 @router.get("/{id}/items", response_model=ItemPage, responses={200: {"content": {REPORT: {}}}})

@@ -32,6 +32,7 @@ from app.api.dependencies import (
 from app.api.json_body import STORED_PICTURES
 from app.api.multipart import describe_form, receive_form
 from app.api.openapi import describe_field
+from app.api.read_after_write import AfterDep
 from app.api.schemas.fields import (
     CALIBRATE,
     EXACT,
@@ -121,6 +122,7 @@ async def search_images(
     settings: SettingsDep,
     threads: ThreadsDep,
     collection: CollectionDep,
+    after: AfterDep,
     q: Annotated[
         QueryText,
         describe_field(pattern='[^\\s"－−-]'),  # a minus alone is no word
@@ -160,6 +162,7 @@ async def search_images(
         time_words=validate_time_words(time_words, target, exact),
         today=today,
     )
+    await after.wait(collection, target)
     async with take_seat(request, choose_seat(query)):
         found = await run_search(threads, search.searcher, query)
     return search_response(search, found, query)
@@ -173,6 +176,7 @@ async def search_by_parts(
     settings: SettingsDep,
     threads: ThreadsDep,
     collection: OptionalCollectionDep,
+    after: AfterDep,
     body: SearchIn,
     k: KQuery = None,
     target: TargetQuery = None,
@@ -188,6 +192,7 @@ async def search_by_parts(
         query = await threads.writes.run(parse_search, settings, body, collection, folder)
         if has_pictures:
             await threads.writes.run(check_pixels, [query], settings)
+        await after.wait(query.collection, query.target)
         async with take_seat(request, choose_seat(query)):
             found = await run_search(threads, searcher, query)
     return search_response(search, found, query)
@@ -201,6 +206,7 @@ async def search_by_image(
     settings: SettingsDep,
     threads: ThreadsDep,
     collection: OptionalCollectionDep,
+    after: AfterDep,
     k: KQuery = None,
     target: TargetQuery = None,
     filter: FilterQuery = None,
@@ -221,6 +227,7 @@ async def search_by_image(
         least, exact = asked.score_threshold, bool(asked.exact)
         validate_mode(asked.mode, target, exact, parts)
         query = SearchQuery(parts, target, k, collection, parsed, exact, score_threshold=least, arrangement=arrangement)
+        await after.wait(collection, target)
         async with take_seat(request, PICTURES):
             found = await threads.queries.run(searcher.search, query)
     return search_response(search, found, query)
@@ -492,6 +499,7 @@ async def search_batch(
     settings: SettingsDep,
     threads: ThreadsDep,
     collection: OptionalCollectionDep,
+    after: AfterDep,
     body: BatchIn,
 ) -> Response:
     """Answer up to 100 searches. The answers come in their order, each like that of a search, or why there is none."""
@@ -501,6 +509,8 @@ async def search_batch(
         batch = await threads.writes.run(parse_batch, settings, body, collection, folder)
         if has_pictures:
             await threads.writes.run(check_pixels, batch, settings)
+        for searched in {(one.collection, one.target) for one in batch if isinstance(one, SearchQuery)}:
+            await after.wait(*searched)
         async with take_seat(request, BATCHES):
             content = await threads.queries.run(run_batch, search, batch)
     return Response(content, media_type="application/json")

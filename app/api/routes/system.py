@@ -48,11 +48,12 @@ class HealthChecks:
 async def get_stats(service: ServiceDep, threads: ThreadsDep, collection: CollectionDep) -> dict[str, Any]:
     """Get counts, the index and how far it is behind the log, the model and its space.
 
-    `open_indexes` and `spaces` count all collections, so that a key that is bound to some does not get them.
+    `open_indexes`, `spaces` and `cluster` concern all collections, so that a key that is bound to some does not get
+    them.
     """
     stats = await threads.reads.run(service.stats, collection)
     if ALLOWED_COLLECTIONS.get() is not None:
-        del stats["open_indexes"], stats["spaces"]
+        del stats["open_indexes"], stats["spaces"], stats["cluster"]
     return stats
 
 

@@ -25,6 +25,7 @@ from app.api.dependencies import (
     validate_query,
 )
 from app.api.idempotency import IdempotencyDep
+from app.api.read_after_write import WriteToken, set_token
 from app.api.schemas.images import DeleteOut, WarningOut
 from app.api.schemas.texts import TextOut, TextsIn, TextsOut
 from app.api.strict_route import new_router
@@ -70,6 +71,7 @@ async def put_texts(
         warnings = await threads.queries.run(warn_of_texts, search, body)
         async with take_seat(request, BATCHES if len(body.texts) > FEW_TEXTS else None):
             stored = await threads.queries.run(store_texts, search, library, collection, body, call.slot)
+        set_token(request, WriteToken(await threads.reads.run(search.read_position)))
         answer = texts_response(stored, warnings)
         await call.finish(stored, 200, answer)
     return answer

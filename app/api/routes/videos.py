@@ -27,7 +27,7 @@ from app.api.dependencies import (
 )
 from app.api.idempotency import IdempotencyDep, hash_form
 from app.api.multipart import File, FormModel, describe_form, receive_form
-from app.api.routes.images import MAX_NAME_CHARS, file_response
+from app.api.routes.images import MAX_NAME_CHARS, file_response, redirect_to_bucket
 from app.api.routes.jobs import PriorityQuery, job_response, make_options
 from app.api.schemas.fields import MAX_ENTRIES, MOST_TAGS, Caption, CollectionName, FormMetadata, FormTag
 from app.api.schemas.images import DeleteOut
@@ -158,8 +158,13 @@ async def get_video(videos: VideosDep, threads: ThreadsDep, collection: Collecti
 
 
 @router.get("/{id}/file", response_class=FileResponse)
-async def get_video_file(videos: VideosDep, threads: ThreadsDep, collection: CollectionDep, id: str) -> FileResponse:
-    """Get the bytes of a video as they were sent, or a range of them, as players ask."""
+async def get_video_file(
+    videos: VideosDep, settings: SettingsDep, threads: ThreadsDep, collection: CollectionDep, id: str
+) -> Response:
+    """Get the bytes of a video as they were sent, or a range of them, as players ask. A server with presigned reads
+    redirects to the bucket (307)."""
+    if settings.media_reads == "presigned" and (url := await threads.reads.run(videos.sign_file, collection, id)):
+        return redirect_to_bucket(url)
     video, file = await threads.reads.run(videos.open_file, collection, id)
     name = f"{video.id[:16]}.{video.format}"
     return file_response(file, MEDIA_TYPES[video.format], name, f'"{video.id}"', attachment=False)

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from app.core.errors import SightlineError, UrlUnreachable, map_os_errors
 from app.sources.bucket_prefix import BucketPrefix
 from app.sources.fetch.http import STOP_POLL_SECONDS, USER_AGENT, FetchLimits, FetchRequest, FetchResult
 from app.sources.local_files import BLOCK_BYTES, require_size
 from app.sources.stop_signal import ShouldStop, never_stop, raise_if_stopping
+from app.storage.object_store import describe_store_error, find_code, open_store
 
 if TYPE_CHECKING:
     from obstore import GetResult, ObjectMeta
-    from obstore.store import ClientConfig, GCSStore, RetryConfig, S3Store
+    from obstore.store import ClientConfig, GCSStore, S3Store
 
 T = TypeVar("T")
 
@@ -32,11 +32,8 @@ log = logging.getLogger(__name__)
 PAGE = 1_000  # objects: no store lists more in one answer
 MAX_CONCURRENT = 8
 RETRIES = 6
-BACKOFF = timedelta(seconds=0.2), timedelta(seconds=5)  # before the first retry, and at most
 LIST_SECONDS = 60.0  # for one page, with its retries
 MAX_UNANSWERED = 2 * MAX_CONCURRENT  # objects in a row; after them the client takes the store for unreachable
-CODE = re.compile(r"<Code>(\w{1,64})</Code>")
-STATUS = re.compile(r"status code: (\d{3})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,23 +140,9 @@ class ObjectStoreClient:
         return store
 
     def _open(self, prefix: BucketPrefix) -> S3Store | GCSStore:
-        from obstore.store import GCSStore, S3Store
-
-        endpoint = self._endpoints[prefix.scheme]
         client: ClientConfig = {"timeout": timedelta(seconds=self._limits.seconds), "user_agent": self._user_agent}
-        if endpoint:
-            client["allow_http"] = endpoint.startswith("http://")
-        first, most = BACKOFF
-        retry: RetryConfig = {
-            "max_retries": RETRIES,
-            "retry_timeout": timedelta(seconds=LIST_SECONDS),
-            "backoff": {"init_backoff": first, "max_backoff": most, "base": 2},
-        }
-        if prefix.scheme == "s3":
-            at: Any = {"endpoint": endpoint, "virtual_hosted_style_request": False} if endpoint else {}
-            return S3Store(prefix.bucket, client_options=client, retry_config=retry, **at)
-        at = {"base_url": endpoint} if endpoint else {}
-        return GCSStore(prefix.bucket, client_options=client, retry_config=retry, **at)
+        endpoint = self._endpoints[prefix.scheme]
+        return open_store(prefix.scheme, prefix.bucket, endpoint, client, RETRIES, LIST_SECONDS)
 
 
 async def _next_page(stream: AsyncIterator[Sequence[ObjectMeta]]) -> Sequence[ObjectMeta]:
@@ -199,13 +182,13 @@ def _map_store_error(error: Exception, what: str) -> UrlUnreachable:
     """Turn an error of obstore into ours; obstore's text, which holds addresses and answers, goes to the log only."""
     from obstore import exceptions
 
-    log.warning("%s cannot be read: %s", what, str(error).partition("\n")[0])
+    log.warning("%s cannot be read: %s", what, describe_store_error(error))
     if isinstance(error, FileNotFoundError):
         return UrlUnreachable(f"{what} does not exist (any more)")
     if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
         return UrlUnreachable(f"the credentials of this server do not allow it to read {what}")
     if isinstance(error, exceptions.InvalidPathError):
         return UrlUnreachable(f"{what} has a key with an empty step, . or .., or a control character")
-    if said := CODE.search(str(error)) or STATUS.search(str(error)):
-        return NoAnswer(f"{what} cannot be read: the store answers {said[1]}")
+    if code := find_code(error):
+        return NoAnswer(f"{what} cannot be read: the store answers {code}")
     return NoAnswer(f"{what} cannot be read: the store cannot be reached, or gives no valid answer")

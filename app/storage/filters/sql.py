@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from time import monotonic
+from typing import Protocol, runtime_checkable
 
 import apsw
 
@@ -19,17 +20,19 @@ from app.core.errors import Timeout
 from app.core.text import split_words
 from app.core.types import AnswerWarning, Target
 from app.storage.filters.model import Field, Filter
-from app.storage.sql import Clause, fetch_clause, join_clauses
+from app.storage.sql import Clause, Connection, fetch_clause, join_clauses
 from app.storage.tables.collections import IN_COLLECTION
 
 Value = str | int | float | bool
 Bounds = Sequence[tuple[str, int | float | str]]  # ("gt", 3), or for times ("gt", "2026-01-01T00:00:00.000Z")
 
 MAX_SECONDS = 30.0  # for one scan of the rows
+TOO_LONG = "the filter took longer than {:g} s on these rows; make it simpler"
 STEPS = 20_000  # of SQLite's virtual machine between two checks of the time
 MAX_NEEDLES = 8  # texts that `instr` looks for; looking for more costs as much as the condition
 
-ALL, EMPTY = Clause("1"), Clause("")
+ALL, EMPTY = Clause("TRUE"), Clause("")
+IN_ORDER = Clause(" ORDER BY key")
 AND, OR, NOT = Clause(" AND "), Clause(" OR "), Clause("NOT ")
 OPEN, CLOSE = Clause("("), Clause(")")
 KEYS = {"images": Clause("SELECT key FROM images WHERE "), "texts": Clause("SELECT key FROM texts WHERE ")}
@@ -64,13 +67,13 @@ ATOM = Clause("atom")
 THERE = Clause(" IS NOT NULL")
 IS_NUMBER = Clause("type IN ('integer', 'real')")
 # A date; or seconds or milliseconds since 1970: a number of 1973 to 5138, or ten or thirteen digits from 2001 on.
-IS_DATED = Clause(
+DATED = (
     "(type = 'text' AND (atom GLOB '[0-9][0-9][0-9][0-9][-:/][0-9][0-9][-:/][0-9][0-9]*'"
     " OR length(atom) IN (10, 13) AND atom GLOB '1*' AND atom NOT GLOB '*[^0-9]*')"
     " OR type IN ('integer', 'real') AND atom >= 1e8 AND atom < 1e14)"
 )
 # The day number of a time, also as cameras (`2019:07:04 12:00:00`) and programs (`+0200`) write it; NULL for none.
-MOMENT = Clause(
+DAY_NUMBER = (
     "CASE WHEN type <> 'text' OR atom NOT GLOB '????[^0-9]*'"
     " THEN julianday(CASE WHEN atom + 0 < 1e11 THEN atom + 0 ELSE atom / 1e3 END, 'unixepoch') ELSE"
     " julianday(substr(atom, 1, 4) || '-' || substr(atom, 6, 2) || '-' || substr(atom, 9, 2) ||"
@@ -78,9 +81,11 @@ MOMENT = Clause(
     " THEN substr(atom, 11, length(atom) - 12) || ':' || substr(atom, -2)"
     " ELSE replace(substr(atom, 11), ' UTC', 'Z') END) END"
 )
+IS_DATED, MOMENT = Clause(DATED), Clause(DAY_NUMBER)
 ZONELESS = len("2019-07-04T12:00:00.000")
 # The time in UTC of a picture whose camera tells its offset.
-TAKEN_UTC = Clause("strftime('%Y-%m-%dT%H:%M:%f', taken_at, (-taken_offset) || ' minutes')")
+UTC_OF_TAKEN = "strftime('%Y-%m-%dT%H:%M:%f', taken_at, (-taken_offset) || ' minutes')"
+TAKEN_UTC = Clause(UTC_OF_TAKEN)
 EARTH = 6_371_008.8  # metres: the mean radius
 METRES_PER_DEGREE = EARTH * math.pi / 180
 # Of the haversine formula, with the centre's latitude, its cosine, and its longitude.
@@ -89,35 +94,43 @@ LISTED, UNLISTED = " IN (SELECT value FROM json_each(?))", " NOT IN (SELECT valu
 
 TABLES: dict[Target, Clause] = {"images": Clause("images"), "texts": Clause("texts")}
 MAX_EXPLAINED = 2_000
-NEWEST_ROWS = " WHERE " + IN_COLLECTION + " ORDER BY key DESC LIMIT ?), "
+NEWEST_ROWS = " WHERE " + IN_COLLECTION + " ORDER BY key DESC LIMIT ?) AS newest, "
 COMPARABLE = {  # what a range of each kind compares, and how it is written
     "number": (IS_NUMBER, "a range with numbers compares numbers, not texts"),
     "time": (IS_DATED + AND + MOMENT + THERE, "a time is 2026-01-31, 2026-01-31T12:00:00Z, or seconds since 1970"),
 }
 
 
-def select_keys(c: apsw.Connection, collection: str, filter: Filter, after: int = 0) -> list[int]:
+@runtime_checkable
+class LimitedConnection(Protocol):
+    """A connection to a server that ends what takes too long."""
+
+    def limit_time(self, seconds: float) -> AbstractContextManager[None]:
+        """Interrupt the statements of the block after `seconds`. Raises Timeout."""
+
+
+def select_keys(c: Connection, collection: str, filter: Filter, after: int = 0) -> list[int]:
     """The keys past `after` of the rows that match, ascending. Raises Timeout."""
-    return _fetch_keys(c, filter, Clause(PAST, collection, after))
+    return _fetch_keys(c, filter, Clause(PAST, collection, after), IN_ORDER)
 
 
-def select_newest(c: apsw.Connection, collection: str, filter: Filter, limit: int, before: int | None) -> list[int]:
+def select_newest(c: Connection, collection: str, filter: Filter, limit: int, before: int | None) -> list[int]:
     """Up to `limit` keys below `before` of rows that match, descending. Raises Timeout."""
     below = Clause(BELOW, collection, before if before is not None else 1 << 62)
     return _fetch_keys(c, filter, below, Clause(" ORDER BY key DESC LIMIT ?", limit))
 
 
-def select_passing(c: apsw.Connection, collection: str, filter: Filter, keys: Iterable[int]) -> list[int]:
+def select_passing(c: Connection, collection: str, filter: Filter, keys: Iterable[int]) -> list[int]:
     """Those of `keys` whose rows match. Raises Timeout."""
-    return _fetch_keys(c, filter, Clause(THESE, to_json([int(key) for key in keys]), collection))
+    return _fetch_keys(c, filter, Clause(THESE, to_json([int(key) for key in keys]), collection), IN_ORDER)
 
 
-def _fetch_keys(c: apsw.Connection, filter: Filter, among: Clause, order: Clause = EMPTY) -> list[int]:
+def _fetch_keys(c: Connection, filter: Filter, among: Clause, order: Clause = EMPTY) -> list[int]:
     with time_limit(c):
         return [row[0] for row in fetch_clause(c, KEYS[filter.target] + among + filter.condition + order)]
 
 
-def change_position(c: apsw.Connection, target: Target) -> tuple[int, int]:
+def change_position(c: Connection, target: Target) -> tuple[int, int]:
     """The highest key of the target's rows, and the number of the last change."""
     ((key, change),) = fetch_clause(c, NEWEST[target])
     return key, change
@@ -129,7 +142,7 @@ NEWEST = {
 }
 
 
-def changed_keys(c: apsw.Connection, target: Target, since: int) -> list[int] | None:
+def changed_keys(c: Connection, target: Target, since: int) -> list[int] | None:
     """The keys of rows that changed or were deleted after the change `since`; None when they are forgotten."""
     ((oldest,),) = fetch_clause(c, Clause("SELECT coalesce(min(n), 0) FROM changes"))
     if oldest > since + 1:
@@ -138,7 +151,7 @@ def changed_keys(c: apsw.Connection, target: Target, since: int) -> list[int] | 
     return [row[0] for row in fetch_clause(c, query)]
 
 
-def explain_filter(c: apsw.Connection, collection: str, filter: Filter) -> list[AnswerWarning]:
+def explain_filter(c: Connection, collection: str, filter: Filter) -> list[AnswerWarning]:
     """Why a filter may match fewer rows than meant: entries that no row has, and values that its ranges cannot compare.
 
     It looks at the newest MAX_EXPLAINED rows. Raises Timeout.
@@ -146,7 +159,7 @@ def explain_filter(c: apsw.Connection, collection: str, filter: Filter) -> list[
     found = []
     for field, kind in filter.compared:
         suits, form = COMPARABLE.get(kind or "", (ALL, ""))
-        counts = Clause("count(*), total(NOT (") + suits + Clause(")), max(CASE WHEN NOT (") + suits
+        counts = Clause("count(*), sum(iif(") + suits + Clause(", 0, 1)), max(CASE WHEN NOT (") + suits
         rows = Clause(") THEN json_quote(value) END) FROM (SELECT metadata FROM ") + TABLES[filter.target]
         rows += Clause(NEWEST_ROWS, collection, MAX_EXPLAINED)
         values = Clause("json_each(metadata, ?) WHERE typeof(key) <> 'text' AND type <> 'null'", json_path(field))
@@ -163,14 +176,19 @@ def explain_filter(c: apsw.Connection, collection: str, filter: Filter) -> list[
 
 
 @contextmanager
-def time_limit(c: apsw.Connection, seconds: float = MAX_SECONDS) -> Iterator[None]:
+def time_limit(c: Connection, seconds: float = MAX_SECONDS) -> Iterator[None]:
     """Interrupt the statements of the block after `seconds`. Raises Timeout."""
+    if isinstance(c, LimitedConnection):
+        with c.limit_time(seconds):
+            yield
+        return
+    assert isinstance(c, apsw.Connection)
     until = monotonic() + seconds
     c.set_progress_handler(lambda: monotonic() > until, STEPS)
     try:
         yield
     except apsw.InterruptError:
-        raise Timeout(f"the filter took longer than {seconds:g} s on these rows; make it simpler") from None
+        raise Timeout(TOO_LONG.format(seconds)) from None
     finally:
         c.set_progress_handler(None)
 
@@ -196,7 +214,7 @@ def match_values(field: Field, values: Sequence[Value], *, negated: bool = False
         "CASE type WHEN 'text' THEN atom IN (SELECT value FROM json_each(?))"
         " WHEN 'integer' THEN atom IN (SELECT value FROM json_each(?))"
         " WHEN 'real' THEN atom IN (SELECT value FROM json_each(?))"
-        " WHEN 'null' THEN ? WHEN 'array' THEN ? WHEN 'object' THEN ?"
+        " WHEN 'null' THEN ? = 1 WHEN 'array' THEN ? = 1 WHEN 'object' THEN ? = 1"
         " ELSE type IN (SELECT value FROM json_each(?)) END",
         to_json(texts),
         to_json(numbers),
@@ -291,7 +309,7 @@ def match_present(field: Field) -> Clause:
         + column
         + Clause(", ?) WHEN 'array' THEN EXISTS (SELECT 1 FROM json_each(", path)
         + column
-        + Clause(", ?) WHERE type <> 'null') WHEN 'null' THEN 0 ELSE json_type(", path)
+        + Clause(", ?) WHERE type <> 'null') WHEN 'null' THEN FALSE ELSE json_type(", path)
         + column
         + Clause(", ?) IS NOT NULL END)", path)
     )
@@ -316,7 +334,7 @@ def _some(field: Field, question: Clause, texts: Sequence[str]) -> Clause:
         if 0 < len(texts) <= MAX_NEEDLES
         else [to_json(part) for part in field.path[-1:]]
     )
-    found = [Clause("instr(") + column + Clause(", ?)", needle) for needle in needles]
+    found = [Clause("instr(") + column + Clause(", ?) > 0", needle) for needle in needles]
     likely = join_clauses(OR, found) + AND if found else EMPTY
     return (
         OPEN

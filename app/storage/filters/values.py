@@ -10,14 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import apsw
-
 from app.core.errors import Validation
 from app.core.types import Image, Target, Text
 from app.storage.filters.model import Field, Filter
 from app.storage.filters.parser import shorten, split_path, suggest_name
-from app.storage.filters.sql import ALL, AND, COLUMNS, EMPTY, OPEN, TABLES, json_path, time_limit, to_json
-from app.storage.sql import Clause, fetch_clause
+from app.storage.filters.sql import ALL, AND, COLUMNS, EMPTY, TABLES, json_path, time_limit, to_json
+from app.storage.sql import Clause, Connection, fetch_clause
 from app.storage.tables.collections import IN_COLLECTION
 
 Use = Literal["order_by", "group_by", "facets"]
@@ -147,7 +145,7 @@ def sort_by_value(values: Sequence[Value | None], is_descending: bool) -> list[i
 
 
 def select_ordered(
-    c: apsw.Connection, collection: str, filter: Filter | None, order: Order, limit: int, after: Place | None
+    c: Connection, collection: str, filter: Filter | None, order: Order, limit: int, after: Place | None
 ) -> list[Place]:
     """Up to `limit` places of pictures that `filter` lets through, in this order; equal ones the newest first.
 
@@ -155,7 +153,9 @@ def select_ordered(
     """
     rows = Clause("(SELECT key, ") + _select_rank(order) + Clause(" AS rank, ") + _select_value(order.field)
     rows += Clause(" AS value FROM images WHERE ") + Clause(IN_COLLECTION, collection) + AND
-    page = Clause("SELECT rank, value, key FROM ") + rows + (filter.condition if filter else ALL) + Clause(")")
+    page = (
+        Clause("SELECT rank, value, key FROM ") + rows + (filter.condition if filter else ALL) + Clause(") AS ranked")
+    )
     if after is not None:
         page += Clause(" WHERE rank > ? OR rank = ? AND (value", after.rank, after.rank)
         page += Clause(" < ?" if order.is_descending else " > ?", after.value)
@@ -168,7 +168,7 @@ def select_ordered(
 def _select_rank(order: Order) -> Clause:
     """The rank of the type of a row's value, in the direction of the order."""
     if order.field.name != "metadata":
-        return OPEN + COLUMNS[order.field.name] + Clause(" IS NULL) * 3")
+        return Clause("iif(") + COLUMNS[order.field.name] + Clause(" IS NULL, 3, 0)")
     return Clause(FALLING_RANKS if order.is_descending else RISING_RANKS, json_path(order.field))
 
 
@@ -180,7 +180,7 @@ def _select_value(field: Field) -> Clause:
 
 
 def select_values(
-    c: apsw.Connection, target: Target, label: str, field: Field, keys: Iterable[int] | None = None, after: int = 0
+    c: Connection, target: Target, label: str, field: Field, keys: Iterable[int] | None = None, after: int = 0
 ) -> list[tuple[int, Value]]:
     """The values that a facet counts, with the keys of their rows: of the rows past `after`, or of `keys`.
 

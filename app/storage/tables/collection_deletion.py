@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import apsw
-
-from app.storage.sql import fetch_all, fetch_one
+from app.storage.sql import Connection, fetch_all, fetch_one
 from app.storage.tables import (
     collections,
     heads,
@@ -25,7 +23,7 @@ from app.storage.tables import (
 )
 
 
-def begin(c: apsw.Connection, name: str) -> tuple[str, list[tuple[str, int]]]:
+def begin(c: Connection, name: str) -> tuple[str, list[tuple[str, int]]]:
     """Take the name away and cancel the jobs.
 
     Returns the label, and the uploads (job, number) whose files the caller removes. Raises NotFound.
@@ -43,13 +41,13 @@ def begin(c: apsw.Connection, name: str) -> tuple[str, list[tuple[str, int]]]:
     return collection.label, uploads
 
 
-def list_pending(c: apsw.Connection) -> list[str]:
+def list_pending(c: Connection) -> list[str]:
     """The labels whose rows are still to be deleted."""
     rows = fetch_all(c, "SELECT label FROM collections WHERE name IS NULL AND swept = 0 ORDER BY label")
     return [label for (label,) in rows]
 
 
-def delete_batch(c: apsw.Connection, label: str, limit: int, unused: Callable[[str], None]) -> bool:
+def delete_batch(c: Connection, label: str, limit: int, unused: Callable[[str], None]) -> bool:
     """Delete up to `limit` rows of each kind; False when there were none.
 
     Calls `unused` inside the transaction with the digest of each file that no row uses any more.
@@ -72,7 +70,7 @@ def delete_batch(c: apsw.Connection, label: str, limit: int, unused: Callable[[s
     return removed + c.changes() > 0
 
 
-def finish(c: apsw.Connection, label: str) -> None:
+def finish(c: Connection, label: str) -> None:
     """Delete the row of a collection whose rows are all deleted; it stays while there are jobs with its label."""
     for table in (heads, label_sets, saved_searches):
         table.delete_of_collection(c, label)
@@ -84,7 +82,7 @@ def finish(c: apsw.Connection, label: str) -> None:
     c.execute("UPDATE collections SET swept = 1 WHERE label = ? AND name IS NULL", (label,))
 
 
-def _delete_items(c: apsw.Connection, label: str, limit: int) -> int:
+def _delete_items(c: Connection, label: str, limit: int) -> int:
     """Delete items of one of its jobs. Items that still wait fail first, so that the counts of the job add up."""
     job = fetch_one(
         c,

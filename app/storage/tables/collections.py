@@ -11,17 +11,16 @@ import secrets
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-import apsw
-
 from app.core.clock import now_rfc3339
 from app.core.errors import CollectionMissing, IdConflict, ModelUnavailable
-from app.storage.sql import fetch_all, fetch_one
+from app.storage.sql import Connection, fetch_all, fetch_one
 
 LABEL_OF_NAME = "(SELECT label FROM collections WHERE name = ?)"
 """SQL for the label of a name; NULL, which no row has, when there is no such collection."""
 IN_COLLECTION = "collection = " + LABEL_OF_NAME
 PAGE = "WHERE " + IN_COLLECTION + " AND key < ? ORDER BY key DESC LIMIT ?"
 COLUMNS = "SELECT name, label, description, space, created_at, head FROM collections "
+SPACE = "SELECT space FROM collections WHERE label = ?"
 LABEL_SEPARATOR = "~"  # between name and number of a label; no name has it
 
 
@@ -43,12 +42,12 @@ def name_from_label(label: str) -> str:
     return label.partition(LABEL_SEPARATOR)[0]
 
 
-def get(c: apsw.Connection, name: str) -> Collection | None:
+def get(c: Connection, name: str) -> Collection | None:
     row = fetch_one(c, COLUMNS + "WHERE name = ?", (name,))
     return Collection(*row) if row else None
 
 
-def require(c: apsw.Connection, name: str) -> Collection:
+def require(c: Connection, name: str) -> Collection:
     """The collection of this name. Raises CollectionMissing."""
     if (collection := get(c, name)) is None:
         near = get_close_matches(name, [one.name for one in list_all(c)])
@@ -56,12 +55,12 @@ def require(c: apsw.Connection, name: str) -> Collection:
     return collection
 
 
-def list_all(c: apsw.Connection) -> list[Collection]:
+def list_all(c: Connection) -> list[Collection]:
     """All collections, ordered by name; not those that are being deleted."""
     return [Collection(*row) for row in fetch_all(c, COLUMNS + "WHERE name IS NOT NULL ORDER BY name")]
 
 
-def create(c: apsw.Connection, name: str, description: str) -> Collection:
+def create(c: Connection, name: str, description: str) -> Collection:
     """A new, empty collection. Raises IdConflict when there is one of this name."""
     if get(c, name) is not None:
         raise IdConflict(f"there is a collection {name!r} already")
@@ -71,24 +70,26 @@ def create(c: apsw.Connection, name: str, description: str) -> Collection:
     return made
 
 
-def set_description(c: apsw.Connection, name: str, description: str) -> Collection | None:
+def set_description(c: Connection, name: str, description: str) -> Collection | None:
     """Change the description; None when there is no collection of this name."""
     c.execute("UPDATE collections SET description = ? WHERE name = ?", (description, name))
     return get(c, name)
 
 
-def assign_space(c: apsw.Connection, label: str, space: str) -> None:
+def assign_space(c: Connection, label: str, space: str) -> None:
     """Set the space of a collection that has none.
 
     Raises ModelUnavailable when it has another one, or a server has loaded another model: a collection never mixes
     vectors of two models, and every ready picture is in the space that the server searches.
     """
-    c.execute(
-        "UPDATE collections SET space = ?1 WHERE label = ?2 AND space IS NULL"
-        " AND NOT EXISTS (SELECT 1 FROM spaces WHERE golden IS NOT NULL AND fingerprint <> ?1)",
-        (space, label),
-    )
-    row = fetch_one(c, "SELECT space FROM collections WHERE label = ?", (label,))
+    row = fetch_one(c, SPACE, (label,))
+    if row == (None,):
+        c.execute(
+            "UPDATE collections SET space = ?1 WHERE label = ?2"
+            " AND NOT EXISTS (SELECT 1 FROM spaces WHERE golden IS NOT NULL AND fingerprint <> ?1)",
+            (space, label),
+        )
+        row = fetch_one(c, SPACE, (label,))
     if row is not None and row[0] != space:
         named = name_from_label(label)
         raise ModelUnavailable(f"the collection {named!r} belongs to another model than the one that runs here")

@@ -10,11 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-import apsw
-
 from app.core.clock import now_rfc3339
 from app.core.types import EmbeddingSpace, Target
-from app.storage.sql import Row, fetch_all, fetch_number, fetch_one
+from app.storage.sql import Connection, Row, fetch_all, fetch_number, fetch_one
 
 OF_LOG = "collection = ? AND space = ? AND target = ?"
 SPACES = "SELECT model, weights, d, preprocessing FROM spaces WHERE "
@@ -22,17 +20,19 @@ OF_SPACE = "space = coalesce(?, (SELECT space FROM collections WHERE label = emb
 LogEntry = Row  # seq: int, op: str, key: int, vector: bytes | None
 
 
-def add(c: apsw.Connection, label: str, space: str, target: Target, key: int, vector: bytes) -> int:
+def add(c: Connection, label: str, space: str, target: Target, key: int, vector: bytes) -> int:
     """Append the vector (float32, little endian) of a key; returns its `seq`."""
     c.execute("DELETE FROM embeddings WHERE target = ? AND key = ? AND space = ?", (target, key, space))
-    c.execute(
-        "INSERT INTO embeddings (collection, space, target, op, key, vector) VALUES (?, ?, ?, 'add', ?, ?)",
+    ((seq,),) = fetch_all(
+        c,
+        "INSERT INTO embeddings (collection, space, target, op, key, vector) VALUES (?, ?, ?, 'add', ?, ?)"
+        " RETURNING seq",
         (label, space, target, key, vector),
     )
-    return int(c.last_insert_rowid())
+    return int(seq)
 
 
-def remove(c: apsw.Connection, target: Target, key: int) -> int | None:
+def remove(c: Connection, target: Target, key: int) -> int | None:
     """Replace the vectors of a key, in every space, by `remove` entries; returns the last `seq`.
 
     None when the key had no vector.
@@ -44,42 +44,40 @@ def remove(c: apsw.Connection, target: Target, key: int) -> int | None:
         return None
     c.execute("DELETE FROM embeddings WHERE target = ? AND key = ?", (target, key))
     for label, space in held:
-        c.execute(
-            "INSERT INTO embeddings (collection, space, target, op, key) VALUES (?, ?, ?, 'remove', ?)",
-            (label, space, target, key),
-        )
-    return int(c.last_insert_rowid())
+        sql = "INSERT INTO embeddings (collection, space, target, op, key) VALUES (?, ?, ?, 'remove', ?) RETURNING seq"
+        ((seq,),) = fetch_all(c, sql, (label, space, target, key))
+    return int(seq)
 
 
-def list_after(c: apsw.Connection, label: str, space: str, target: Target, seq: int, limit: int) -> list[LogEntry]:
+def list_after(c: Connection, label: str, space: str, target: Target, seq: int, limit: int) -> list[LogEntry]:
     """The first `limit` entries after `seq`, in order."""
     sql = "SELECT seq, op, key, vector FROM embeddings WHERE " + OF_LOG + " AND seq > ? ORDER BY seq LIMIT ?"
     return fetch_all(c, sql, (label, space, target, seq, limit))
 
 
-def count_after(c: apsw.Connection, label: str, space: str, target: Target, seq: int) -> int:
+def count_after(c: Connection, label: str, space: str, target: Target, seq: int) -> int:
     """How many entries there are after `seq`."""
     sql = "SELECT count(*) FROM embeddings WHERE " + OF_LOG + " AND seq > ?"
     return fetch_number(c, sql, (label, space, target, seq))
 
 
-def get_last_seq(c: apsw.Connection, label: str, space: str, target: Target) -> int:
+def get_last_seq(c: Connection, label: str, space: str, target: Target) -> int:
     """The `seq` of the last entry, 0 for an empty log."""
     return fetch_number(c, "SELECT max(seq) FROM embeddings WHERE " + OF_LOG, (label, space, target))
 
 
-def get_last_seq_of_all(c: apsw.Connection) -> int:
+def get_last_seq_of_all(c: Connection) -> int:
     """The `seq` of the last entry of any log, 0 without one."""
     return fetch_number(c, "SELECT max(seq) FROM embeddings")
 
 
-def list_grown_logs(c: apsw.Connection, seq: int) -> list[tuple[str, Target]]:
+def list_grown_logs(c: Connection, seq: int) -> list[tuple[str, Target]]:
     """(label, target) of each log that has entries after `seq`."""
     rows = fetch_all(c, "SELECT DISTINCT collection, target FROM embeddings WHERE seq > ?", (seq,))
     return [(label, target) for label, target in rows]
 
 
-def get_vectors(c: apsw.Connection, target: Target, keys: Iterable[int], space: str | None = None) -> dict[int, bytes]:
+def get_vectors(c: Connection, target: Target, keys: Iterable[int], space: str | None = None) -> dict[int, bytes]:
     """The vectors of these keys in a space, or else in that of their collection; keys without one are absent."""
     wanted = json.dumps([int(key) for key in keys])
     rows = fetch_all(
@@ -91,38 +89,38 @@ def get_vectors(c: apsw.Connection, target: Target, keys: Iterable[int], space: 
     return {row[0]: row[1] for row in rows}
 
 
-def count_vectors(c: apsw.Connection, label: str, space: str, target: Target) -> int:
+def count_vectors(c: Connection, label: str, space: str, target: Target) -> int:
     """How many keys have a vector."""
     sql = "SELECT count(*) FROM embeddings WHERE " + OF_LOG + " AND op = 'add'"
     return fetch_number(c, sql, (label, space, target))
 
 
-def save_space(c: apsw.Connection, space: EmbeddingSpace) -> None:
+def save_space(c: Connection, space: EmbeddingSpace) -> None:
     """Add a space, if it is new, so that `get_space` finds the model of its fingerprint."""
     c.execute(
-        "INSERT OR IGNORE INTO spaces (fingerprint, model, weights, d, preprocessing, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO spaces (fingerprint, model, weights, d, preprocessing, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (fingerprint) DO NOTHING",
         (space.fingerprint, space.model, space.weights, space.d, space.preprocessing, now_rfc3339()),
     )
 
 
-def get_space(c: apsw.Connection, fingerprint: str) -> EmbeddingSpace | None:
+def get_space(c: Connection, fingerprint: str) -> EmbeddingSpace | None:
     """The space of a fingerprint; None if this data directory never had it."""
     row = fetch_one(c, SPACES + "fingerprint = ?", (fingerprint,))
     return EmbeddingSpace(*row) if row else None
 
 
-def get_golden(c: apsw.Connection, fingerprint: str) -> bytes | None:
+def get_golden(c: Connection, fingerprint: str) -> bytes | None:
     """The golden vectors of a space, if there are any: float32, little endian."""
     row = fetch_one(c, "SELECT golden FROM spaces WHERE fingerprint = ?", (fingerprint,))
     return row[0] if row else None
 
 
-def save_golden(c: apsw.Connection, fingerprint: str, vectors: bytes) -> None:
+def save_golden(c: Connection, fingerprint: str, vectors: bytes) -> None:
     c.execute("UPDATE spaces SET golden = ? WHERE fingerprint = ?", (vectors, fingerprint))
 
 
-def mark_served(c: apsw.Connection, space: EmbeddingSpace, chosen_as: str | None = None) -> None:
+def mark_served(c: Connection, space: EmbeddingSpace, chosen_as: str | None = None) -> None:
     """Write down that a server has loaded this space, and the short name by which it was chosen.
 
     While no collection has vectors, it replaces the one before.
@@ -137,19 +135,19 @@ def mark_served(c: apsw.Connection, space: EmbeddingSpace, chosen_as: str | None
     )
 
 
-def get_chosen_model(c: apsw.Connection, chosen_as: str) -> str | None:
+def get_chosen_model(c: Connection, chosen_as: str) -> str | None:
     """The model that this directory is served with and that was chosen by this short name."""
     row = fetch_one(c, "SELECT model FROM spaces WHERE chosen_as = ? AND golden IS NOT NULL", (chosen_as,))
     return row[0] if row else None
 
 
-def get_other_served(c: apsw.Connection, but: str) -> EmbeddingSpace | None:
+def get_other_served(c: Connection, but: str) -> EmbeddingSpace | None:
     """Another space than `but` that a server has loaded here: one with golden vectors."""
     row = fetch_one(c, SPACES + "golden IS NOT NULL AND fingerprint <> ? LIMIT 1", (but,))
     return EmbeddingSpace(*row) if row else None
 
 
-def delete_all(c: apsw.Connection) -> None:
+def delete_all(c: Connection) -> None:
     """Delete every vector and the space of every collection, so that another model can fill them."""
     c.execute("DELETE FROM embeddings")
     c.execute("DELETE FROM next_space")

@@ -11,28 +11,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import apsw
-
 from app.core.types import Image
-from app.storage.sql import fetch_all, fetch_number, fetch_one
+from app.storage.sql import Connection, fetch_all, fetch_number, fetch_one
 from app.storage.tables import images
 
 RETRY_PLACES = 1_000  # places that a picture goes back after an attempt that failed, so behind as many others
 IN_KEPT_COLLECTION = "collection NOT IN (SELECT label FROM collections WHERE name IS NULL AND swept = 0)"
 WAIT_FOR_ALL = (
-    "INSERT OR IGNORE INTO enrichments (key, kind, collection, state, place)"
-    " SELECT ?1, kind, ?2, 'waiting', ?1 FROM enrichment_kinds WHERE is_on = 1"
+    "INSERT INTO enrichments (key, kind, collection, state, place)"
+    " SELECT ?1, kind, ?2, 'waiting', ?1 FROM enrichment_kinds WHERE is_on = 1 ON CONFLICT (key, kind) DO NOTHING"
 )
 CLAIM = (
-    "UPDATE enrichments SET state = 'running', owner = ?1, attempts = attempts + 1 WHERE rowid ="
+    "UPDATE enrichments SET state = 'running', owner = ?1, lease_until = lease_clock() + ?3, attempts = attempts + 1"
+    " WHERE rowid ="
     " (SELECT rowid FROM enrichments INDEXED BY enrichments_next WHERE kind = ?2 AND state = 'waiting' AND "
     + IN_KEPT_COLLECTION
     + " ORDER BY place DESC LIMIT 1) RETURNING key, attempts"
 )
 HOLDS = (
     "SELECT 1 FROM enrichments e JOIN images i ON i.key = e.key WHERE e.key = ? AND e.kind = ? AND e.state = 'running'"
-    " AND e.owner = ? AND i.sha256 = ? AND i." + IN_KEPT_COLLECTION
+    " AND e.owner = ? AND e.attempts = ? AND i.sha256 = ? AND i." + IN_KEPT_COLLECTION
 )
+RUNNING = "SELECT key, attempts FROM enrichments WHERE kind = ? AND state = 'running'"
 NEXT_PLACE = (
     "SELECT 1 + max(coalesce((SELECT max(place) FROM enrichments WHERE kind = ?), 0),"
     " (SELECT coalesce(max(key), 0) FROM images))"
@@ -82,7 +82,7 @@ class EnrichmentState:
     result: Mapping[str, Any] | None
 
 
-def switch(c: apsw.Connection, kinds: Sequence[str]) -> None:
+def switch(c: Connection, kinds: Sequence[str]) -> None:
     """Let exactly these kinds be on. The pictures that are there wait for a kind that was off."""
     c.execute(
         "UPDATE enrichment_kinds SET is_on = 0 WHERE kind NOT IN (SELECT value FROM json_each(?))",
@@ -92,22 +92,23 @@ def switch(c: apsw.Connection, kinds: Sequence[str]) -> None:
         c.execute(
             "INSERT INTO enrichment_kinds (kind, is_on, backlog)"
             " VALUES (?, 1, (SELECT coalesce(max(key), 0) + 1 FROM images)) ON CONFLICT (kind)"
-            " DO UPDATE SET is_on = 1, backlog = iif(is_on = 1, backlog, excluded.backlog)",
+            " DO UPDATE SET is_on = 1, backlog = iif(enrichment_kinds.is_on = 1,"
+            " enrichment_kinds.backlog, excluded.backlog)",
             (kind,),
         )
 
 
-def list_on(c: apsw.Connection) -> list[str]:
+def list_on(c: Connection) -> list[str]:
     """The kinds that are on."""
     return [kind for (kind,) in fetch_all(c, "SELECT kind FROM enrichment_kinds WHERE is_on = 1 ORDER BY kind")]
 
 
-def add(c: apsw.Connection, key: int, label: str) -> None:
+def add(c: Connection, key: int, label: str) -> None:
     """Let a picture that is ready wait for each kind that is on, if it has no row of that kind."""
     c.execute(WAIT_FOR_ALL, (key, label))
 
 
-def add_backlog(c: apsw.Connection, kind: str, limit: int) -> bool:
+def add_backlog(c: Connection, kind: str, limit: int) -> bool:
     """Let up to `limit` older pictures wait, if they have no row; False when none are left."""
     row = fetch_one(c, "SELECT backlog FROM enrichment_kinds WHERE kind = ? AND backlog > 0", (kind,))
     if row is None:
@@ -118,43 +119,46 @@ def add_backlog(c: apsw.Connection, kind: str, limit: int) -> bool:
     for key, label, status in rows:
         if status == "ready":  # the others come when they are
             c.execute(
-                "INSERT OR IGNORE INTO enrichments (key, kind, collection, state, place)"
-                " VALUES (?1, ?2, ?3, 'waiting', ?1)",
+                "INSERT INTO enrichments (key, kind, collection, state, place)"
+                " VALUES (?1, ?2, ?3, 'waiting', ?1) ON CONFLICT (key, kind) DO NOTHING",
                 (key, kind, label),
             )
     c.execute("UPDATE enrichment_kinds SET backlog = ? WHERE kind = ?", (rows[-1][0] if rows else 0, kind))
     return bool(rows)
 
 
-def claim_some(c: apsw.Connection, kind: str, owner: str, most: int) -> list[EnrichmentClaim]:
-    """Begin with up to `most` of the next pictures, counting an attempt of each."""
+def claim_some(c: Connection, kind: str, owner: str, most: int, seconds: float | None = None) -> list[EnrichmentClaim]:
+    """Begin with up to `most` of the next pictures, counting an attempt of each. `seconds` as in `claim`."""
     claimed: list[EnrichmentClaim] = []
-    while len(claimed) < most and (one := claim(c, kind, owner)) is not None:
+    while len(claimed) < most and (one := claim(c, kind, owner, seconds)) is not None:
         claimed.append(one)
     return claimed
 
 
-def set_fault(c: apsw.Connection, kind: str, fault: str | None) -> None:
+def set_fault(c: Connection, kind: str, fault: str | None) -> None:
     """Say why the process of a kind waits; None while it works."""
     c.execute("UPDATE enrichment_kinds SET fault = ? WHERE kind = ?", (fault, kind))
 
 
-def list_faults(c: apsw.Connection) -> dict[str, str]:
+def list_faults(c: Connection) -> dict[str, str]:
     """Why the process of a kind waits, of those kinds that are on and wait."""
     sql = "SELECT kind, fault FROM enrichment_kinds WHERE is_on = 1 AND fault IS NOT NULL"
     return {str(row[0]): str(row[1]) for row in fetch_all(c, sql)}
 
 
-def claim(c: apsw.Connection, kind: str, owner: str) -> EnrichmentClaim | None:
-    """Begin with the next picture, counting an attempt; None when none waits."""
-    row = fetch_one(c, CLAIM, (owner, kind))
+def claim(c: Connection, kind: str, owner: str, seconds: float | None = None) -> EnrichmentClaim | None:
+    """Begin with the next picture, counting an attempt; None when none waits.
+
+    The lease ends after `seconds`, or, with None, when the process ends.
+    """
+    row = fetch_one(c, CLAIM, (owner, kind, seconds))
     if row is None:
         return None
     key, attempts = row
     return EnrichmentClaim(images.get_by_keys(c, [key])[key], kind, owner, attempts)
 
 
-def finish(c: apsw.Connection, claimed: EnrichmentClaim, found: Enrichment) -> bool:
+def finish(c: Connection, claimed: EnrichmentClaim, found: Enrichment) -> bool:
     """Store what was found; False, and nothing stored, if the picture is deleted or replaced, or asked for again."""
     if not _holds(c, claimed):
         return False
@@ -166,19 +170,19 @@ def finish(c: apsw.Connection, claimed: EnrichmentClaim, found: Enrichment) -> b
     return True
 
 
-def fail(c: apsw.Connection, claimed: EnrichmentClaim, detail: str) -> None:
+def fail(c: Connection, claimed: EnrichmentClaim, detail: str) -> None:
     """Give a picture up. What an earlier pass found stays."""
     if _holds(c, claimed):
         _fail(c, claimed.image.key, claimed.kind, detail)
 
 
-def retry(c: apsw.Connection, claimed: EnrichmentClaim) -> None:
+def retry(c: Connection, claimed: EnrichmentClaim) -> None:
     """Let a picture wait for another attempt, behind others."""
     if _holds(c, claimed):
         _wait_again(c, claimed.image.key, claimed.kind)
 
 
-def put_back(c: apsw.Connection, claimed: EnrichmentClaim) -> None:
+def put_back(c: Connection, claimed: EnrichmentClaim) -> None:
     """Let a picture wait again, behind others, with no attempt counted: the machine was at fault."""
     if _holds(c, claimed):
         _wait_again(c, claimed.image.key, claimed.kind)
@@ -188,16 +192,17 @@ def put_back(c: apsw.Connection, claimed: EnrichmentClaim) -> None:
         )
 
 
-def release(c: apsw.Connection, kind: str, *, was_killed: bool, max_attempts: int = 0) -> int:
+def release(c: Connection, kind: str, *, was_killed: bool, max_attempts: int = 0, expired_only: bool = False) -> int:
     """Let the picture wait again at which a process worked that has ended; returns how many were given up.
 
+    With `expired_only` those whose lease has ended: other processes of this kind may be at work.
     The attempt counts if only that process `was_killed`: the picture may have done it. It does not count when the
     whole server ended.
     """
     failed = 0
-    for key, attempts in fetch_all(
-        c, "SELECT key, attempts FROM enrichments WHERE kind = ? AND state = 'running'", (kind,)
-    ):
+    past = " AND lease_until < lease_clock()" if expired_only else ""
+    sql = RUNNING + past
+    for key, attempts in fetch_all(c, sql, (kind,)):
         if was_killed and attempts >= max_attempts:
             failed += 1
             _fail(c, key, kind, f"the process that worked at this picture died {attempts} times")
@@ -212,26 +217,26 @@ def release(c: apsw.Connection, kind: str, *, was_killed: bool, max_attempts: in
     return failed
 
 
-def release_all(c: apsw.Connection) -> None:
+def release_all(c: Connection) -> None:
     """As `release`, of all kinds, when a server starts."""
     for (kind,) in fetch_all(c, "SELECT kind FROM enrichment_kinds"):
         release(c, kind, was_killed=False)
 
 
-def request(c: apsw.Connection, kind: str, keys: Sequence[int]) -> int:
+def request(c: Connection, kind: str, keys: Sequence[int]) -> int:
     """Let these pictures wait, before all others, whatever was done before; returns how many are ready for it."""
     place = fetch_number(c, NEXT_PLACE, (kind,))
     c.execute(REQUEST, (kind, place, json.dumps(keys)))
     return c.changes()
 
 
-def list_failed(c: apsw.Connection, label: str, kind: str) -> set[int]:
+def list_failed(c: Connection, label: str, kind: str) -> set[int]:
     """The keys of the pictures of a collection that were given up."""
     sql = "SELECT key FROM enrichments WHERE collection = ? AND kind = ? AND state = 'failed'"
     return {key for (key,) in fetch_all(c, sql, (label, kind))}
 
 
-def get_states(c: apsw.Connection, key: int) -> dict[str, EnrichmentState]:
+def get_states(c: Connection, key: int) -> dict[str, EnrichmentState]:
     """By kind, of the kinds that the picture waits for or once did."""
     rows = fetch_all(c, "SELECT kind, state, detail, result FROM enrichments WHERE key = ? ORDER BY kind", (key,))
     return {
@@ -240,7 +245,7 @@ def get_states(c: apsw.Connection, key: int) -> dict[str, EnrichmentState]:
     }
 
 
-def count(c: apsw.Connection, label: str, ready: int) -> dict[str, EnrichmentCounts]:
+def count(c: Connection, label: str, ready: int) -> dict[str, EnrichmentCounts]:
     """By kind that is on, of a collection that has `ready` pictures. Those of the backlog wait, too."""
     rows = fetch_all(
         c, "SELECT kind, state, count(*) FROM enrichments WHERE collection = ? GROUP BY kind, state", (label,)
@@ -248,7 +253,7 @@ def count(c: apsw.Connection, label: str, ready: int) -> dict[str, EnrichmentCou
     return _sum_up(list_on(c), rows, ready)
 
 
-def count_all(c: apsw.Connection) -> dict[str, EnrichmentCounts]:
+def count_all(c: Connection) -> dict[str, EnrichmentCounts]:
     """By kind that is on, of all collections."""
     kinds = list_on(c)
     if not kinds:
@@ -266,20 +271,20 @@ def _sum_up(kinds: Sequence[str], rows: Sequence[Sequence[Any]], ready: int) -> 
     return found
 
 
-def _holds(c: apsw.Connection, claimed: EnrichmentClaim) -> bool:
+def _holds(c: Connection, claimed: EnrichmentClaim) -> bool:
     """Whether the claim still stands, for the bytes that were read, in a collection that stays."""
     image = claimed.image
-    return fetch_one(c, HOLDS, (image.key, claimed.kind, claimed.owner, image.sha256)) is not None
+    return fetch_one(c, HOLDS, (image.key, claimed.kind, claimed.owner, claimed.attempts, image.sha256)) is not None
 
 
-def _fail(c: apsw.Connection, key: int, kind: str, detail: str) -> None:
+def _fail(c: Connection, key: int, kind: str, detail: str) -> None:
     c.execute(
         "UPDATE enrichments SET state = 'failed', owner = NULL, detail = ? WHERE key = ? AND kind = ?",
         (detail, key, kind),
     )
 
 
-def _wait_again(c: apsw.Connection, key: int, kind: str) -> None:
+def _wait_again(c: Connection, key: int, kind: str) -> None:
     c.execute(
         "UPDATE enrichments SET state = 'waiting', owner = NULL, place = place - ? WHERE key = ? AND kind = ?",
         (RETRY_PLACES, key, kind),

@@ -7,11 +7,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import apsw
-
 from app.core.clock import now_rfc3339
 from app.core.types import HeadInfo
-from app.storage.sql import fetch_all, fetch_one
+from app.storage.sql import Connection, fetch_all, fetch_one
 from app.storage.tables.collections import IN_COLLECTION, LABEL_OF_NAME, name_from_label
 
 MAX_KEPT = 10  # heads of a collection: with a further one, the oldest go that it does not use
@@ -35,13 +33,13 @@ def head_from_row(row: Sequence[Any]) -> HeadInfo:
 
 
 def save(
-    c: apsw.Connection, label: str, space: str, matrix: bytes, figures: Mapping[str, Any], *, maps_pictures: bool
+    c: Connection, label: str, space: str, matrix: bytes, figures: Mapping[str, Any], *, maps_pictures: bool
 ) -> str:
     """Store a head, unless it is there already, and forget old ones; returns its id."""
     id = compute_id(label, space, matrix)
     c.execute(
-        "INSERT OR IGNORE INTO heads (id, collection, space, matrix, maps_pictures, figures, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO heads (id, collection, space, matrix, maps_pictures, figures, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
         (id, label, space, matrix, maps_pictures, json.dumps(figures), now_rfc3339()),
     )
     c.execute(
@@ -53,12 +51,12 @@ def save(
     return id
 
 
-def get(c: apsw.Connection, id: str) -> HeadInfo | None:
+def get(c: Connection, id: str) -> HeadInfo | None:
     row = fetch_one(c, COLUMNS + "WHERE heads.id = ? AND " + NAMED, (id,))
     return head_from_row(row) if row else None
 
 
-def list_all(c: apsw.Connection, collection: str | None = None) -> list[HeadInfo]:
+def list_all(c: Connection, collection: str | None = None) -> list[HeadInfo]:
     """The heads of one collection, or of all that are not being deleted; newest first."""
     if collection is not None:
         rows = fetch_all(c, COLUMNS + "WHERE " + IN_COLLECTION + NEWEST_FIRST, (collection,))
@@ -66,35 +64,35 @@ def list_all(c: apsw.Connection, collection: str | None = None) -> list[HeadInfo
     return [head_from_row(row) for row in fetch_all(c, COLUMNS + "WHERE " + NAMED + NEWEST_FIRST)]
 
 
-def get_used(c: apsw.Connection, collection: str) -> tuple[str, str] | None:
+def get_used(c: Connection, collection: str) -> tuple[str, str] | None:
     """The id and the space of the head that a collection uses."""
     sql = "SELECT heads.id, heads.space FROM collections o JOIN heads ON heads.id = o.head WHERE o.name = ?"
     row = fetch_one(c, sql, (collection,))
     return (row[0], row[1]) if row else None
 
 
-def read_matrix(c: apsw.Connection, id: str) -> tuple[bytes, bool]:
+def read_matrix(c: Connection, id: str) -> tuple[bytes, bool]:
     """The numbers of a head, and whether pictures that look for texts go through it."""
     ((matrix, maps_pictures),) = fetch_all(c, "SELECT matrix, maps_pictures FROM heads WHERE id = ?", (id,))
     return matrix, bool(maps_pictures)
 
 
-def use(c: apsw.Connection, collection: str, id: str | None) -> None:
+def use(c: Connection, collection: str, id: str | None) -> None:
     """Let a collection use this head; None takes off the one that it has."""
     c.execute("UPDATE collections SET head = ? WHERE label = " + LABEL_OF_NAME, (id, collection))
 
 
-def delete(c: apsw.Connection, id: str) -> None:
+def delete(c: Connection, id: str) -> None:
     """Remove a head; a collection that uses it has none then."""
     c.execute("UPDATE collections SET head = NULL WHERE head = ?", (id,))
     c.execute("DELETE FROM heads WHERE id = ?", (id,))
 
 
-def delete_of_collection(c: apsw.Connection, label: str) -> None:
+def delete_of_collection(c: Connection, label: str) -> None:
     c.execute("DELETE FROM heads WHERE collection = ?", (label,))
 
 
-def find_faults(c: apsw.Connection) -> list[tuple[str, str]]:
+def find_faults(c: Connection) -> list[tuple[str, str]]:
     """The heads (collection/id) whose numbers were altered, and those that a collection uses and that are gone."""
     rows = fetch_all(c, "SELECT collection, id, space, matrix FROM heads")
     altered = [

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import apsw
-
 from app.core.clock import now_rfc3339
 from app.core.errors import IdConflict
 from app.core.types import AnswerWarning, CameraData, Description, Image, ItemError, NewImage, Status
 from app.decode.camera_data import camera_data_of, merge_camera_data, time_of, with_time
 from app.decode.taken_time import TakenTime, join_taken_times
-from app.storage.sql import Row, fetch_all, fetch_number, fetch_one
+from app.storage.sql import Connection, Row, fetch_all, fetch_number, fetch_one
 from app.storage.tables.collections import IN_COLLECTION, LABEL_OF_NAME, PAGE, name_from_label
 
 COLUMNS = (
@@ -35,8 +33,10 @@ CARRIED = ("taken_at", "taken_offset", "camera", "lens", "latitude", "longitude"
 CARRY_NOTHING = ", ".join(column + " = NULL" for column in (*CARRIED, "video_id", "t_ms")) + ", camera_read = 0"
 """SQL for other bytes, which carry other things."""
 CAMERA_COLUMNS = ("taken_at", "taken_offset", "camera", "lens", "latitude", "longitude")
-UNDESCRIBED = "collection = ? AND status = 'ready' AND (camera_read = 0 OR ?)"
+UNDESCRIBED = "collection = ? AND status = 'ready' AND (camera_read = 0 OR ? = 1)"
 SET_CARRIED = {column: "UPDATE images SET " + column + " = ? WHERE key = ?" for column in CARRIED}
+COUNT_BY_STATUS = "SELECT status, count(*) FROM images WHERE " + IN_COLLECTION + " GROUP BY status"
+COUNT_ALL = "SELECT collection, status, count(*) FROM images GROUP BY collection, status"
 RECEIVED = "sha256, width, height, format, bytes, caption, tags, metadata, source, job_id"
 
 
@@ -67,17 +67,17 @@ def image_from_row(row: Sequence[Any]) -> Image:
     return Image(*named, error, *header, *attributes, created_at, job_id, embedded_seq, *carried)
 
 
-def get(c: apsw.Connection, collection: str, id: str) -> Image | None:
+def get(c: Connection, collection: str, id: str) -> Image | None:
     row = fetch_one(c, COLUMNS + "WHERE " + IN_COLLECTION + " AND id = ?", (collection, id))
     return image_from_row(row) if row else None
 
 
-def get_by_sha256(c: apsw.Connection, collection: str, sha256: str) -> Image | None:
+def get_by_sha256(c: Connection, collection: str, sha256: str) -> Image | None:
     row = fetch_one(c, COLUMNS + "WHERE " + IN_COLLECTION + " AND sha256 = ?", (collection, sha256))
     return image_from_row(row) if row else None
 
 
-def filter_stored(c: apsw.Connection, collection: str, digests: Iterable[str]) -> dict[str, list[str]]:
+def filter_stored(c: Connection, collection: str, digests: Iterable[str]) -> dict[str, list[str]]:
     """Those of the digests that belong to a picture that has not failed: adding their bytes again changes nothing.
 
     The value is what of `caption`, `tags` and `metadata` the picture lacks.
@@ -91,31 +91,31 @@ def filter_stored(c: apsw.Connection, collection: str, digests: Iterable[str]) -
     return {sha256: [name for name, lacks in zip(names, empty, strict=True) if lacks] for sha256, *empty in rows}
 
 
-def get_label(c: apsw.Connection, key: int) -> str:
+def get_label(c: Connection, key: int) -> str:
     """The label of its collection, whose name may belong to another collection now."""
     ((label,),) = fetch_all(c, "SELECT collection FROM images WHERE key = ?", (key,))
     return str(label)
 
 
-def get_by_keys(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Image]:
+def get_by_keys(c: Connection, keys: Iterable[int]) -> dict[int, Image]:
     """The pictures of these keys, without deleted ones."""
     return {key: image_from_row(row) for key, row in get_rows(c, keys).items()}
 
 
-def get_rows(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Row]:
+def get_rows(c: Connection, keys: Iterable[int]) -> dict[int, Row]:
     """The rows of the pictures of these keys, for `image_from_row`."""
     wanted = json.dumps([int(key) for key in keys])
     rows = fetch_all(c, COLUMNS + "WHERE key IN (SELECT value FROM json_each(?))", (wanted,))
     return {row[0]: row for row in rows}
 
 
-def get_digests(c: apsw.Connection, keys: Iterable[int]) -> dict[int, str]:
+def get_digests(c: Connection, keys: Iterable[int]) -> dict[int, str]:
     """The SHA-256 of the pictures of these keys."""
     sql = "SELECT key, sha256 FROM images WHERE key IN (SELECT value FROM json_each(?))"
     return dict(fetch_all(c, sql, (json.dumps(list(keys)),)))
 
 
-def get_descriptions(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Description]:
+def get_descriptions(c: Connection, keys: Iterable[int]) -> dict[int, Description]:
     """The texts of the pictures of these keys."""
     sql = "SELECT key, caption, tags, source, ocr_text, generated_caption FROM images"
     rows = fetch_all(c, sql + " WHERE key IN (SELECT value FROM json_each(?))", (json.dumps(list(keys)),))
@@ -133,25 +133,25 @@ def read_auto_tags(tags: str, probabilities: str, rejected: str) -> tuple[dict[s
     return found, parse_tags(rejected)
 
 
-def list_ready_keys(c: apsw.Connection, collection: str) -> list[int]:
+def list_ready_keys(c: Connection, collection: str) -> list[int]:
     """The keys of all ready pictures, in their order."""
     sql = "SELECT key FROM images WHERE status = 'ready' AND " + IN_COLLECTION + " ORDER BY key"
     return [key for (key,) in fetch_all(c, sql, (collection,))]
 
 
-def list_unready_keys(c: apsw.Connection, label: str) -> list[int]:
+def list_unready_keys(c: Connection, label: str) -> list[int]:
     """The keys of all pictures that no search finds (yet)."""
     sql = "SELECT key FROM images WHERE status IN ('queued', 'processing', 'failed') AND collection = ?"
     return [key for (key,) in fetch_all(c, sql, (label,))]
 
 
-def list_captioned_keys(c: apsw.Connection, collection: str) -> list[int]:
+def list_captioned_keys(c: Connection, collection: str) -> list[int]:
     """The keys of the ready pictures that have a caption, in their order."""
     sql = "SELECT key FROM images WHERE status = 'ready' AND caption > '' AND " + IN_COLLECTION + " ORDER BY key"
     return [key for (key,) in fetch_all(c, sql, (collection,))]
 
 
-def find_by_names(c: apsw.Connection, collection: str, names: Sequence[str]) -> dict[str, tuple[int, str]]:
+def find_by_names(c: Connection, collection: str, names: Sequence[str]) -> dict[str, tuple[int, str]]:
     """The key and id of the ready pictures that have one of these as id or SHA-256, by that name."""
     found: dict[str, tuple[int, str]] = {}
     for column in ("sha256", "id"):  # an id is what a caller chose
@@ -161,32 +161,32 @@ def find_by_names(c: apsw.Connection, collection: str, names: Sequence[str]) -> 
     return found
 
 
-def list_sources(c: apsw.Connection, collection: str, after: int, limit: int) -> list[tuple[int, str, str]]:
+def list_sources(c: Connection, collection: str, after: int, limit: int) -> list[tuple[int, str, str]]:
     """Key, id and source of up to `limit` ready pictures with keys past `after`, in order of the keys."""
     sql = "SELECT key, id, source FROM images WHERE status = 'ready' AND source IS NOT NULL AND " + IN_COLLECTION
     rows = fetch_all(c, sql + " AND key > ? ORDER BY key LIMIT ?", (collection, after, limit))
     return [(key, id, source) for key, id, source in rows]
 
 
-def count_photographs(c: apsw.Connection, newest: int) -> tuple[int, int]:
+def count_photographs(c: Connection, newest: int) -> tuple[int, int]:
     """How many of the newest pictures of all collections are ready, and how many of those are JPEGs of half a megapixel
     or more."""
     sql = (
-        "SELECT count(*), sum(format = 'jpeg' AND width * height >= 500000)"
-        " FROM (SELECT format, width, height, status FROM images ORDER BY key DESC LIMIT ?) WHERE status = 'ready'"
+        "SELECT count(*), sum(iif(format = 'jpeg' AND width * height >= 500000, 1, 0)) FROM"
+        " (SELECT format, width, height, status FROM images ORDER BY key DESC LIMIT ?) AS newest WHERE status = 'ready'"
     )
     ((count, photographs),) = fetch_all(c, sql, (newest,))
     return int(count), int(photographs or 0)
 
 
-def list_page(c: apsw.Connection, collection: str, limit: int, before: int | None) -> list[Image]:
+def list_page(c: Connection, collection: str, limit: int, before: int | None) -> list[Image]:
     """Up to `limit` pictures, newest first, with keys below `before`."""
     highest = before if before is not None else 1 << 62
     rows = fetch_all(c, COLUMNS + PAGE, (collection, highest, limit))
     return [image_from_row(row) for row in rows]
 
 
-def add(c: apsw.Connection, collection: str, new: NewImage, job_id: str | None, replace: bool) -> AddResult:
+def add(c: Connection, collection: str, new: NewImage, job_id: str | None, replace: bool) -> AddResult:
     """Insert a row as `queued`, or find the one that has these bytes already and give it the attributes that it lacks.
 
     Queues a failed picture again when its bytes come again. Raises IdConflict when the id belongs to other bytes,
@@ -224,12 +224,12 @@ def add(c: apsw.Connection, collection: str, new: NewImage, job_id: str | None, 
     return AddResult(_require(get(c, collection, id)))
 
 
-def requeue(c: apsw.Connection, key: int, job_id: str | None) -> None:
+def requeue(c: Connection, key: int, job_id: str | None) -> None:
     """Queue a picture again, with no attempt counted."""
     c.execute("UPDATE images SET " + ANEW + ", job_id = ? WHERE key = ?", (job_id, key))
 
 
-def fail(c: apsw.Connection, key: int, error: ItemError) -> None:
+def fail(c: Connection, key: int, error: ItemError) -> None:
     """Mark a queued or processing picture `failed`, with its reason, and end its lease."""
     c.execute(
         "UPDATE images SET status = 'failed', error_code = ?, error_detail = ?, lease_owner = NULL,"
@@ -238,13 +238,13 @@ def fail(c: apsw.Connection, key: int, error: ItemError) -> None:
     )
 
 
-def requeue_all(c: apsw.Connection) -> int:
+def requeue_all(c: Connection) -> int:
     """Queue every picture again, whatever its status; returns how many there are."""
     c.execute("UPDATE images SET " + ANEW)
     return c.changes()
 
 
-def update(c: apsw.Connection, key: int, caption: str | None, tags: Sequence[str], metadata: Any) -> None:
+def update(c: Connection, key: int, caption: str | None, tags: Sequence[str], metadata: Any) -> None:
     """Set the attributes that a person may change."""
     c.execute(
         "UPDATE images SET caption = ?, tags = ?, metadata = ? WHERE key = ?",
@@ -252,29 +252,29 @@ def update(c: apsw.Connection, key: int, caption: str | None, tags: Sequence[str
     )
 
 
-def rename(c: apsw.Connection, key: int, before: str, after: str) -> None:
+def rename(c: Connection, key: int, before: str, after: str) -> None:
     """Change the source of a picture, if it is `before`."""
     c.execute("UPDATE images SET source = ? WHERE key = ? AND source = ?", (after, key, before))
 
 
-def set_carried(c: apsw.Connection, key: int, values: Mapping[str, str | int | float | None]) -> None:
+def set_carried(c: Connection, key: int, values: Mapping[str, str | int | float | None]) -> None:
     """Set some of the columns CARRIED of a picture; the others stay."""
     for column, value in values.items():
         statement = SET_CARRIED[column]
         c.execute(statement, (value, key))
 
 
-def is_camera_read(c: apsw.Connection, key: int) -> bool:
+def is_camera_read(c: Connection, key: int) -> bool:
     """Whether the camera data of its bytes are in the row."""
     return bool(fetch_number(c, "SELECT camera_read FROM images WHERE key = ?", (key,)))
 
 
-def count_undescribed(c: apsw.Connection, label: str, *, again: bool) -> int:
+def count_undescribed(c: Connection, label: str, *, again: bool) -> int:
     """How many pictures `list_undescribed` lists in all."""
     return fetch_number(c, "SELECT count(*) FROM images WHERE " + UNDESCRIBED, (label, again))
 
 
-def list_undescribed(c: apsw.Connection, label: str, after: int, limit: int, *, again: bool) -> list[Image]:
+def list_undescribed(c: Connection, label: str, after: int, limit: int, *, again: bool) -> list[Image]:
     """Up to `limit` ready pictures with keys past `after` whose camera data nobody has read; `again`: all."""
     rows = fetch_all(
         c, COLUMNS + "WHERE " + UNDESCRIBED + " AND key > ? ORDER BY key LIMIT ?", (label, again, after, limit)
@@ -282,7 +282,7 @@ def list_undescribed(c: apsw.Connection, label: str, after: int, limit: int, *, 
     return [image_from_row(row) for row in rows]
 
 
-def set_camera_data(c: apsw.Connection, key: int, values: Mapping[str, Any]) -> None:
+def set_camera_data(c: Connection, key: int, values: Mapping[str, Any]) -> None:
     """Set the CAMERA_COLUMNS, and caption, tags and metadata where they are given: the data of its bytes are read."""
     given = [values.get(column) for column in CAMERA_COLUMNS]
     words = [values.get("caption")]
@@ -295,7 +295,7 @@ def set_camera_data(c: apsw.Connection, key: int, values: Mapping[str, Any]) -> 
     )
 
 
-def fill_empty(c: apsw.Connection, image: Image, new: NewImage) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def fill_empty(c: Connection, image: Image, new: NewImage) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Give a picture the caption, tags and metadata that it lacks; returns the names of what was filled and kept."""
     had = {"caption": image.caption, "tags": image.tags, "metadata": image.metadata}
     said = {"caption": new.caption, "tags": tuple(new.tags), "metadata": new.metadata}
@@ -307,7 +307,7 @@ def fill_empty(c: apsw.Connection, image: Image, new: NewImage) -> tuple[tuple[s
     return (*filled, *taken), (*kept, "id") if new.id and new.id != image.id else kept
 
 
-def fill_camera_data(c: apsw.Connection, key: int, had: CameraData, said: CameraData | None) -> tuple[str, ...]:
+def fill_camera_data(c: Connection, key: int, had: CameraData, said: CameraData | None) -> tuple[str, ...]:
     """Give a picture the time and place that it lacks; returns the names of what was filled."""
     if said is None:
         return ()
@@ -321,26 +321,25 @@ def fill_camera_data(c: apsw.Connection, key: int, had: CameraData, said: Camera
     return tuple(name for name, is_changed in changed.items() if is_changed)
 
 
-def delete(c: apsw.Connection, key: int) -> None:
+def delete(c: Connection, key: int) -> None:
     c.execute("DELETE FROM images WHERE key = ?", (key,))
 
 
-def count_uses(c: apsw.Connection, sha256: str) -> int:
+def count_uses(c: Connection, sha256: str) -> int:
     """How many rows, in all collections, have these bytes; those of videos whose file is kept count as well."""
     sql = "SELECT count(*) + (SELECT count(*) FROM videos WHERE kept = 1 AND sha256 = ?1) FROM images WHERE sha256 = ?1"
     return fetch_number(c, sql, (sha256,))
 
 
-def count_by_format(c: apsw.Connection) -> dict[str, int]:
+def count_by_format(c: Connection) -> dict[str, int]:
     """How many ready pictures of all collections have each format."""
     sql = "SELECT format, count(*) FROM images WHERE status = 'ready' GROUP BY format"
     return {format: int(count) for format, count in fetch_all(c, sql)}
 
 
-def count_by_status(c: apsw.Connection, collection: str) -> dict[str, int]:
+def count_by_status(c: Connection, collection: str) -> dict[str, int]:
     """How many pictures have each status."""
-    sql = "SELECT status, count(*) FROM images WHERE " + IN_COLLECTION + " GROUP BY status"
-    found = {row[0]: int(row[1]) for row in fetch_all(c, sql, (collection,))}
+    found = {row[0]: int(row[1]) for row in fetch_all(c, COUNT_BY_STATUS, (collection,))}
     return {status.value: found.get(status.value, 0) for status in Status}
 
 

@@ -7,23 +7,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import apsw
-
 from app.core.clock import now_rfc3339
 from app.core.types import ItemError, ItemStatus, SourceSpec
-from app.storage.sql import fetch_all, fetch_number, fetch_one
+from app.storage.sql import Connection, fetch_all, fetch_number, fetch_one
 from app.storage.tables import images, jobs, work_queue
 
 CANCELLED = ItemError("cancelled", "the job was cancelled before this was processed; retry the job to take it up again")
 
 
-def resume(c: apsw.Connection, id: str) -> None:
+def resume(c: Connection, id: str) -> None:
     """Let a paused job go on; another stays as it is."""
     if fetch_one(c, "SELECT 1 FROM jobs WHERE id = ? AND paused = 1", (id,)) is not None:
         work_queue.resume_job(c, id)
 
 
-def cancel(c: apsw.Connection, id: str) -> list[int]:
+def cancel(c: Connection, id: str) -> list[int]:
     """End a job that has not ended, and forget its uploads that are not imported; returns their numbers.
 
     `fail_waiting_items` does the rest.
@@ -36,7 +34,7 @@ def cancel(c: apsw.Connection, id: str) -> list[int]:
     return work_queue.drop_uploads(c, id)
 
 
-def fail_waiting_items(c: apsw.Connection, id: str, limit: int) -> int:
+def fail_waiting_items(c: Connection, id: str, limit: int) -> int:
     """Fail up to `limit` waiting items of a cancelled job, and their pictures; returns how many there were.
 
     The pictures stay, with their bytes: another request may have been answered that they are duplicates. A picture that
@@ -59,7 +57,7 @@ def fail_waiting_items(c: apsw.Connection, id: str, limit: int) -> int:
     return len(rows)
 
 
-def list_unfinished_cancellations(c: apsw.Connection) -> list[str]:
+def list_unfinished_cancellations(c: Connection) -> list[str]:
     """The cancelled jobs that still have waiting items: a server was killed while it failed these."""
     rows = fetch_all(
         c,
@@ -69,7 +67,7 @@ def list_unfinished_cancellations(c: apsw.Connection) -> list[str]:
     return [id for (id,) in rows]
 
 
-def retry(c: apsw.Connection, id: str, after: int, limit: int) -> int | None:
+def retry(c: Connection, id: str, after: int, limit: int) -> int | None:
     """Queue up to `limit` failed items numbered past `after` again; returns the last number, None when there is none.
 
     Only pictures whose bytes are stored; `take_lost` is for those whose bytes never came.
@@ -110,7 +108,7 @@ def format_lost(spec: SourceSpec, line: dict[str, Any]) -> str:
     return json.dumps({"source": asdict(spec), "line": line})
 
 
-def list_lost(c: apsw.Connection, id: str, limit: int) -> list[LostItem]:
+def list_lost(c: Connection, id: str, limit: int) -> list[LostItem]:
     """Up to `limit` failed items of a job whose bytes never came, if its collection still has its name."""
     rows = fetch_all(
         c,
@@ -122,7 +120,7 @@ def list_lost(c: apsw.Connection, id: str, limit: int) -> list[LostItem]:
     return [LostItem.parse(n, text) for n, text in rows]
 
 
-def take_lost(c: apsw.Connection, id: str, items: Sequence[LostItem]) -> bool:
+def take_lost(c: Connection, id: str, items: Sequence[LostItem]) -> bool:
     """Remove these items from a job, which goes on; False, and nothing is changed, if some are gone already."""
     numbers = json.dumps([item.n for item in items])
     where = " FROM job_items WHERE job_id = ? AND status = 'failed' AND n IN (SELECT value FROM json_each(?))"
@@ -134,7 +132,7 @@ def take_lost(c: apsw.Connection, id: str, items: Sequence[LostItem]) -> bool:
     return True
 
 
-def _begin_again(c: apsw.Connection, id: str) -> None:
+def _begin_again(c: Connection, id: str) -> None:
     c.execute(
         "UPDATE jobs SET state = iif(state = 'running', state, 'queued'), finished_at = NULL,"
         " started_at = iif(state = 'running', started_at, NULL) WHERE id = ?",
@@ -142,7 +140,7 @@ def _begin_again(c: apsw.Connection, id: str) -> None:
     )
 
 
-def reopen(c: apsw.Connection, id: str) -> None:
+def reopen(c: Connection, id: str) -> None:
     """Let a job that is complete go on with further uploads; another stays as it is."""
     c.execute("UPDATE jobs SET state = 'queued', finished_at = NULL WHERE id = ? AND state = 'succeeded'", (id,))
 
@@ -153,13 +151,13 @@ ENDED = (
 )
 
 
-def list_ended(c: apsw.Connection, before: str, limit: int) -> list[str]:
+def list_ended(c: Connection, before: str, limit: int) -> list[str]:
     """Up to `limit` jobs that ended before a moment, the oldest first."""
     sql = "SELECT id FROM jobs WHERE finished_at IS NOT NULL AND " + ENDED + " ORDER BY finished_at LIMIT ?"
     return [id for (id,) in fetch_all(c, sql, (before, limit))]
 
 
-def delete_ended(c: apsw.Connection, id: str, before: str, limit: int) -> bool:
+def delete_ended(c: Connection, id: str, before: str, limit: int) -> bool:
     """Remove up to `limit` items of a job that ended before a moment, then the job; False when nothing is left of it.
 
     A job that was retried meanwhile stays.

@@ -9,12 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import apsw
-
 from app.core.clock import now_rfc3339, seconds_between, seconds_since
 from app.core.types import AnswerWarning, ItemError, ItemStatus, Job, JobItem, JobState, Priority
 from app.decode.left_out import LeftOut
-from app.storage.sql import fetch_all, fetch_number, fetch_one
+from app.storage.sql import Connection, fetch_all, fetch_number, fetch_one
 from app.storage.tables.collections import LABEL_OF_NAME, name_from_label
 
 STATE = "iif(paused = 1 AND state IN ('queued', 'running'), 'paused', state)"
@@ -66,9 +64,15 @@ def format_warnings(warnings: Iterable[AnswerWarning]) -> str:
     return json.dumps([asdict(one) for one in warnings])
 
 
-def create(c: apsw.Connection, collection: str, kind: str, priority: Priority = Priority.NORMAL) -> str:
+def new_id() -> str:
+    return uuid.uuid4().hex
+
+
+def create(
+    c: Connection, collection: str, kind: str, priority: Priority = Priority.NORMAL, id: str | None = None
+) -> str:
     """A new job with nothing in it; returns its id."""
-    id = uuid.uuid4().hex
+    id = id or new_id()
     c.execute(
         "INSERT INTO jobs (id, collection, kind, state, created_at, step) VALUES (?, "
         + LABEL_OF_NAME
@@ -78,17 +82,17 @@ def create(c: apsw.Connection, collection: str, kind: str, priority: Priority = 
     return id
 
 
-def set_name(c: apsw.Connection, id: str, name: str) -> None:
+def set_name(c: Connection, id: str, name: str) -> None:
     c.execute("UPDATE jobs SET name = ? WHERE id = ?", (name, id))
 
 
-def get(c: apsw.Connection, id: str) -> Job | None:
+def get(c: Connection, id: str) -> Job | None:
     row = fetch_one(c, COLUMNS + "WHERE id = ?", (id,))
     return job_from_row(row) if row else None
 
 
 def list_recent(
-    c: apsw.Connection, limit: int, among: Iterable[str] | None = None, state: JobState | None = None
+    c: Connection, limit: int, among: Iterable[str] | None = None, state: JobState | None = None
 ) -> list[Job]:
     """The newest jobs first, of all collections or of those in `among`; those in `state` if it is given."""
     if among is None:
@@ -98,7 +102,7 @@ def list_recent(
 
 
 def list_items(
-    c: apsw.Connection, job_id: str, status: ItemStatus | None, after: int, limit: int, *, warned: bool = False
+    c: Connection, job_id: str, status: ItemStatus | None, after: int, limit: int, *, warned: bool = False
 ) -> list[tuple[int, JobItem]]:
     """Up to `limit` items numbered past `after`, with their numbers; `warned`: only those with warnings."""
     if warned:
@@ -119,7 +123,7 @@ def list_items(
 
 
 def add_item(
-    c: apsw.Connection,
+    c: Connection,
     job_id: str,
     name: str,
     status: ItemStatus,
@@ -146,7 +150,7 @@ def add_item(
     )
 
 
-def add_left_out(c: apsw.Connection, job_id: str, left_out: LeftOut) -> None:
+def add_left_out(c: Connection, job_id: str, left_out: LeftOut) -> None:
     """Add what one upload of the job left out to its counts and warnings."""
     job = get(c, job_id)
     assert job is not None
@@ -158,7 +162,7 @@ def add_left_out(c: apsw.Connection, job_id: str, left_out: LeftOut) -> None:
     )
 
 
-def complete_items(c: apsw.Connection, image_key: int, seq: int) -> None:
+def complete_items(c: Connection, image_key: int, seq: int) -> None:
     """Mark every item that waits for a picture `done`: its vector has the number `seq` in the log."""
     for job_id, n in fetch_all(c, WAITING, (image_key,)):
         set_item_status(c, job_id, n, ItemStatus.DONE, None)
@@ -166,7 +170,7 @@ def complete_items(c: apsw.Connection, image_key: int, seq: int) -> None:
         finish_if_complete(c, job_id)
 
 
-def warn_items(c: apsw.Connection, image_key: int, warnings: Sequence[AnswerWarning]) -> None:
+def warn_items(c: Connection, image_key: int, warnings: Sequence[AnswerWarning]) -> None:
     """Add warnings to every item that waits for a picture."""
     for job_id, n in fetch_all(c, WAITING, (image_key,)):
         ((text,),) = fetch_all(c, "SELECT warnings FROM job_items WHERE job_id = ? AND n = ?", (job_id, n))
@@ -175,7 +179,7 @@ def warn_items(c: apsw.Connection, image_key: int, warnings: Sequence[AnswerWarn
         c.execute("UPDATE jobs SET warned = warned + ? WHERE id = ?", (text is None, job_id))
 
 
-def fail_items(c: apsw.Connection, image_key: int, error: ItemError) -> None:
+def fail_items(c: Connection, image_key: int, error: ItemError) -> None:
     """Mark every item that waits for a picture `failed`."""
     for job_id, n in fetch_all(c, WAITING, (image_key,)):
         set_item_status(c, job_id, n, ItemStatus.FAILED, error)
@@ -183,7 +187,7 @@ def fail_items(c: apsw.Connection, image_key: int, error: ItemError) -> None:
         finish_if_complete(c, job_id)
 
 
-def set_item_status(c: apsw.Connection, id: str, n: int, status: ItemStatus, error: ItemError | None) -> None:
+def set_item_status(c: Connection, id: str, n: int, status: ItemStatus, error: ItemError | None) -> None:
     """Set the status of one item; the caller changes the counters of the job."""
     code, detail = (error.code, error.detail) if error else (None, None)
     c.execute(
@@ -192,7 +196,7 @@ def set_item_status(c: apsw.Connection, id: str, n: int, status: ItemStatus, err
     )
 
 
-def delete_items(c: apsw.Connection, id: str, limit: int) -> int:
+def delete_items(c: Connection, id: str, limit: int) -> int:
     """Remove up to `limit` items that do not wait; the counters of the job stay. Returns how many there were."""
     c.execute(
         "DELETE FROM job_items WHERE job_id = ?1 AND n IN"
@@ -202,7 +206,7 @@ def delete_items(c: apsw.Connection, id: str, limit: int) -> int:
     return c.changes()
 
 
-def mark_running(c: apsw.Connection, ids: Iterable[str]) -> None:
+def mark_running(c: Connection, ids: Iterable[str]) -> None:
     """A worker has begun with these jobs: those that were `queued` are `running` from now on."""
     for id in ids:
         c.execute(
@@ -211,7 +215,7 @@ def mark_running(c: apsw.Connection, ids: Iterable[str]) -> None:
         )
 
 
-def finish_if_complete(c: apsw.Connection, id: str) -> None:
+def finish_if_complete(c: Connection, id: str) -> None:
     """End the job if no item waits and no upload is left."""
     c.execute(
         "UPDATE jobs SET state = 'succeeded', started_at = coalesce(started_at, ?), finished_at = ?"

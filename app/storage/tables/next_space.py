@@ -11,11 +11,9 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-import apsw
-
 from app.core.clock import now_rfc3339
 from app.core.types import EmbeddingSpace, Target
-from app.storage.sql import fetch_all, fetch_number, fetch_one
+from app.storage.sql import Connection, fetch_all, fetch_number, fetch_one
 from app.storage.tables import embeddings, images
 
 TARGETS: tuple[Target, ...] = ("images", "texts")
@@ -62,7 +60,7 @@ class PresentEntry:
     key: int
 
 
-def get(c: apsw.Connection) -> NextSpace | None:
+def get(c: Connection) -> NextSpace | None:
     """The row, if a space fills or its job has just ended."""
     row = fetch_one(c, "SELECT job_id, space, total, done, failed, seq, held FROM next_space")
     if row is None:
@@ -71,7 +69,7 @@ def get(c: apsw.Connection) -> NextSpace | None:
     return NextSpace(job_id, space, total, done, failed, seq, bool(held))
 
 
-def begin(c: apsw.Connection, job_id: str, space: EmbeddingSpace, precision: str | None) -> None:
+def begin(c: Connection, job_id: str, space: EmbeddingSpace, precision: str | None) -> None:
     """Let a space fill for a job, or go on; counts what there is to do. Raises Superseded if the job has ended."""
     if fetch_one(c, "SELECT 1 FROM jobs WHERE id = ? AND state IN ('queued', 'running')", (job_id,)) is None:
         raise Superseded
@@ -87,13 +85,13 @@ def begin(c: apsw.Connection, job_id: str, space: EmbeddingSpace, precision: str
     c.execute("UPDATE next_space SET total = ?, done = ?, failed = 0, seq = -1", (total, done))
 
 
-def list_parts(c: apsw.Connection) -> list[LogPart]:
+def list_parts(c: Connection) -> list[LogPart]:
     """The logs of all collections that have vectors."""
     rows = fetch_all(c, "SELECT label, space FROM collections WHERE name IS NOT NULL AND space IS NOT NULL")
     return [LogPart(label, space, target) for label, space in rows for target in TARGETS]
 
 
-def list_lacking(c: apsw.Connection, part: LogPart, space: str, after: int, limit: int) -> list[PresentEntry]:
+def list_lacking(c: Connection, part: LogPart, space: str, after: int, limit: int) -> list[PresentEntry]:
     """Up to `limit` entries of the present space past `after` whose keys have no vector in `space`."""
     rows = fetch_all(
         c,
@@ -106,7 +104,7 @@ def list_lacking(c: apsw.Connection, part: LogPart, space: str, after: int, limi
 
 
 def add_vectors(
-    c: apsw.Connection, job_id: str, part: LogPart, made: Sequence[tuple[PresentEntry, bytes]], failed: int
+    c: Connection, job_id: str, part: LogPart, made: Sequence[tuple[PresentEntry, bytes]], failed: int
 ) -> None:
     """Append vectors to the next space, without those whose entry was replaced or removed meanwhile, and count.
 
@@ -127,24 +125,24 @@ def add_vectors(
     c.execute("UPDATE next_space SET total = max(total, done + failed)")
 
 
-def finish_round(c: apsw.Connection, job_id: str, seq: int) -> None:
+def finish_round(c: Connection, job_id: str, seq: int) -> None:
     """Write down that all that the present space had up to `seq` was tried. Raises Superseded."""
     c.execute("UPDATE next_space SET seq = ? WHERE job_id = ?", (seq, job_id))
     if not c.changes():
         raise Superseded
 
 
-def hold_workers(c: apsw.Connection, job_id: str, *, held: bool) -> None:
+def hold_workers(c: Connection, job_id: str, *, held: bool) -> None:
     """Let no worker begin a picture, or let them go on."""
     c.execute("UPDATE next_space SET held = ? WHERE job_id = ?", (held, job_id))
 
 
-def are_workers_held(c: apsw.Connection) -> bool:
+def are_workers_held(c: Connection) -> bool:
     return fetch_one(c, "SELECT 1 FROM next_space WHERE held = 1") is not None
 
 
 def change_places(
-    c: apsw.Connection,
+    c: Connection,
     job_id: str,
     golden: bytes,
     names: Iterable[str],
@@ -179,7 +177,7 @@ def change_places(
     return queued
 
 
-def _requeue_lacking(c: apsw.Connection, space: str) -> int:
+def _requeue_lacking(c: Connection, space: str) -> int:
     """Queue the ready pictures without a vector in `space`: a worker tries them again, and says why it fails."""
     rows = fetch_all(
         c,
@@ -194,16 +192,17 @@ def _requeue_lacking(c: apsw.Connection, space: str) -> int:
     return len(rows)
 
 
-def _remember_change(c: apsw.Connection, space: str, names: Iterable[str]) -> None:
+def _remember_change(c: Connection, space: str, names: Iterable[str]) -> None:
     ((model,),) = fetch_all(c, "SELECT model FROM spaces WHERE fingerprint = ?", (space,))
     now = now_rfc3339()
     c.execute("UPDATE model_changes SET model = ?, changed_at = ?", (model, now))
+    sql = "INSERT INTO model_changes (name, model, changed_at) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE"
     for name in names:
-        c.execute("INSERT OR REPLACE INTO model_changes (name, model, changed_at) VALUES (?, ?, ?)", (name, model, now))
+        c.execute(sql + " SET model = excluded.model, changed_at = excluded.changed_at", (name, model, now))
     c.execute("DELETE FROM model_changes WHERE name = model")
 
 
-def find_change(c: apsw.Connection, names: Iterable[str]) -> tuple[str, str] | None:
+def find_change(c: Connection, names: Iterable[str]) -> tuple[str, str] | None:
     """The model that one of these names means here since a change, and when that was."""
     wanted = json.dumps(list(names))
     return fetch_one(
@@ -211,19 +210,19 @@ def find_change(c: apsw.Connection, names: Iterable[str]) -> tuple[str, str] | N
     )
 
 
-def get_precision(c: apsw.Connection, model: str) -> str | None:
+def get_precision(c: Connection, model: str) -> str | None:
     """The precision that was asked for when this model became that of the data directory."""
     row = fetch_one(c, "SELECT precision FROM spaces WHERE model = ? AND golden IS NOT NULL", (model,))
     return row[0] if row else None
 
 
-def drop_ended(c: apsw.Connection) -> bool:
+def drop_ended(c: Connection) -> bool:
     """Forget the next space of a job that has ended: cancelled, failed or deleted; whether there was one."""
     c.execute("DELETE FROM next_space WHERE job_id NOT IN " + LIVE_JOB)
     return c.changes() > 0
 
 
-def list_unused(c: apsw.Connection) -> list[LogPart]:
+def list_unused(c: Connection) -> list[LogPart]:
     """The logs of spaces that neither serve nor fill, whether they hold anything or not."""
     spaces = fetch_all(c, "SELECT fingerprint FROM spaces WHERE fingerprint NOT IN " + USED_SPACES)
     if not spaces or fetch_one(c, "SELECT 1 FROM collections WHERE space IS NOT NULL") is None:
@@ -232,13 +231,13 @@ def list_unused(c: apsw.Connection) -> list[LogPart]:
     return [LogPart(label, space, target) for (space,) in spaces for (label,) in labels for target in TARGETS]
 
 
-def has_unused(c: apsw.Connection) -> bool:
+def has_unused(c: Connection) -> bool:
     """Whether there is a log entry of a space that neither serves nor fills."""
     sql = "SELECT 1 FROM embeddings WHERE " + embeddings.OF_LOG + " LIMIT 1"
     return any(fetch_one(c, sql, (part.label, part.space, part.target)) for part in list_unused(c))
 
 
-def delete_unused(c: apsw.Connection, limit: int) -> int:
+def delete_unused(c: Connection, limit: int) -> int:
     """Delete up to `limit` log entries of spaces that neither serve nor fill; returns how many."""
     sql = "DELETE FROM embeddings WHERE seq IN (SELECT seq FROM embeddings WHERE " + embeddings.OF_LOG + " LIMIT ?)"
     deleted = 0
@@ -249,7 +248,7 @@ def delete_unused(c: apsw.Connection, limit: int) -> int:
     return deleted
 
 
-def count_work(c: apsw.Connection) -> dict[Target, int]:
+def count_work(c: Connection) -> dict[Target, int]:
     """How many pictures and texts have a vector."""
     found: dict[Target, int] = {"images": 0, "texts": 0}
     for part in list_parts(c):
@@ -257,6 +256,6 @@ def count_work(c: apsw.Connection) -> dict[Target, int]:
     return found
 
 
-def count_given(c: apsw.Connection) -> int:
+def count_given(c: Connection) -> int:
     """How many waiting pictures brought a vector with them."""
     return fetch_number(c, "SELECT count(*) FROM given")

@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-import apsw
-
-from app.storage.sql import fetch_all
+from app.storage.sql import Connection, fetch_all
 
 
-def store(c: apsw.Connection, key: int, space: str, vector: bytes) -> None:
+def store(c: Connection, key: int, space: str, vector: bytes) -> None:
     """`vector` is float32, little endian."""
-    c.execute("INSERT OR REPLACE INTO given (image_key, space, vector) VALUES (?, ?, ?)", (key, space, vector))
+    sql = "INSERT INTO given (image_key, space, vector) VALUES (?, ?, ?) ON CONFLICT (image_key) DO UPDATE"
+    c.execute(sql + " SET space = excluded.space, vector = excluded.vector", (key, space, vector))
 
 
-def find_vectors(c: apsw.Connection, space: str, keys: Iterable[int]) -> dict[int, bytes]:
+def find_vectors(c: Connection, space: str, keys: Iterable[int]) -> dict[int, bytes]:
     """The precomputed vectors of these pictures in this space, by key; pictures without one are absent."""
     sql = "SELECT image_key, vector FROM given WHERE space = ? AND image_key IN (SELECT value FROM json_each(?))"
     return dict(fetch_all(c, sql, (space, json.dumps(list(keys)))))
 
 
-def delete(c: apsw.Connection, key: int) -> None:
+def delete(c: Connection, key: int) -> None:
     c.execute("DELETE FROM given WHERE image_key = ?", (key,))

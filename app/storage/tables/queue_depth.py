@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import apsw
-
 from app.core.clock import seconds_since
 from app.core.types import JobState, Status
-from app.storage.sql import fetch_all, fetch_number, fetch_one
+from app.storage.sql import Connection, fetch_all, fetch_number, fetch_one
+from app.storage.tables.images import COUNT_ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +47,15 @@ class Backlog:
     oldest_job_seconds: dict[str, float]  # since the oldest job of a state that has not ended was made
 
 
-def read_depth(c: apsw.Connection) -> QueueDepth:
+def read_depth(c: Connection) -> QueueDepth:
     """Costs one row: triggers of the schema count."""
     ((items, bytes),) = fetch_all(c, "SELECT items, bytes FROM waiting")
     return QueueDepth(items, bytes)
 
 
-def read_backlog(c: apsw.Connection) -> Backlog:
+def read_backlog(c: Connection) -> Backlog:
     images = dict.fromkeys((status.value for status in Status), 0)
-    for _, status, n in fetch_all(c, "SELECT collection, status, count(*) FROM images GROUP BY collection, status"):
+    for _, status, n in fetch_all(c, COUNT_ALL):
         images[status] += n
     first = fetch_one(
         c,

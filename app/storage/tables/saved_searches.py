@@ -8,11 +8,9 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import apsw
-
 from app.core.clock import now_rfc3339
 from app.core.types import Match, MatchCount, NewMatch, SavedSearch, Webhook
-from app.storage.sql import fetch_all, fetch_number, fetch_one
+from app.storage.sql import Connection, fetch_all, fetch_number, fetch_one
 from app.storage.tables.collections import IN_COLLECTION, name_from_label
 
 MAX_SEARCHES = 100  # of a collection
@@ -29,7 +27,7 @@ BEHIND = (
 # A webhook that has something to send: a message under way, or a new match that no message had.
 WAITS = (
     "url IS NOT NULL AND disabled_at IS NULL AND (sending IS NOT NULL OR EXISTS"
-    " (SELECT 1 FROM matches WHERE search = id AND n > sent AND is_new))"
+    " (SELECT 1 FROM matches WHERE search = id AND n > sent AND is_new = 1))"
 )
 FAR_SECONDS = "7200"
 NO_WEBHOOK = "sent = 0, sending = NULL, failures = 0, next_at = 0, last_error = NULL, disabled_at = NULL"
@@ -44,12 +42,12 @@ def from_row(row: Sequence[Any]) -> SavedSearch:
     )
 
 
-def get(c: apsw.Connection, id: str) -> SavedSearch | None:
+def get(c: Connection, id: str) -> SavedSearch | None:
     row = fetch_one(c, COLUMNS + "WHERE id = ? AND " + NAMED, (id,))
     return from_row(row) if row else None
 
 
-def list_all(c: apsw.Connection, collection: str | None = None) -> list[SavedSearch]:
+def list_all(c: Connection, collection: str | None = None) -> list[SavedSearch]:
     """The saved searches of a collection, or of all that are not being deleted; newest first."""
     if collection is None:
         return [from_row(row) for row in fetch_all(c, COLUMNS + "WHERE " + NAMED + " ORDER BY rowid DESC")]
@@ -57,17 +55,17 @@ def list_all(c: apsw.Connection, collection: str | None = None) -> list[SavedSea
     return [from_row(row) for row in fetch_all(c, sql, (collection,))]
 
 
-def list_behind(c: apsw.Connection, space: str) -> list[SavedSearch]:
+def list_behind(c: Connection, space: str) -> list[SavedSearch]:
     """Those of collections of this space that were not compared with every ready picture yet."""
     sql = COLUMNS + "WHERE " + BEHIND + " AND collection IN (SELECT label FROM collections WHERE name IS NOT NULL"
     return [from_row(row) for row in fetch_all(c, sql + " AND space = ?)", (space,))]
 
 
-def count_of_collection(c: apsw.Connection, label: str) -> int:
+def count_of_collection(c: Connection, label: str) -> int:
     return fetch_number(c, "SELECT count(*) FROM saved_searches WHERE collection = ?", (label,))
 
 
-def add(c: apsw.Connection, label: str, name: str, query: Mapping[str, Any], match: str | None) -> str:
+def add(c: Connection, label: str, name: str, query: Mapping[str, Any], match: str | None) -> str:
     """A new search; returns its id. What becomes ready from now on is news."""
     id = secrets.token_hex(8)
     c.execute(
@@ -78,11 +76,11 @@ def add(c: apsw.Connection, label: str, name: str, query: Mapping[str, Any], mat
     return id
 
 
-def rename(c: apsw.Connection, id: str, name: str) -> None:
+def rename(c: Connection, id: str, name: str) -> None:
     c.execute("UPDATE saved_searches SET name = ? WHERE id = ?", (name, id))
 
 
-def change_query(c: apsw.Connection, id: str, query: Mapping[str, Any], match: str | None) -> None:
+def change_query(c: Connection, id: str, query: Mapping[str, Any], match: str | None) -> None:
     """Ask for something else: what was found is forgotten, and what is there is compared again, as no news."""
     c.execute(
         "UPDATE saved_searches SET query = ?, match = ?, revision = revision + 1, seq = 0, error = NULL,"
@@ -92,73 +90,74 @@ def change_query(c: apsw.Connection, id: str, query: Mapping[str, Any], match: s
     c.execute("DELETE FROM matches WHERE search = ?", (id,))
 
 
-def mark_seen(c: apsw.Connection, id: str, n: int | None = None) -> None:
+def mark_seen(c: Connection, id: str, n: int | None = None) -> None:
     """Somebody has seen the matches up to `n`, or all."""
     last = "coalesce(?, (SELECT max(n) FROM matches WHERE search = saved_searches.id), 0)"
     c.execute("UPDATE saved_searches SET seen = max(seen, " + last + ") WHERE id = ?", (n, id))
 
 
-def delete(c: apsw.Connection, id: str) -> None:
+def delete(c: Connection, id: str) -> None:
     c.execute("DELETE FROM saved_searches WHERE id = ?", (id,))
 
 
-def delete_of_collection(c: apsw.Connection, label: str) -> None:
+def delete_of_collection(c: Connection, label: str) -> None:
     c.execute("DELETE FROM saved_searches WHERE collection = ?", (label,))
 
 
-def count_matches(c: apsw.Connection, search: SavedSearch) -> MatchCount:
-    sql = "SELECT count(*), total(is_new AND n > ?), max(n) FROM matches WHERE search = ?"
+def count_matches(c: Connection, search: SavedSearch) -> MatchCount:
+    sql = "SELECT count(*), sum(iif(is_new = 1 AND n > ?, 1, 0)), max(n) FROM matches WHERE search = ?"
     ((total, new, last),) = fetch_all(c, sql, (search.seen, search.id))
     is_behind = fetch_one(c, "SELECT 1 FROM saved_searches WHERE id = ? AND " + BEHIND, (search.id,)) is not None
-    return MatchCount(total, int(new), last or 0, not is_behind)
+    return MatchCount(total, int(new or 0), last or 0, not is_behind)
 
 
-def get_last_match(c: apsw.Connection, id: str) -> int | None:
+def get_last_match(c: Connection, id: str) -> int | None:
     """The number of the last new match, 0 before the first; None if the search is gone."""
-    sql = "SELECT (SELECT max(n) FROM matches WHERE search = id AND is_new) FROM saved_searches WHERE id = ? AND "
+    sql = "SELECT (SELECT max(n) FROM matches WHERE search = id AND is_new = 1) FROM saved_searches WHERE id = ? AND "
     row = fetch_one(c, sql + NAMED, (id,))
     return None if row is None else int(row[0] or 0)
 
 
 def list_matches(
-    c: apsw.Connection, id: str, limit: int, *, before: int | None = None, after: int | None = None
+    c: Connection, id: str, limit: int, *, before: int | None = None, after: int | None = None
 ) -> list[Match]:
     """Up to `limit` matches: the newest below `before`; or, with `after`, the first new ones past it, in order."""
     columns = "SELECT n, key, is_new, score, matched, matched_at FROM matches WHERE search = ?"
     if after is not None:
-        rows = fetch_all(c, columns + " AND is_new AND n > ? ORDER BY n LIMIT ?", (id, after, limit))
+        rows = fetch_all(c, columns + " AND is_new = 1 AND n > ? ORDER BY n LIMIT ?", (id, after, limit))
     else:
         highest = before if before is not None else 1 << 62
         rows = fetch_all(c, columns + " AND n < ? ORDER BY n DESC LIMIT ?", (id, highest, limit))
     return [Match(n, key, bool(new), score, tuple(json.loads(by)), at) for n, key, new, score, by, at in rows]
 
 
-def add_matches(c: apsw.Connection, search: SavedSearch, found: Iterable[NewMatch]) -> int:
+def add_matches(c: Connection, search: SavedSearch, found: Iterable[NewMatch]) -> int:
     """Write down matches, each picture once; returns how many are news. A picture with other bytes counts anew."""
     now, news = now_rfc3339(), 0
     for one in found:
         c.execute("DELETE FROM matches WHERE search = ? AND key = ? AND sha256 <> ?", (search.id, one.key, one.sha256))
         c.execute(
-            "INSERT OR IGNORE INTO matches (search, key, sha256, is_new, score, matched, matched_at)"
-            " SELECT ?, key, sha256, ?, ?, ?, ? FROM images WHERE key = ? AND sha256 = ?",
+            "INSERT INTO matches (search, key, sha256, is_new, score, matched, matched_at)"
+            " SELECT ?, key, sha256, ?, ?, ?, ? FROM images WHERE key = ? AND sha256 = ?"
+            " ON CONFLICT (search, key) DO NOTHING",
             (search.id, one.is_new, one.score, json.dumps(one.matched), now, one.key, one.sha256),
         )
         news += c.changes() and one.is_new
     return news
 
 
-def advance(c: apsw.Connection, search: SavedSearch, seq: int, error: str | None = None) -> bool:
+def advance(c: Connection, search: SavedSearch, seq: int, error: str | None = None) -> bool:
     """Write down that the pictures up to this log entry were compared; False if the search was changed meanwhile."""
     sql = "UPDATE saved_searches SET seq = ?, error = ? WHERE id = ? AND revision = ?"
     c.execute(sql, (seq, error, search.id, search.revision))
     return c.changes() > 0
 
 
-def forget_old_matches(c: apsw.Connection, id: str) -> None:
+def forget_old_matches(c: Connection, id: str) -> None:
     """Keep the newest MAX_MATCHES; but what a webhook has not delivered yet stays."""
     c.execute(
         "DELETE FROM matches WHERE search = ?1 AND n <= (SELECT n FROM matches WHERE search = ?1"
-        " ORDER BY n DESC LIMIT 1 OFFSET ?2) AND NOT (is_new AND EXISTS (SELECT 1 FROM saved_searches"
+        " ORDER BY n DESC LIMIT 1 OFFSET ?2) AND NOT (is_new = 1 AND EXISTS (SELECT 1 FROM saved_searches"
         " WHERE id = ?1 AND url IS NOT NULL AND disabled_at IS NULL AND matches.n > sent))",
         (id, MAX_MATCHES),
     )
@@ -167,37 +166,37 @@ def forget_old_matches(c: apsw.Connection, id: str) -> None:
 # Webhooks
 
 
-def set_webhook(c: apsw.Connection, id: str, url: str | None, secret: bytes | None) -> None:
+def set_webhook(c: Connection, id: str, url: str | None, secret: bytes | None) -> None:
     """Send matches from now on to `url`, or nowhere."""
     c.execute("UPDATE saved_searches SET url = ?, secret = ?, " + NO_WEBHOOK + " WHERE id = ?", (url, secret, id))
     c.execute("UPDATE saved_searches SET sent = (SELECT coalesce(max(n), 0) FROM matches) WHERE id = ?", (id,))
 
 
-def set_secret(c: apsw.Connection, id: str, secret: bytes) -> None:
+def set_secret(c: Connection, id: str, secret: bytes) -> None:
     c.execute("UPDATE saved_searches SET secret = ? WHERE id = ?", (secret, id))
 
 
-def enable_webhook(c: apsw.Connection, id: str) -> None:
+def enable_webhook(c: Connection, id: str) -> None:
     """Try again to send what was not delivered."""
     c.execute(
         "UPDATE saved_searches SET failures = 0, next_at = 0, last_error = NULL, disabled_at = NULL WHERE id = ?", (id,)
     )
 
 
-def list_due(c: apsw.Connection, now: float, limit: int) -> list[SavedSearch]:
+def list_due(c: Connection, now: float, limit: int) -> list[SavedSearch]:
     """Searches whose webhook has something to send now: those that have waited longest first."""
     due = "(next_at <= ?1 OR next_at > ?1 + " + FAR_SECONDS + ")"  # the clock may have been set back
     sql = COLUMNS + "WHERE " + due + " AND " + WAITS + " AND " + NAMED + " ORDER BY next_at LIMIT ?2"
     return [from_row(row) for row in fetch_all(c, sql, (now, limit))]
 
 
-def get_next_due(c: apsw.Connection) -> float | None:
+def get_next_due(c: Connection) -> float | None:
     """When the next message is to be sent; None if there is none."""
     row = fetch_one(c, "SELECT min(next_at) FROM saved_searches WHERE " + WAITS + " AND " + NAMED)
     return row[0] if row else None
 
 
-def begin_message(c: apsw.Connection, search: SavedSearch, limit: int) -> int | None:
+def begin_message(c: Connection, search: SavedSearch, limit: int) -> int | None:
     """Choose the matches of the next message, the first `limit` that are not delivered; returns the last one's number.
 
     A message that is under way stays as it is, so that a repeated one has the same number.
@@ -212,7 +211,7 @@ def begin_message(c: apsw.Connection, search: SavedSearch, limit: int) -> int | 
     return waiting[-1].n
 
 
-def finish_message(c: apsw.Connection, search: SavedSearch, last: int, now: float) -> None:
+def finish_message(c: Connection, search: SavedSearch, last: int, now: float) -> None:
     """The message with the matches up to `last` is delivered."""
     c.execute(
         "UPDATE saved_searches SET sent = ?, sending = NULL, failures = 0, next_at = ?, last_error = NULL"
@@ -221,7 +220,7 @@ def finish_message(c: apsw.Connection, search: SavedSearch, last: int, now: floa
     )
 
 
-def fail_message(c: apsw.Connection, search: SavedSearch, error: str, next_at: float | None) -> None:
+def fail_message(c: Connection, search: SavedSearch, error: str, next_at: float | None) -> None:
     """A message was not taken: try again at `next_at`; None switches the webhook off."""
     c.execute(
         "UPDATE saved_searches SET failures = failures + 1, next_at = coalesce(?1, 0), last_error = ?2,"

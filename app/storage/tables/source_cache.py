@@ -9,9 +9,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import apsw
-
-from app.storage.sql import fetch_all
+from app.storage.sql import Connection, fetch_all
 from app.storage.tables.collections import IN_COLLECTION
 
 
@@ -23,14 +21,14 @@ class CacheEntry:
     sha256: str
 
 
-def find_entries(c: apsw.Connection, origins: Iterable[str]) -> dict[str, CacheEntry]:
+def find_entries(c: Connection, origins: Iterable[str]) -> dict[str, CacheEntry]:
     """The entries of these origins; those that were never read, or had no tag, are absent."""
     sql = "SELECT origin, tag, sha256 FROM origins WHERE origin IN (SELECT value FROM json_each(?))"
     rows = fetch_all(c, sql, (json.dumps(list(origins)),))
     return {origin: CacheEntry(tag, sha256) for origin, tag, sha256 in rows}
 
 
-def find_held_tags(c: apsw.Connection, collection: str, origins: Iterable[str]) -> dict[str, str]:
+def find_held_tags(c: Connection, collection: str, origins: Iterable[str]) -> dict[str, str]:
     """The tags of those of these origins whose bytes are still a picture or a video of the collection."""
     rows = fetch_all(
         c,
@@ -42,6 +40,6 @@ def find_held_tags(c: apsw.Connection, collection: str, origins: Iterable[str]) 
     return dict(rows)
 
 
-def store(c: apsw.Connection, origin: str, entry: CacheEntry) -> None:
-    sql = "INSERT OR REPLACE INTO origins (origin, tag, sha256) VALUES (?, ?, ?)"
-    c.execute(sql, (origin, entry.tag, entry.sha256))
+def store(c: Connection, origin: str, entry: CacheEntry) -> None:
+    sql = "INSERT INTO origins (origin, tag, sha256) VALUES (?, ?, ?) ON CONFLICT (origin) DO UPDATE"
+    c.execute(sql + " SET tag = excluded.tag, sha256 = excluded.sha256", (origin, entry.tag, entry.sha256))

@@ -6,11 +6,9 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import apsw
-
 from app.core.clock import now_rfc3339
 from app.core.types import NewVideo, Video
-from app.storage.sql import fetch_all, fetch_one
+from app.storage.sql import Connection, fetch_all, fetch_one
 from app.storage.tables.collections import IN_COLLECTION, LABEL_OF_NAME, PAGE, name_from_label
 
 FRAMES = "FROM images WHERE images.collection = videos.collection AND video_id = videos.sha256"
@@ -28,23 +26,23 @@ def video_from_row(row: Sequence[Any]) -> Video:
     return Video(key, name_from_label(label), sha256, source, *shape, *state, *rest[12:])
 
 
-def get(c: apsw.Connection, collection: str, id: str) -> Video | None:
+def get(c: Connection, collection: str, id: str) -> Video | None:
     row = fetch_one(c, COLUMNS + "WHERE " + IN_COLLECTION + " AND sha256 = ?", (collection, id))
     return video_from_row(row) if row else None
 
 
-def list_page(c: apsw.Connection, collection: str, limit: int, before: int | None) -> list[Video]:
+def list_page(c: Connection, collection: str, limit: int, before: int | None) -> list[Video]:
     """Up to `limit` videos, newest first, with keys below `before`."""
     highest = before if before is not None else 1 << 62
     return [video_from_row(row) for row in fetch_all(c, COLUMNS + PAGE, (collection, highest, limit))]
 
 
-def put(c: apsw.Connection, collection: str, new: NewVideo, job_id: str) -> None:
+def put(c: Connection, collection: str, new: NewVideo, job_id: str) -> None:
     """Insert a video whose frames come now; one that is there is not complete until they are."""
     c.execute(
         "INSERT INTO videos (collection, sha256, source, format, codec, bytes, width, height, duration_ms, taken_at,"
         " taken_offset, created_at, job_id, kept) VALUES (" + LABEL_OF_NAME + ", ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (collection, sha256) DO UPDATE SET kept = max(kept, excluded.kept)",
+        " ON CONFLICT (collection, sha256) DO UPDATE SET kept = max(videos.kept, excluded.kept)",
         (
             *(collection, new.sha256, new.source, new.format, new.codec, new.bytes, new.width, new.height),
             *(new.duration_ms, new.taken_at, new.taken_offset, now_rfc3339(), job_id, new.kept),
@@ -52,17 +50,17 @@ def put(c: apsw.Connection, collection: str, new: NewVideo, job_id: str) -> None
     )
 
 
-def complete(c: apsw.Connection, collection: str, id: str) -> None:
+def complete(c: Connection, collection: str, id: str) -> None:
     """All frames of the video are rows."""
     c.execute("UPDATE videos SET complete = 1 WHERE " + IN_COLLECTION + " AND sha256 = ?", (collection, id))
 
 
-def set_frame(c: apsw.Connection, key: int, video_id: str, t_ms: int) -> None:
+def set_frame(c: Connection, key: int, video_id: str, t_ms: int) -> None:
     """Say of a picture that it is a frame of this video."""
     c.execute("UPDATE images SET video_id = ?, t_ms = ? WHERE key = ?", (video_id, t_ms, key))
 
 
-def filter_complete(c: apsw.Connection, collection: str, digests: Iterable[str]) -> set[str]:
+def filter_complete(c: Connection, collection: str, digests: Iterable[str]) -> set[str]:
     """Those of the digests that belong to videos whose frames are there: adding their bytes again changes nothing."""
     sql = (
         "SELECT sha256 FROM videos WHERE complete = 1 AND sha256 IN (SELECT value FROM json_each(?))"
@@ -72,17 +70,17 @@ def filter_complete(c: apsw.Connection, collection: str, digests: Iterable[str])
     return {sha256 for (sha256,) in rows}
 
 
-def list_frames(c: apsw.Connection, collection: str, id: str, limit: int) -> list[tuple[int, str]]:
+def list_frames(c: Connection, collection: str, id: str, limit: int) -> list[tuple[int, str]]:
     """Key and digest of up to `limit` frames of a video."""
     sql = "SELECT key, sha256 FROM images WHERE video_id = ? AND " + IN_COLLECTION + " ORDER BY key LIMIT ?"
     return [(key, sha256) for key, sha256 in fetch_all(c, sql, (id, collection, limit))]
 
 
-def delete(c: apsw.Connection, key: int) -> None:
+def delete(c: Connection, key: int) -> None:
     c.execute("DELETE FROM videos WHERE key = ?", (key,))
 
 
-def delete_of_collection(c: apsw.Connection, label: str, limit: int) -> list[str]:
+def delete_of_collection(c: Connection, label: str, limit: int) -> list[str]:
     """Delete up to `limit` videos of a collection; returns their digests."""
     sql = "DELETE FROM videos WHERE key IN (SELECT key FROM videos WHERE collection = ? LIMIT ?) RETURNING sha256"
     return [sha256 for (sha256,) in fetch_all(c, sql, (label, limit))]

@@ -9,11 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import apsw
-
 from app.core.clock import now_rfc3339
 from app.core.types import ItemError
-from app.storage.sql import Row, fetch_all, fetch_one
+from app.storage.sql import Connection, Row, fetch_all, fetch_one
 from app.storage.tables import collections
 from app.storage.tables.collections import name_from_label
 
@@ -134,7 +132,7 @@ def _file_from_row(row: Row) -> WatchedFile:
     return WatchedFile(*stat, bool(is_mounted), json.loads(said) if said else {}, key, bool(is_ours), error)
 
 
-def create(c: apsw.Connection, collection: str, kind: str, place: str, title: str, options: Mapping[str, Any]) -> Watch:
+def create(c: Connection, collection: str, kind: str, place: str, title: str, options: Mapping[str, Any]) -> Watch:
     """A new watch, or the one that there is, with these options. Raises CollectionMissing."""
     label = collections.require(c, collection).label
     c.execute(
@@ -147,51 +145,65 @@ def create(c: apsw.Connection, collection: str, kind: str, place: str, title: st
     return _watch_from_row(row)
 
 
-def get(c: apsw.Connection, id: str) -> Watch | None:
+def get(c: Connection, id: str) -> Watch | None:
     row = fetch_one(c, COLUMNS + "WHERE id = ?", (id,))
     return _watch_from_row(row) if row else None
 
 
-def list_all(c: apsw.Connection) -> list[Watch]:
+def list_all(c: Connection) -> list[Watch]:
     """All watches, in the order in which they were made."""
     return [_watch_from_row(row) for row in fetch_all(c, COLUMNS + "ORDER BY n")]
 
 
-def set_paused(c: apsw.Connection, n: int, *, paused: bool) -> None:
+def set_paused(c: Connection, n: int, *, paused: bool) -> None:
     c.execute("UPDATE watches SET paused = ? WHERE n = ?", (paused, n))
 
 
-def set_confirmed(c: apsw.Connection, n: int, *, confirmed: bool) -> None:
+def ask_for_scan(c: Connection, n: int) -> None:
+    """Let the server that reads the folder look at every file of it soon."""
+    c.execute("UPDATE watches SET scan_asked = 1 WHERE n = ?", (n,))
+
+
+def list_asked_scans(c: Connection) -> list[str]:
+    """The ids of the watched folders for which `ask_for_scan` was called."""
+    return [id for (id,) in fetch_all(c, "SELECT id FROM watches WHERE scan_asked = 1")]
+
+
+def forget_asked_scans(c: Connection, ids: Sequence[str]) -> None:
+    c.execute("UPDATE watches SET scan_asked = 0 WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(ids),))
+
+
+def set_confirmed(c: Connection, n: int, *, confirmed: bool) -> None:
     c.execute("UPDATE watches SET confirmed = ? WHERE n = ?", (confirmed, n))
 
 
-def set_job(c: apsw.Connection, n: int, job_id: str) -> None:
+def set_job(c: Connection, n: int, job_id: str) -> None:
     c.execute("UPDATE watches SET job_id = ? WHERE n = ?", (job_id, n))
 
 
-def mark_changed(c: apsw.Connection, n: int) -> None:
+def mark_changed(c: Connection, n: int) -> None:
     c.execute("UPDATE watches SET changed_at = ? WHERE n = ?", (now_rfc3339(), n))
 
 
-def report(c: apsw.Connection, n: int, said: WatchReport) -> None:
+def report(c: Connection, n: int, said: WatchReport) -> None:
     """Keep the state of a watch, and the moment."""
     c.execute(
-        "UPDATE watches SET state = ?1, fault = ?2, held = ?3, seen_at = ?4, scanned_at = iif(?5, ?4, scanned_at),"
-        " identity = coalesce(?6, identity), confirmed = iif(?7, 0, confirmed) WHERE n = ?8",
+        "UPDATE watches SET state = ?1, fault = ?2, held = ?3, seen_at = ?4, scanned_at = iif(?5 = 1, ?4, scanned_at),"
+        " identity = coalesce(?6, identity), confirmed = iif(?7 = 1, 0, confirmed) WHERE n = ?8",
         (said.state, said.fault, said.held, now_rfc3339(), said.scanned, said.identity, said.took_confirmation, n),
     )
 
 
-def delete(c: apsw.Connection, n: int) -> None:
+def delete(c: Connection, n: int) -> None:
     """Forget a watch; `delete_unused_files` forgets its files."""
     c.execute("DELETE FROM watches WHERE n = ?", (n,))
 
 
-def delete_of_collection(c: apsw.Connection, label: str) -> None:
+def delete_of_collection(c: Connection, label: str) -> None:
     c.execute("DELETE FROM watches WHERE collection = ?", (label,))
 
 
-def delete_unused_files(c: apsw.Connection, limit: int) -> int:
+def delete_unused_files(c: Connection, limit: int) -> int:
     """Forget up to `limit` files of watches that are gone; returns how many there were."""
     c.execute(
         "DELETE FROM watched_files WHERE (watch, folder, name) IN (SELECT watch, folder, name FROM watched_files"
@@ -201,12 +213,12 @@ def delete_unused_files(c: apsw.Connection, limit: int) -> int:
     return c.changes()
 
 
-def list_files(c: apsw.Connection, n: int, folder: str) -> list[WatchedFile]:
+def list_files(c: Connection, n: int, folder: str) -> list[WatchedFile]:
     """The files directly in a folder."""
     return [_file_from_row(row) for row in fetch_all(c, FILE_COLUMNS + "WHERE watch = ? AND folder = ?", (n, folder))]
 
 
-def list_folders(c: apsw.Connection, n: int) -> list[str]:
+def list_folders(c: Connection, n: int) -> list[str]:
     """The folders that hold files, in order; each costs one step in the index."""
     rows = fetch_all(
         c,
@@ -218,35 +230,33 @@ def list_folders(c: apsw.Connection, n: int) -> list[str]:
     return [folder for (folder,) in rows]
 
 
-def list_page(
-    c: apsw.Connection, n: int, after: tuple[str, str], limit: int, *, failed: bool = False
-) -> list[WatchedFile]:
+def list_page(c: Connection, n: int, after: tuple[str, str], limit: int, *, failed: bool = False) -> list[WatchedFile]:
     """Up to `limit` files behind a folder and a name, in order; `failed`: only those that are no picture."""
     page = FAILED_PAGE if failed else FILE_PAGE
     rows = fetch_all(c, page, (n, *after, limit))
     return [_file_from_row(row) for row in rows]
 
 
-def get_file(c: apsw.Connection, n: int, path: str) -> WatchedFile | None:
+def get_file(c: Connection, n: int, path: str) -> WatchedFile | None:
     row = fetch_one(c, FILE_COLUMNS + "WHERE watch = ? AND folder = ? AND name = ?", (n, *split_path(path)))
     return _file_from_row(row) if row else None
 
 
-def find_by_inode(c: apsw.Connection, n: int, inode: int) -> list[WatchedFile]:
+def find_by_inode(c: Connection, n: int, inode: int) -> list[WatchedFile]:
     return [_file_from_row(row) for row in fetch_all(c, FILE_COLUMNS + "WHERE watch = ? AND inode = ?", (n, inode))]
 
 
-def find_by_sha256(c: apsw.Connection, n: int, sha256: str) -> list[WatchedFile]:
+def find_by_sha256(c: Connection, n: int, sha256: str) -> list[WatchedFile]:
     return [_file_from_row(row) for row in fetch_all(c, FILE_COLUMNS + "WHERE watch = ? AND sha256 = ?", (n, sha256))]
 
 
-def find_by_picture(c: apsw.Connection, key: int) -> list[tuple[int, bool]]:
+def find_by_picture(c: Connection, key: int) -> list[tuple[int, bool]]:
     """The watch, and `is_ours`, of every file that is this picture, in all watches."""
     rows = fetch_all(c, "SELECT watch, is_ours FROM watched_files WHERE image_key = ?", (key,))
     return [(watch, bool(is_ours)) for watch, is_ours in rows]
 
 
-def find_name_of_picture(c: apsw.Connection, key: int) -> tuple[str, str] | None:
+def find_name_of_picture(c: Connection, key: int) -> tuple[str, str] | None:
     """The title of a watch and the path of a file in it that is this picture; None if there is none."""
     row = fetch_one(
         c,
@@ -257,7 +267,7 @@ def find_name_of_picture(c: apsw.Connection, key: int) -> tuple[str, str] | None
     return (row[0], join_path(row[1], row[2])) if row else None
 
 
-def put_file(c: apsw.Connection, n: int, file: WatchedFile) -> None:
+def put_file(c: Connection, n: int, file: WatchedFile) -> None:
     """Store a file in place of what its path had."""
     code, detail = (file.error.code, file.error.detail) if file.error else (None, None)
     values: Sequence[Any] = (file.size, file.mtime_ns, file.inode, file.sha256, file.beside, file.is_mounted)
@@ -270,5 +280,5 @@ def put_file(c: apsw.Connection, n: int, file: WatchedFile) -> None:
     )
 
 
-def delete_file(c: apsw.Connection, n: int, folder: str, name: str) -> None:
+def delete_file(c: Connection, n: int, folder: str, name: str) -> None:
     c.execute("DELETE FROM watched_files WHERE watch = ? AND folder = ? AND name = ?", (n, folder, name))

@@ -1,8 +1,10 @@
 """The work queue: pictures to embed and uploads to import, the fair order of the jobs, and the leases of the workers.
 
 A picture waits as a row of `images`, an upload as a row of `sources`. The lease is a part of that row, so that a claim
-and its result are one commit. A lease names its owner (a worker that holds a lock file, see `app.core.locks`) and a
-deadline on the monotonic clock, which all processes of one machine share; no wall clock decides anything.
+and its result are one commit. A lease names its owner and a deadline by the SQL function `lease_clock()`: the monotonic
+clock that all processes of one machine share (SQLite), or the clock of the database server (PostgreSQL). No wall clock
+of a worker decides anything. A worker that was stopped for longer than its lease has no part in a commit: the owner and
+the attempt of the claim must still be those of the row.
 """
 
 from __future__ import annotations
@@ -12,10 +14,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import apsw
-
 from app.core.types import ItemError, Lease
-from app.storage.sql import Row, fetch_all, fetch_number, fetch_one
+from app.storage.sql import Connection, Row, fetch_all, fetch_number, fetch_one
 from app.storage.tables import collections, embeddings, enrichments, images, jobs, precomputed_vectors
 from app.storage.tables.collections import IN_COLLECTION, name_from_label
 
@@ -29,14 +29,16 @@ FIRST_ALONE = 2  # the attempt from which a worker holds a picture by itself; at
 IMAGE_LEASED = "status IN ('queued', 'processing') AND status = 'processing'"
 UPLOAD_LEASED = "lease_owner IS NOT NULL"
 OWNED_BY_ANY = "lease_owner IN (SELECT value FROM json_each(?))"
-EXPIRED = "(" + OWNED_BY_ANY + " OR lease_until IS NULL OR lease_until < ?)"
+EXPIRED = "(" + OWNED_BY_ANY + " OR lease_until IS NULL OR lease_until < lease_clock())"
 IN_KEPT_COLLECTION = "collection NOT IN (SELECT label FROM collections WHERE name IS NULL AND swept = 0)"
 
 NEXT_TURNS = (
     "SELECT job_id, turn, step FROM turns"
     " WHERE held = 0 AND job_id NOT IN (SELECT value FROM json_each(?)) ORDER BY turn, n LIMIT 2"
 )
-CLAIM = "UPDATE images SET status = 'processing', lease_owner = ?, lease_until = ?, attempts = attempts + 1"
+CLAIM = (
+    "UPDATE images SET status = 'processing', lease_owner = ?, lease_until = lease_clock() + ?, attempts = attempts + 1"
+)
 CLAIM_NEW = (
     CLAIM + " WHERE key IN (SELECT key FROM images WHERE status = 'queued' AND attempts = 0 AND job_id IS ?"
     " AND " + IN_KEPT_COLLECTION + " ORDER BY key LIMIT ?) RETURNING key, attempts"
@@ -56,7 +58,7 @@ UPLOADS = (
 HELD_UPLOAD = UPLOADS + "WHERE s.lease_owner = ? LIMIT 1"
 UPLOAD_WAITS = (
     "WHERE j.uploads > 0 AND j.paused = 0 AND s.lease_owner IS NULL"
-    " AND (s.job_id, s.n) NOT IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))"
+    " AND (s.job_id, s.n) NOT IN (SELECT value ->> 0, CAST(value ->> 1 AS INTEGER) FROM json_each(?))"
 )
 NEXT_UPLOAD = UPLOADS + UPLOAD_WAITS + " ORDER BY j.turn, j.rowid, s.n LIMIT 1"
 OTHER_WAITS = "SELECT 1 FROM jobs j JOIN sources s ON s.job_id = j.id " + UPLOAD_WAITS + " AND j.id <> ? LIMIT 1"
@@ -105,14 +107,14 @@ class Upload:
 # Of both kinds of work
 
 
-def pause_job(c: apsw.Connection, job_id: str) -> None:
+def pause_job(c: Connection, job_id: str) -> None:
     """Give a job that has not ended no more turns; its leases go on."""
     c.execute("UPDATE jobs SET paused = 1 WHERE id = ? AND state IN ('queued', 'running')", (job_id,))
     if c.changes():
         c.execute("UPDATE turns SET held = 1 WHERE job_id = ?", (job_id,))
 
 
-def resume_job(c: apsw.Connection, job_id: str) -> None:
+def resume_job(c: Connection, job_id: str) -> None:
     """Give a paused job turns again, from where the others are."""
     c.execute(JOIN_IMAGES, (job_id,))
     c.execute(JOIN_UPLOADS, (job_id,))
@@ -120,38 +122,46 @@ def resume_job(c: apsw.Connection, job_id: str) -> None:
     c.execute("UPDATE turns SET held = 0 WHERE job_id = ?", (job_id,))
 
 
-def hold_collection(c: apsw.Connection, label: str) -> None:
+def hold_collection(c: Connection, label: str) -> None:
     """Give the jobs of a collection that is being deleted no more turns."""
     c.execute("UPDATE turns SET held = 1 WHERE job_id IN (SELECT id FROM jobs WHERE collection = ?)", (label,))
 
 
-def has_work(c: apsw.Connection) -> bool:
+def has_work(c: Connection) -> bool:
     """Whether pictures or uploads wait that a worker may take, or are at work."""
     sql = "SELECT EXISTS (SELECT 1 FROM turns WHERE held = 0) OR EXISTS (SELECT 1 FROM images WHERE " + IMAGE_LEASED
     sql += ") OR EXISTS (SELECT 1 FROM jobs WHERE uploads > 0 AND paused = 0)"
     return fetch_number(c, sql) == 1
 
 
-def list_owners(c: apsw.Connection) -> set[str]:
+def list_owners(c: Connection) -> set[str]:
     """The owners of all leases."""
     sql = "SELECT lease_owner FROM images WHERE " + IMAGE_LEASED + " AND lease_owner IS NOT NULL"
     sql += " UNION SELECT lease_owner FROM sources WHERE " + UPLOAD_LEASED
     return {owner for (owner,) in fetch_all(c, sql)}
 
 
-def renew_leases(c: apsw.Connection, owner: str, until: float) -> None:
-    """Move the deadline of all leases of the owner."""
-    c.execute("UPDATE images SET lease_until = ? WHERE " + IMAGE_LEASED + " AND lease_owner = ?", (until, owner))
-    c.execute("UPDATE sources SET lease_until = ? WHERE lease_owner = ?", (until, owner))
+def has_expired(c: Connection) -> bool:
+    """Whether a lease is past its deadline."""
+    past = " AND lease_until < lease_clock()"
+    sql = "SELECT EXISTS (SELECT 1 FROM images WHERE " + IMAGE_LEASED + past
+    return fetch_number(c, sql + ") OR EXISTS (SELECT 1 FROM sources WHERE " + UPLOAD_LEASED + past + ")") == 1
 
 
-def expire_leases(c: apsw.Connection, dead: Collection[str], clock: float, max_attempts: int) -> tuple[int, int]:
+def renew_leases(c: Connection, owner: str, seconds: float) -> None:
+    """Move the deadline of all leases of the owner to `seconds` from now."""
+    held = " SET lease_until = lease_clock() + ? WHERE "
+    c.execute("UPDATE images" + held + IMAGE_LEASED + " AND lease_owner = ?", (seconds, owner))
+    c.execute("UPDATE sources" + held + "lease_owner = ?", (seconds, owner))
+
+
+def expire_leases(c: Connection, dead: Collection[str], max_attempts: int) -> tuple[int, int]:
     """End the leases of dead owners and those past their deadline.
 
     Returns how many pictures came back, and how many of these failed because no attempt is left. The attempt stays
     counted: a picture over which workers died `max_attempts` times has killed them, the last time held alone.
     """
-    lost = (json.dumps(list(dead)), clock)
+    lost = (json.dumps(list(dead)),)
     rows = fetch_all(c, "SELECT key, attempts FROM images WHERE " + IMAGE_LEASED + " AND " + EXPIRED, lost)
     failed = 0
     for key, attempts in rows:
@@ -164,7 +174,7 @@ def expire_leases(c: apsw.Connection, dead: Collection[str], clock: float, max_a
     return len(rows), failed
 
 
-def recover_leases(c: apsw.Connection, dead: Collection[str], max_attempts: int) -> None:
+def recover_leases(c: Connection, dead: Collection[str], max_attempts: int) -> None:
     """End, when a server starts, the leases of the `dead` workers of the server before it.
 
     A kill of the whole server is mostly no fault of a picture that was at work: it is tried again, by itself, with no
@@ -192,24 +202,25 @@ def recover_leases(c: apsw.Connection, dead: Collection[str], max_attempts: int)
 
 
 def claim_images(
-    c: apsw.Connection, owner: str, until: float, limit: int, *, alone: bool = True, retries_first: bool = False
+    c: Connection, owner: str, seconds: float, limit: int, *, alone: bool = True, retries_first: bool = False
 ) -> list[Lease]:
-    """Lease up to `limit` waiting pictures, counting an attempt for each: those of every job in fair turns.
+    """Lease up to `limit` waiting pictures for `seconds`, counting an attempt for each: those of every job in fair
+    turns.
 
     A picture that was tried before comes last (first, with `retries_first`) and by itself, and only where the owner is
     `alone` with it (holds nothing else): if the worker dies again, it is known which picture it was.
     """
-    rows = fetch_all(c, CLAIM_RETRY, (owner, until)) if retries_first and alone else []
-    rows = rows or _claim_new(c, owner, until, limit)
+    rows = fetch_all(c, CLAIM_RETRY, (owner, seconds)) if retries_first and alone else []
+    rows = rows or _claim_new(c, owner, seconds, limit)
     if not rows and alone:
-        rows = fetch_all(c, CLAIM_RETRY, (owner, until))
+        rows = fetch_all(c, CLAIM_RETRY, (owner, seconds))
     claimed = images.get_by_keys(c, (key for key, _ in rows))
     leases = [Lease(claimed[key], owner, attempts) for key, attempts in rows]
     jobs.mark_running(c, {lease.image.job_id for lease in leases if lease.image.job_id})
     return leases
 
 
-def _claim_new(c: apsw.Connection, owner: str, until: float, limit: int) -> list[Row]:
+def _claim_new(c: Connection, owner: str, seconds: float, limit: int) -> list[Row]:
     """Lease pictures that were never tried: turn by turn, until there are `limit` or none is left."""
     rows: list[Row] = []
     empty: list[str] = []  # jobs all of whose waiting pictures belong to a collection that is being deleted
@@ -217,7 +228,7 @@ def _claim_new(c: apsw.Connection, owner: str, until: float, limit: int) -> list
         job_id, turn, step = turns[0]
         share = UNLIMITED if len(turns) == 1 else max(MIN_SHARE, (turns[1][1] - turn) // step)
         wanted = min(share, limit - len(rows))
-        claimed = sorted(fetch_all(c, CLAIM_NEW, (owner, until, job_id or None, wanted)))
+        claimed = sorted(fetch_all(c, CLAIM_NEW, (owner, seconds, job_id or None, wanted)))
         c.execute(CHARGE_IMAGES, (len(claimed), job_id))
         rows += claimed
         if not claimed:
@@ -225,21 +236,24 @@ def _claim_new(c: apsw.Connection, owner: str, until: float, limit: int) -> list
     return rows
 
 
-def has_retries(c: apsw.Connection) -> bool:
+def has_retries(c: Connection) -> bool:
     """Whether a picture waits for another attempt."""
     return fetch_one(c, "SELECT 1 FROM images WHERE " + RETRY_WAITS + " LIMIT 1") is not None
 
 
-def holds_image(c: apsw.Connection, lease: Lease) -> bool:
-    """Whether the owner still has the lease on this picture, with the bytes of the claim, in a collection that stays.
+def holds_image(c: Connection, lease: Lease) -> bool:
+    """Whether the owner still has this lease on the picture, with the bytes of the claim, in a collection that stays.
 
-    The bytes count: the same owner may have claimed a picture again after another request replaced it.
+    Bytes and attempt count: the same owner may have claimed a picture again after another request replaced it, or after
+    the lease had expired.
     """
-    sql = "SELECT 1 FROM images WHERE key = ? AND lease_owner = ? AND sha256 = ? AND status = 'processing' AND "
-    return fetch_one(c, sql + IN_KEPT_COLLECTION, (lease.image.key, lease.owner, lease.image.sha256)) is not None
+    image = lease.image
+    sql = "SELECT 1 FROM images WHERE key = ? AND lease_owner = ? AND attempts = ? AND sha256 = ? AND "
+    sql += "status = 'processing' AND " + IN_KEPT_COLLECTION
+    return fetch_one(c, sql, (image.key, lease.owner, lease.attempts, image.sha256)) is not None
 
 
-def release_images(c: apsw.Connection, owner: str, keys: Sequence[int] | None = None) -> None:
+def release_images(c: Connection, owner: str, keys: Sequence[int] | None = None) -> None:
     """Give these pictures of the owner back untouched, or all; the attempt is not counted."""
     which = "" if keys is None else " AND key IN (SELECT value FROM json_each(?))"
     c.execute(
@@ -249,14 +263,14 @@ def release_images(c: apsw.Connection, owner: str, keys: Sequence[int] | None = 
     )
 
 
-def requeue_image(c: apsw.Connection, lease: Lease) -> None:
+def requeue_image(c: Connection, lease: Lease) -> None:
     """Put a picture back after a failed attempt, which stays counted."""
     if holds_image(c, lease):
         _queue(c, lease.image.key)
 
 
 def finish_image(
-    c: apsw.Connection,
+    c: Connection,
     lease: Lease,
     space: str,
     vector: bytes,
@@ -288,17 +302,17 @@ def finish_image(
     return seq
 
 
-def fail_image(c: apsw.Connection, lease: Lease, error: ItemError) -> None:
+def fail_image(c: Connection, lease: Lease, error: ItemError) -> None:
     """Mark a picture `failed` for good, with its reason."""
     if holds_image(c, lease):
         _fail(c, lease.image.key, error)
 
 
-def _queue(c: apsw.Connection, key: int) -> None:
+def _queue(c: Connection, key: int) -> None:
     c.execute("UPDATE images SET status = 'queued', lease_owner = NULL, lease_until = NULL WHERE key = ?", (key,))
 
 
-def _fail(c: apsw.Connection, key: int, error: ItemError) -> None:
+def _fail(c: Connection, key: int, error: ItemError) -> None:
     images.fail(c, key, error)
     jobs.fail_items(c, key, error)
 
@@ -307,7 +321,7 @@ def _fail(c: apsw.Connection, key: int, error: ItemError) -> None:
 
 
 def add_upload(
-    c: apsw.Connection,
+    c: Connection,
     job_id: str,
     n: int,
     kind: str,
@@ -329,15 +343,14 @@ def add_upload(
     )
 
 
-def list_uploads(c: apsw.Connection) -> set[tuple[str, int]]:
+def list_uploads(c: Connection) -> set[tuple[str, int]]:
     """Every upload that is still to be imported, as (job, number)."""
     return {(job_id, n) for job_id, n in fetch_all(c, "SELECT job_id, n FROM sources")}
 
 
-def claim_upload(
-    c: apsw.Connection, owner: str, until: float, avoided: Collection[tuple[str, int]] = ()
-) -> Upload | None:
-    """Lease the oldest upload of the job whose turn it is, counting an attempt; none of those to be `avoided`.
+def claim_upload(c: Connection, owner: str, seconds: float, avoided: Collection[tuple[str, int]] = ()) -> Upload | None:
+    """Lease the oldest upload of the job whose turn it is for `seconds`, counting an attempt; none of those to be
+    `avoided`.
 
     An owner imports one at a time: if it holds one already, it could not give that back, and gets it again.
     """
@@ -346,8 +359,9 @@ def claim_upload(
         return None
     (job_id, n, kind, name, label, imported, attempts, source_kind, options, position) = row
     c.execute(
-        "UPDATE sources SET lease_owner = ?, lease_until = ?, attempts = attempts + 1 WHERE job_id = ? AND n = ?",
-        (owner, until, job_id, n),
+        "UPDATE sources SET lease_owner = ?, lease_until = lease_clock() + ?, attempts = attempts + 1"
+        " WHERE job_id = ? AND n = ?",
+        (owner, seconds, job_id, n),
     )
     jobs.mark_running(c, [job_id])
     collection = name_from_label(label)
@@ -355,19 +369,19 @@ def claim_upload(
     return Upload(job_id, n, kind, name, collection, imported, attempts + 1, owner, source_kind, said, position)
 
 
-def holds_upload(c: apsw.Connection, upload: Upload) -> bool:
+def holds_upload(c: Connection, upload: Upload) -> bool:
     """Whether the owner still has the lease."""
     sql = "SELECT 1 FROM sources WHERE job_id = ? AND n = ? AND lease_owner = ?"
     return fetch_one(c, sql, (upload.job_id, upload.n, upload.owner)) is not None
 
 
-def upload_exists(c: apsw.Connection, upload: Upload) -> bool:
+def upload_exists(c: Connection, upload: Upload) -> bool:
     """Whether the upload is still to be imported, by any owner. It is not once its job was cancelled."""
     return fetch_one(c, "SELECT 1 FROM sources WHERE job_id = ? AND n = ?", (upload.job_id, upload.n)) is not None
 
 
 def record_progress(
-    c: apsw.Connection, upload: Upload, imported: int, pending: int, position: int, *, careful: bool = False
+    c: Connection, upload: Upload, imported: int, pending: int, position: int, *, careful: bool = False
 ) -> None:
     """Remember how far the manifest is imported, so that a restart goes on from there; the attempt succeeded.
 
@@ -383,17 +397,17 @@ def record_progress(
     )
 
 
-def charge_reading(c: apsw.Connection, upload: Upload, seconds: int) -> None:
+def charge_reading(c: Connection, upload: Upload, seconds: int) -> None:
     """Count the time for which an upload was read as members, so that a job of slow archives waits for its turns."""
     c.execute(CHARGE_UPLOADS, (seconds * MEMBERS_PER_SECOND, upload.job_id))
 
 
-def has_waiting_upload(c: apsw.Connection, job_id: str, avoided: Collection[tuple[str, int]]) -> bool:
+def has_waiting_upload(c: Connection, job_id: str, avoided: Collection[tuple[str, int]]) -> bool:
     """Whether an upload of another job waits for a worker, beside those to be `avoided`."""
     return fetch_one(c, OTHER_WAITS, (json.dumps(list(avoided)), job_id)) is not None
 
 
-def must_yield(c: apsw.Connection, upload: Upload) -> bool:
+def must_yield(c: Connection, upload: Upload) -> bool:
     """Whether the worker must give the upload back to import another job's first: one that has not begun, or has
     MAX_LEAD fewer members imported. Also when this job is paused."""
     row = fetch_one(c, "SELECT paused, turn, step FROM jobs WHERE id = ?", (upload.job_id,))
@@ -408,7 +422,7 @@ def must_yield(c: apsw.Connection, upload: Upload) -> bool:
     return bool(paused) or fetch_one(c, behind, (turn, upload.job_id, step * MAX_LEAD)) is not None
 
 
-def release_upload(c: apsw.Connection, upload: Upload, *, count_attempt: bool = False) -> None:
+def release_upload(c: Connection, upload: Upload, *, count_attempt: bool = False) -> None:
     """Give the upload back untouched; without `count_attempt` the attempt is not counted."""
     c.execute(
         "UPDATE sources SET lease_owner = NULL, attempts = attempts - ? WHERE job_id = ? AND n = ? AND lease_owner = ?",
@@ -416,20 +430,20 @@ def release_upload(c: apsw.Connection, upload: Upload, *, count_attempt: bool = 
     )
 
 
-def finish_upload(c: apsw.Connection, upload: Upload) -> None:
+def finish_upload(c: Connection, upload: Upload) -> None:
     """The upload is imported, or never will be: forget it; the job may end."""
     c.execute("DELETE FROM sources WHERE job_id = ? AND n = ?", (upload.job_id, upload.n))
     jobs.finish_if_complete(c, upload.job_id)
 
 
-def drop_uploads(c: apsw.Connection, job_id: str) -> list[int]:
+def drop_uploads(c: Connection, job_id: str) -> list[int]:
     """Forget the uploads of a job that are not imported; returns their numbers."""
     numbers = [n for (n,) in fetch_all(c, "SELECT n FROM sources WHERE job_id = ? ORDER BY n", (job_id,))]
     c.execute("DELETE FROM sources WHERE job_id = ?", (job_id,))
     return numbers
 
 
-def drop_video(c: apsw.Connection, collection: str, sha256: str) -> list[tuple[str, int]]:
+def drop_video(c: Connection, collection: str, sha256: str) -> list[tuple[str, int]]:
     """Forget the uploads of a video in a collection, so that no frame of it comes any more; returns (job, number)."""
     rows = fetch_all(
         c,

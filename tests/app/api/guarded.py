@@ -13,7 +13,7 @@ import httpx2 as httpx
 
 from app.core.types import KeyScope
 from app.service.auth import ApiKeyService
-from app.storage.database import Database
+from app.storage.address import open_database
 from app.storage.tables import heads, saved_searches
 from tests.app.api.asking import make_picture
 from tests.support.servers import RunningServer
@@ -71,7 +71,7 @@ def guarded_server(data: Path) -> Iterator[Guarded]:
         job = server.wait_job(server.bulk([("a.png", make_picture("blue"))])["id"])["id"]
         assert server.http.post("/v1/texts", json={"texts": [{"id": "inside", "text": "red"}]}).status_code == 200
         watch = server.http.post("/v1/watches", json={"source": "client:phone"}).json()["id"]
-        database = Database(data / "sightline.db")
+        database = open_database(data / "sightline.db")
         space = server.http.get("/v1/stats").json()["model"]["space"]
         head = database.write(lambda c: heads.save(c, "default", space, b"", {}, maps_pictures=True))
         query = {"query": [{"text": "red"}], "score_threshold": 0.5}

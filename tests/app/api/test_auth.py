@@ -13,7 +13,7 @@ from app.api.auth import parse_proxies, read_presented_keys
 from app.core.errors import StartupError
 from app.core.types import KeyScope
 from app.service.auth import ApiKeyService
-from app.storage.database import Database
+from app.storage.address import open_database
 from tests.app.api.asking import check_problem, check_refusal, raw
 from tests.app.api.guarded import Guarded
 from tests.support.servers import RunningServer, wait_until
@@ -163,7 +163,7 @@ def test_whatever_is_wrong_about_a_session_is_counted_by_address(
 
 
 def test_nobody_believes_an_address_that_no_named_proxy_sends(own_server: RunningServer) -> None:
-    database = Database(own_server.data_dir / "sightline.db")
+    database = open_database(own_server.data_dir / "sightline.db")
     ApiKeyService(database).create("one", KeyScope.SEARCH)
     database.close()
     answers = [

@@ -13,7 +13,7 @@ from app.core.errors import StartupError
 from app.core.settings import Settings
 from app.core.types import KeyScope
 from app.service.auth import ApiKeyService
-from app.storage.database import Database
+from app.storage.address import open_database
 from tests.app.api.asking import make_picture
 from tests.support.servers import RunningServer
 
@@ -60,7 +60,7 @@ def test_every_origin_may_call_only_where_keys_are_needed(tmp_path: Path) -> Non
     with RunningServer(tmp_path, workers=0, cors_origins="*") as server:
         assert ask_first(server, OTHER) == (400, None)
         assert server.http.post("/v1/texts", json={}, headers={"Origin": OTHER}).status_code == 403
-        database = Database(tmp_path / "sightline.db")
+        database = open_database(tmp_path / "sightline.db")
         try:
             _, key = ApiKeyService(database).create("a", KeyScope.WRITE)
         finally:
@@ -73,7 +73,7 @@ def test_every_origin_may_call_only_where_keys_are_needed(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("text", ["photos.example.org", "https://", "https://a.example/path", "null", "file:///x"])
 def test_what_is_no_origin_is_refused_at_the_start(text: str, tmp_path: Path) -> None:
-    database = Database(tmp_path / "sightline.db")
+    database = open_database(tmp_path / "sightline.db")
     try:
         with pytest.raises(StartupError, match=r"SIGHTLINE_CORS_ORIGINS: .* is no origin"):
             AccessControl(ApiKeyService(database), Settings(cors_origins=f"{OURS},{text}"), loopback_only=True)

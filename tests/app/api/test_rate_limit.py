@@ -90,3 +90,11 @@ def test_one_subscriber_is_one_address(client: tuple[str, int] | None, address: 
 def test_counting_leaves_no_thread_behind() -> None:
     RateLimiter("3/minute").count_request(A)
     assert not [one for one in threading.enumerate() if isinstance(one, threading.Timer) and one.interval > 1]
+
+
+def test_each_of_several_servers_allows_its_share() -> None:
+    servers = 2
+    shared = RateLimiter("5/minute", lambda: servers)
+    assert [shared.count_request(A, "key") is None for _ in range(3)] == [True, True, False]
+    servers = 10
+    assert [shared.count_request(B) is None for _ in range(2)] == [True, False]

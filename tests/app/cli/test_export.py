@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from app.cli import export
 from app.cli.main import main
 from app.decode import parquet_writer
-from app.storage.database import Database
+from app.storage.address import open_database
 from app.storage.tables import collections, images
 from tests.support.makers import SPACE, claim, finish, insert
 
@@ -21,7 +21,7 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(export, "PART", 2)
     folder = tmp_path / "data"
     folder.mkdir()
-    database = Database(folder / "sightline.db")
+    database = open_database(folder / "sightline.db")
     database.write(lambda c: collections.create(c, "empty", ""))
     for n in range(5):
         insert(database, n, f"p{n}", caption="é" if n else None, tags=("a", "b"), metadata={"n": [n]})
@@ -60,7 +60,7 @@ def test_an_export_has_every_ready_picture_with_its_vector(data_dir: Path, tmp_p
 
 
 def test_a_picture_that_goes_meanwhile_is_left_out(data_dir: Path) -> None:
-    database = Database(data_dir / "sightline.db")
+    database = open_database(data_dir / "sightline.db")
     parts = export.read_parts(database, "default", SPACE)
     assert len(next(parts)) == 2
     database.write(lambda c: c.execute("DELETE FROM images WHERE id IN ('p2', 'p3')"))
@@ -95,7 +95,7 @@ def test_what_cannot_be_exported_is_said(data_dir: Path, tmp_path: Path, options
 
 
 def test_the_rows_of_a_table_are_those_of_pictures(data_dir: Path) -> None:
-    database = Database(data_dir / "sightline.db")
+    database = open_database(data_dir / "sightline.db")
     image = database.read(lambda c: images.get(c, "default", "p1"))
     database.close()
     assert image is not None

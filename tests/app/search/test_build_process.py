@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from app.search.build_process import BuildOrder, read_vector_blocks, run_build
-from app.storage.database import Database, connect_readonly
+from app.search.build_process import ADDRESS, BuildOrder, read_vector_blocks, run_build
+from app.storage.address import connect_readonly
+from app.storage.database import Database
 from app.storage.tables import embeddings
 from index.factory import IndexConfig, load_sealed_segment
 from index.sealed_segment import SealedSegment
@@ -36,11 +37,9 @@ def put(database: Database, vectors: dict[int, Embeddings | bytes]) -> int:
     return database.write(work)
 
 
-def order(database: Database, folder: Path, upto: int) -> BuildOrder:
+def order(folder: Path, upto: int) -> BuildOrder:
     config = make_config(folder)
-    return BuildOrder(
-        str(database.path), "default", "images", FINGERPRINT, D, upto, str(config.segment_folder), config.name
-    )
+    return BuildOrder("default", "images", FINGERPRINT, D, upto, str(config.segment_folder), config.name)
 
 
 def make_config(folder: Path) -> IndexConfig:
@@ -58,7 +57,7 @@ def test_a_segment_holds_the_log_up_to_an_entry(database: Database, tmp_path: Pa
     database.write(lambda c: embeddings.remove(c, "images", 3))
     upto = put(database, {4: unit(1, D, 9)[0]})
     put(database, {30: unit(1, D, 8)[0]})  # too late
-    run_build(order(database, tmp_path, upto))
+    run_build(order(tmp_path, upto), database.address)
     base = load_sealed_segment(make_config(tmp_path))
     expected = {key: vector for key, vector in vectors.items() if key != 3} | {4: unit(1, D, 9)[0]}
     assert read_segment(base) == {key: vector.astype(np.float16).tolist() for key, vector in expected.items()}
@@ -69,9 +68,8 @@ def test_what_a_follower_would_skip_is_left_out(database: Database, tmp_path: Pa
     good = unit(1, D)[0]
     bad = {2: good * 3, 3: good * np.float32("nan"), 4: good[:3], 5: b"\0", 6: np.zeros(D, np.float32)}
     upto = put(database, {1: good, **bad})
-    connection = connect_readonly(database.path)
-    found = list(read_vector_blocks(connection, order(database, tmp_path, upto)))
-    connection.close()
+    with connect_readonly(database.address) as connection:
+        found = list(read_vector_blocks(connection, order(tmp_path, upto)))
     assert [ids.tolist() for ids, _ in found] == [[1]]
 
 
@@ -82,27 +80,28 @@ def test_other_parts_of_the_log_are_left_alone(database: Database, tmp_path: Pat
         embeddings.add(c, "default", FINGERPRINT, "texts", 2, unit(1, D)[0].tobytes())
 
     database.write(work)
-    run_build(order(database, tmp_path, upto + 1))
+    run_build(order(tmp_path, upto + 1), database.address)
     assert load_sealed_segment(make_config(tmp_path)).n == 1
 
 
-def run(argument: str, parent: int | None = None) -> subprocess.CompletedProcess[str]:
+def run(database: Database, argument: str, parent: int | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "app.search.build_process", argument, str(parent or os.getpid())],
         capture_output=True,
         text=True,
+        env={**os.environ, ADDRESS: database.address},
         check=False,
         cwd=Path(__file__).parents[3],
     )
 
 
 def test_a_failure_is_one_line_and_an_exit_code(database: Database, tmp_path: Path) -> None:
-    ended = run(order(database, tmp_path, 5).to_json())
+    ended = run(database, order(tmp_path, 5).to_json())
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.splitlines() == ["ValueError: 0 vectors, expected 1 to 2147483647"]
 
 
 def test_an_orphan_builds_nothing(database: Database, tmp_path: Path) -> None:
     upto = put(database, {1: unit(1, D)[0]})
-    assert run(order(database, tmp_path, upto).to_json(), parent=1).returncode == 1
+    assert run(database, order(tmp_path, upto).to_json(), parent=1).returncode == 1
     assert not (tmp_path / "base").exists()

@@ -15,6 +15,7 @@ from app.core.errors import NotFound
 from app.core.types import Image, Text
 from app.search import facets
 from app.search.facets import FacetCounter
+from app.storage.address import open_database
 from app.storage.database import Database
 from app.storage.filters.parser import parse_filter
 from app.storage.filters.values import MAX_CHARS, parse_field, rank_value
@@ -83,7 +84,7 @@ def apply_step(database: Database, step: Any) -> None:
 @given(steps=st.lists(steps, min_size=3, max_size=25))
 def test_counts_are_those_of_the_rows_as_they_are(folder: Path, steps: list[Any]) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        database = Database(Path(scratch) / "sightline.db")
+        database = open_database(Path(scratch) / "sightline.db")
         database.write(
             lambda c: c.execute(
                 "INSERT INTO collections (name, description, created_at, label) VALUES ('other', '', '', 'other')"

@@ -8,16 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import apsw
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.types import Target
 from app.search.filter_cache import FilterCache
+from app.storage.address import open_database
 from app.storage.database import Database
 from app.storage.filters.model import Filter
 from app.storage.filters.parser import parse_filter
+from app.storage.sql import Connection
 from app.storage.tables import images, texts
 from index.idset import IdSet
 from tests.support.makers import insert, new
@@ -59,9 +60,9 @@ def rows_of(database: Database, target: Target) -> list[Any]:
 @given(steps=st.lists(steps, min_size=3, max_size=25))
 def test_a_kept_set_is_that_of_the_rows_as_they_are(folder: Path, steps: list[Any]) -> None:
     """Through any changes, made by another process's connection; whichever filters were asked in between."""
-    ours, theirs = Database(folder / "sightline.db"), Database(folder / "sightline.db")
+    ours, theirs = open_database(folder / "sightline.db"), open_database(folder / "sightline.db")
     try:
-        theirs.write(lambda c: c.execute("DELETE FROM images; DELETE FROM texts").fetchall())
+        theirs.write(lambda c: list(c.execute("DELETE FROM images; DELETE FROM texts")))
         selections = FilterCache(ours)
         for n, step in enumerate(steps):
             if step[0] != "ask":
@@ -76,7 +77,7 @@ def test_a_kept_set_is_that_of_the_rows_as_they_are(folder: Path, steps: list[An
         ours.close()
 
 
-def change(n: int, kind: str, number: int, tags: tuple[str, ...], words: str, value: int, c: apsw.Connection) -> None:
+def change(n: int, kind: str, number: int, tags: tuple[str, ...], words: str, value: int, c: Connection) -> None:
     id = f"id-{number}"
     said: dict[str, Any] = {"tags": tags, "caption": words, "metadata": {"n": value}}
     image = images.get(c, "default", id)
@@ -115,13 +116,14 @@ def remove_tags_silently(database: Database, key: int) -> None:
     database.write(work)
 
 
-def untag(key: int, c: apsw.Connection) -> None:
+def untag(key: int, c: Connection) -> None:
     images.update(c, key, None, [], {})
 
 
 RED = {"key": "tags", "match": {"value": "red"}}
 
 
+@pytest.mark.sqlite
 def test_a_filter_that_comes_again_asks_only_what_has_changed(database: Database) -> None:
     quiet = insert(database, 0, tags=("red",)).key
     key = insert(database, 1, tags=("red",)).key
@@ -138,6 +140,7 @@ def test_a_filter_that_comes_again_asks_only_what_has_changed(database: Database
     assert list(FilterCache(database).allowed_ids("default", make_filter(RED))) == [added]
 
 
+@pytest.mark.sqlite
 def test_after_too_many_changes_and_forgotten_ones_every_row_is_asked(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,7 +153,7 @@ def test_after_too_many_changes_and_forgotten_ones_every_row_is_asked(
         database.write(partial(untag, key))
     assert list(selections.allowed_ids("default", make_filter(RED))) == keys[4:]
     remove_tags_silently(database, keys[4])
-    database.write(lambda c: c.execute("INSERT INTO changes VALUES (200000, 'images', 0)").fetchall())
+    database.write(lambda c: list(c.execute("INSERT INTO changes VALUES (200000, 'images', 0)")))
     assert list(selections.allowed_ids("default", make_filter(RED))) == keys[5:]
 
 

@@ -42,7 +42,7 @@ class Setup:
         self.index = SegmentedIndex(D)
         self.folder = folder
         self.handle = self.make_handle(self.index)
-        self.builder = IndexBuilder(database.path, SOON, poll=0.02, retry=0.05)
+        self.builder = IndexBuilder(database.address, SOON, poll=0.02, retry=0.05)
 
     def make_handle(self, index: SegmentedIndex) -> IndexHandle:
         log = EmbeddingLog(self.database, SPACE, ("default", "images"))

@@ -12,6 +12,7 @@ from app.core.errors import NotFound, Validation
 from app.core.types import KeyScope
 from app.service import auth as module
 from app.service.auth import ApiKeyService, hash_secret, is_active
+from app.storage.address import open_database
 from app.storage.database import Database
 from app.storage.tables import api_keys
 
@@ -24,7 +25,7 @@ def keys(database: Database) -> ApiKeyService:
 @pytest.fixture
 def other_process_keys(keys: ApiKeyService, tmp_path: Path) -> Iterator[ApiKeyService]:
     """The same keys as another process sees and changes them: by a connection of its own."""
-    other = Database(tmp_path / "sightline.db")
+    other = open_database(tmp_path / "sightline.db")
     yield ApiKeyService(other)
     other.close()
 
@@ -70,6 +71,7 @@ def test_a_key_with_one_other_character_or_of_another_id_opens_nothing(keys: Api
     assert keys.authenticate(f"{prefix}_{id}_") is None
 
 
+@pytest.mark.sqlite
 def test_a_key_revoked_elsewhere_is_refused_at_once(keys: ApiKeyService, other_process_keys: ApiKeyService) -> None:
     key, text = other_process_keys.create("me", KeyScope.SEARCH)
     assert keys.authenticate(text)
@@ -98,6 +100,7 @@ def test_a_key_ends_when_it_was_said_to(keys: ApiKeyService, monkeypatch: pytest
     assert not is_active(key)
 
 
+@pytest.mark.sqlite
 def test_a_session_has_the_rights_of_its_key_and_ends_with_it(
     keys: ApiKeyService, other_process_keys: ApiKeyService
 ) -> None:
@@ -153,6 +156,7 @@ def test_last_use_is_kept_coarsely(keys: ApiKeyService, database: Database, monk
     assert (keys.list_keys()[0].last_used_at or "") > first
 
 
+@pytest.mark.sqlite
 def test_clearing_the_keys_is_as_if_there_had_never_been_one(
     keys: ApiKeyService, other_process_keys: ApiKeyService
 ) -> None:

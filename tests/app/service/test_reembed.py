@@ -19,7 +19,7 @@ from app.search.query_encoder import QueryPart
 from app.service import reembed
 from app.service.reembed import FillingChild, FillOrder, check_stored_formats, estimate_minutes, estimate_vector_bytes
 from app.service.service import Service, open_service
-from app.storage.database import Database
+from app.storage.address import open_database
 from app.storage.tables import embeddings, next_space, work_queue
 from app.storage.tables.tasks import REEMBED
 from tests.app.encoder.small import make_model
@@ -190,7 +190,7 @@ def test_the_log_grows_by_about_what_is_estimated(tmp_path: Path, d: int) -> Non
 
     sizes = []
     for change in (lambda _: None, work):
-        with closing(Database(tmp_path / "sightline.db")) as database:
+        with closing(open_database(tmp_path / "sightline.db")) as database:
             database.write(change)
         sizes.append((tmp_path / "sightline.db").stat().st_size)
     indexes = 4 * d * count

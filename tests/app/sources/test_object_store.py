@@ -188,10 +188,10 @@ from app.worker.importer import Importer
 from app.storage.library import Library
 from app.storage.blobs import BlobStore
 from app.sources.base import SourcePolicy, SourceContext
-from app.storage.database import Database
+from app.storage.address import open_database
 
 folder, moment = Path(sys.argv[1]), int(sys.argv[2])
-database = Database(folder / "sightline.db")
+database = open_database(folder / "sightline.db")
 library = Library(database, BlobStore(folder), PictureLimits(), 1000)
 objects = ObjectStoreClient(s3=sys.argv[3])
 policy = SourcePolicy(buckets=AllowedBuckets.parse("s3://photos"))
@@ -224,7 +224,7 @@ def test_a_kill_between_listing_and_end_loses_and_doubles_nothing(
     run = [sys.executable, "-c", KILLED, str(tmp_path), "2", store.url]
     assert subprocess.run(run, check=False, timeout=120).returncode == -signal.SIGKILL
     store.put("photos", "killed/9.png", picture("red", 9))  # it was listed before
-    library.database.write(lambda c: work_queue.expire_leases(c, {"me"}, 0.0, 3))
+    library.database.write(lambda c: work_queue.expire_leases(c, {"me"}, 3))
     reader = SourceReader(bucket(library, store, "killed").context)
     with importing(Importer(library, pool, ArchiveLimits(), 60.0, 60.0, 3, reader)):
         wait_until(lambda: not library.database.read(work_queue.list_uploads), 60)

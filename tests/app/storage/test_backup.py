@@ -17,6 +17,7 @@ from app.core.errors import StartupError
 from app.core.types import JobState
 from app.decode.limits import PictureLimits
 from app.storage import backup as module
+from app.storage.address import open_database
 from app.storage.backup import (
     MANIFEST_NAME,
     check_backup,
@@ -40,7 +41,7 @@ RED, BLUE, GREEN = (picture(colour) for colour in ("red", "blue", "green"))
 
 def read_pictures(data_dir: Path) -> dict[str, bytes]:
     """The pictures of a data directory by id, read through a library of its own."""
-    database = Database(data_dir / "sightline.db")
+    database = open_database(data_dir / "sightline.db")
     try:
         library = Library(database, BlobStore(data_dir), PictureLimits(), 1_000)
         return {
@@ -80,7 +81,7 @@ def test_what_was_acknowledged_is_there_after_a_restore(backup_dir: Path, librar
     assert read_pictures(again) == {"red": RED, "blue": BLUE}
     assert read_last_backup(tmp_path).pictures == 2
     assert read_last_backup(again).at == 0  # nothing was backed up from there
-    database = Database(again / "sightline.db")
+    database = open_database(again / "sightline.db")
     try:
         assert database.read(lambda c: images.count_by_status(c, "default"))["ready"] == 1
         (job,) = JobService(library).list_recent(10)
@@ -248,7 +249,7 @@ def test_an_upload_whose_files_never_come_is_an_error(library: Library, tmp_path
 def test_a_copy_is_whole_though_nothing_was_checkpointed(database: Database, tmp_path: Path) -> None:
     for n in range(3):
         insert(database, n)
-    module.copy_sqlite(database.path, tmp_path / "copy.db")
+    module.copy_sqlite(Path(database.address), tmp_path / "copy.db")
     insert(database, 3)
     faults, pictures = module.check_copy(tmp_path / "copy.db")
     assert (faults, pictures) == ([], sorted(sha256_of(n) for n in range(3)))
@@ -257,7 +258,7 @@ def test_a_copy_is_whole_though_nothing_was_checkpointed(database: Database, tmp
 
 def test_a_copy_that_was_altered_says_so(database: Database, tmp_path: Path) -> None:
     insert(database)
-    module.copy_sqlite(database.path, tmp_path / "copy.db")
+    module.copy_sqlite(Path(database.address), tmp_path / "copy.db")
     bytes = bytearray((tmp_path / "copy.db").read_bytes())
     bytes[4096 + 3 : 4096 + 5] = b"\xff\xff"
     (tmp_path / "copy.db").write_bytes(bytes)

@@ -5,23 +5,29 @@ import shutil
 import threading
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import apsw
 import pytest
 
 from app.core.errors import IdConflict, Overloaded, ReadOnly, StartupError, StorageFull
-from app.storage import database as migrations
-from app.storage.database import MIN_SQLITE_VERSION, Database, check_integrity, map_sqlite_errors, migrate
-from app.storage.sql import fetch_all, fetch_number, fetch_one
+from app.storage import sqlite as migrations
+from app.storage.address import open_database
+from app.storage.database import Database
+from app.storage.sql import Connection, fetch_all, fetch_number, fetch_one
+from app.storage.sqlite import MIN_SQLITE_VERSION, SqliteDatabase, check_integrity, map_sqlite_errors, migrate
 from app.storage.tables import collections, jobs, work_queue
 from tests.app.conftest import SmallDisk
+
+
+def sqlite(c: Connection) -> apsw.Connection:
+    return cast(apsw.Connection, c)
 
 
 def put(id: str) -> Any:
     """A change that inserts one row."""
 
-    def work(c: apsw.Connection) -> str:
+    def work(c: Connection) -> str:
         c.execute(
             "INSERT INTO jobs (id, collection, kind, state, created_at) VALUES (?, 'default', '', 'queued', '')", (id,)
         )
@@ -41,7 +47,7 @@ class Held:
         self.go = threading.Event()
         began = threading.Event()
 
-        def work(_: apsw.Connection) -> None:
+        def work(_: Connection) -> None:
             began.set()
             assert self.go.wait(60)
 
@@ -55,7 +61,9 @@ def test_write_returns_what_the_work_returns_and_is_seen_by_reads(database: Data
 
 
 def test_writes_are_in_wal_mode_and_fsynced(database: Database) -> None:
-    modes = database.write(lambda c: [c.pragma("journal_mode"), c.pragma("synchronous"), c.pragma("foreign_keys")])
+    modes = database.write(
+        lambda c: [sqlite(c).pragma(name) for name in ("journal_mode", "synchronous", "foreign_keys")]
+    )
     assert modes == ["wal", 2, 1]
     assert apsw.SQLITE_VERSION_NUMBER >= MIN_SQLITE_VERSION
 
@@ -67,7 +75,7 @@ def test_changes_submitted_together_share_one_commit(database: Database) -> None
         commits.append(1)
         return False
 
-    database.write(lambda c: c.set_commit_hook(count))
+    database.write(lambda c: sqlite(c).set_commit_hook(count))
     commits.clear()
     held = Held(database)
     futures = [database.submit(put(str(n))) for n in range(20)]
@@ -86,7 +94,7 @@ def test_changes_are_applied_in_the_order_of_submission(database: Database) -> N
 
 
 def test_a_failing_change_is_undone_alone_and_its_neighbours_commit(database: Database) -> None:
-    def fails(c: apsw.Connection) -> None:
+    def fails(c: Connection) -> None:
         put("half")(c)
         raise IdConflict("taken")
 
@@ -110,17 +118,17 @@ def test_a_constraint_that_fails_is_undone_alone_too(database: Database) -> None
 
 
 def test_a_savepoint_inside_a_change_undoes_only_itself(database: Database) -> None:
-    def work(c: apsw.Connection) -> None:
+    def work(c: Connection) -> None:
         put("kept")(c)
 
         def fails() -> None:
-            with c:
+            with sqlite(c):
                 put("undone")(c)
                 raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
             fails()
-        with c:
+        with sqlite(c):
             put("inner")(c)
 
     database.write(work)
@@ -129,7 +137,9 @@ def test_a_savepoint_inside_a_change_undoes_only_itself(database: Database) -> N
 
 def test_a_commit_that_fails_reaches_every_caller_of_the_batch_and_keeps_nothing(database: Database) -> None:
     refusing: list[bool] = []
-    database.write(lambda c: c.set_commit_hook(lambda: bool(refusing)))  # SQLite turns such a commit into a rollback
+    database.write(
+        lambda c: sqlite(c).set_commit_hook(lambda: bool(refusing))
+    )  # SQLite turns such a commit into a rollback
     held = Held(database)
     futures = [database.submit(put(str(n))) for n in range(3)]
     refusing.append(True)
@@ -144,7 +154,7 @@ def test_a_commit_that_fails_reaches_every_caller_of_the_batch_and_keeps_nothing
 class Denying:
     """A connection that refuses some statements, as one does whose disk fails."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.denied: list[str] = []
 
@@ -160,7 +170,7 @@ class Denying:
 def test_what_can_neither_be_committed_nor_undone_is_told_and_undone_later(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = Denying(database._writer)
+    writer = Denying(cast(SqliteDatabase, database)._writer)
     monkeypatch.setattr(database, "_writer", writer)
     writer.denied = ["COMMIT", "ROLLBACK"]
     with pytest.raises(ReadOnly):
@@ -180,7 +190,7 @@ def test_a_cancelled_change_is_not_made(database: Database) -> None:
 
 
 def test_a_read_sees_one_snapshot_whatever_is_committed_meanwhile(database: Database) -> None:
-    def work(c: apsw.Connection) -> tuple[int, int]:
+    def work(c: Connection) -> tuple[int, int]:
         before = fetch_number(c, "SELECT count(*) FROM jobs")
         database.write(put("meanwhile"))
         return before, fetch_number(c, "SELECT count(*) FROM jobs")
@@ -207,7 +217,7 @@ def test_watch_gives_another_number_after_every_commit_of_somebody_else(tmp_path
     assert changed() == seen
     database.write(put("own process"))
     assert (after := changed()) != seen
-    other = Database(tmp_path / "sightline.db")
+    other = open_database(tmp_path / "sightline.db")
     other.write(put("other process"))
     assert changed() != after
     other.close()
@@ -228,7 +238,7 @@ def test_threads_that_end_take_their_connections_with_them(tmp_path: Path, datab
 
 
 def test_close_finishes_what_was_submitted(tmp_path: Path) -> None:
-    database = Database(tmp_path / "sightline.db")
+    database = open_database(tmp_path / "sightline.db")
     held = Held(database)
     futures: list[Future[str]] = [database.submit(put(str(n))) for n in range(200)]
     closing = threading.Thread(target=database.close)
@@ -236,13 +246,13 @@ def test_close_finishes_what_was_submitted(tmp_path: Path) -> None:
     held.go.set()
     closing.join(60)
     assert [future.result(0) for future in futures] == [str(n) for n in range(200)]
-    again = Database(tmp_path / "sightline.db")
+    again = open_database(tmp_path / "sightline.db")
     assert len(ids(again)) == 200
     again.close()
 
 
 def test_nothing_can_be_submitted_after_close_and_close_may_be_repeated(tmp_path: Path) -> None:
-    database = Database(tmp_path / "sightline.db")
+    database = open_database(tmp_path / "sightline.db")
     database.close()
     database.close()
     with pytest.raises(Overloaded):
@@ -250,7 +260,7 @@ def test_nothing_can_be_submitted_after_close_and_close_may_be_repeated(tmp_path
 
 
 def test_two_databases_on_one_file_take_turns(tmp_path: Path, database: Database) -> None:
-    other = Database(tmp_path / "sightline.db")
+    other = open_database(tmp_path / "sightline.db")
     futures = [d.submit(put(f"{name}{n}")) for n in range(50) for name, d in (("a", database), ("b", other))]
     for future in futures:
         future.result(60)
@@ -263,11 +273,11 @@ def test_check_finds_nothing_wrong_with_a_whole_file(database: Database) -> None
 
 
 def test_check_tells_of_rows_and_indexes_that_disagree(tmp_path: Path) -> None:
-    database = Database(tmp_path / "sightline.db")
+    database = open_database(tmp_path / "sightline.db")
     for n in range(3):
         database.write(put(str(n)))
 
-    def work(c: apsw.Connection) -> None:
+    def work(c: Connection) -> None:
         c.execute("PRAGMA writable_schema = ON")
         c.execute(
             "UPDATE sqlite_schema SET sql = replace(sql, '(created_at', '(id, created_at') WHERE name = 'jobs_listed'"
@@ -275,17 +285,17 @@ def test_check_tells_of_rows_and_indexes_that_disagree(tmp_path: Path) -> None:
 
     database.write(work)
     database.close()
-    again = Database(tmp_path / "sightline.db")
+    again = open_database(tmp_path / "sightline.db")
     assert any("jobs_listed" in fault for fault in again.read(check_integrity))
     again.close()
 
 
 def test_a_full_disk_is_told_keeps_nothing_and_passes_when_there_is_room_again(small_disk: SmallDisk) -> None:
-    database = Database(small_disk.folder / "sightline.db")
+    database = open_database(small_disk.folder / "sightline.db")
     database.write(put("before"))
     small_disk.fill()
 
-    def large(c: apsw.Connection) -> None:
+    def large(c: Connection) -> None:
         put("large")(c)
         c.execute("UPDATE jobs SET kind = zeroblob(1000000) || '' WHERE id = 'large'")
 
@@ -313,17 +323,17 @@ def test_a_full_disk_is_told_keeps_nothing_and_passes_when_there_is_room_again(s
 
 
 def test_a_change_for_which_there_is_no_room_is_told_as_a_full_disk_to_all_of_its_batch(database: Database) -> None:
-    def large(c: apsw.Connection) -> None:
+    def large(c: Connection) -> None:
         for n in range(300):
             put(f"{n}" * 200)(c)
 
-    database.write(lambda c: c.pragma("max_page_count", 1))  # SQLite makes that as many as there are
+    database.write(lambda c: sqlite(c).pragma("max_page_count", 1))  # SQLite makes that as many as there are
     held = Held(database)
     futures: list[Future[Any]] = [database.submit(put("small")), database.submit(large), database.submit(put("last"))]
     held.go.set()
     assert all(isinstance(future.exception(10), StorageFull) for future in futures)
     assert ids(database) == set()
-    database.write(lambda c: c.pragma("max_page_count", 1 << 30))
+    database.write(lambda c: sqlite(c).pragma("max_page_count", 1 << 30))
     database.write(large)
     assert len(ids(database)) == 300
 
@@ -340,8 +350,8 @@ def damage_database(path: Path) -> dict[str, bytes]:
 def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path: Path, log_left: bool) -> None:
     path = tmp_path / "first" / "sightline.db"
     path.parent.mkdir()
-    Database(path).close()
-    database = Database(path)
+    open_database(path).close()
+    database = open_database(path)
     database.write(put("one"))
     if log_left:  # as after a kill
         shutil.copytree(path.parent, tmp_path / "copy")
@@ -349,7 +359,7 @@ def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path: Path, log_left: b
     database.close()
     before = damage_database(path)
     with pytest.raises(StartupError, match=r"is damaged .* restore it from a backup, nothing was changed"):
-        Database(path)
+        open_database(path)
     gc.collect()
     after = {file.name: file.read_bytes() for file in path.parent.iterdir()}
     assert after["sightline.db"] == before["sightline.db"]
@@ -360,24 +370,24 @@ def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path)
     path = tmp_path / "sightline.db"
     path.write_bytes(b"these are my holiday notes\n" * 400)
     with pytest.raises(StartupError, match=r"sightline\.db is damaged"):
-        Database(path)
+        open_database(path)
     assert path.read_bytes() == b"these are my holiday notes\n" * 400
 
 
 def test_a_path_that_cannot_be_a_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "sightline.db").mkdir()
     with pytest.raises(StartupError, match="cannot be opened"):
-        Database(tmp_path / "sightline.db")
+        open_database(tmp_path / "sightline.db")
 
 
 def test_a_newer_schema_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "sightline.db"
-    database = Database(path)
+    database = open_database(path)
     database.write(put("one"))
-    database.write(lambda c: c.pragma("user_version", 999))
+    database.write(lambda c: sqlite(c).pragma("user_version", 999))
     database.close()
     with pytest.raises(StartupError, match="newer Sightline"):
-        Database(path)
+        open_database(path)
     connection = apsw.Connection(str(path))
     assert connection.pragma("user_version") == 999
     assert fetch_number(connection, "SELECT count(*) FROM jobs") == 1
@@ -385,12 +395,12 @@ def test_a_newer_schema_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
 
 
 def test_migrations_are_made_once_and_in_order(database: Database) -> None:
-    version = database.read(lambda c: c.pragma("user_version"))
+    version = database.read(lambda c: sqlite(c).pragma("user_version"))
     assert isinstance(version, int)
     assert version >= 1
     database.write(put("kept"))
-    database.write(migrate)
-    assert database.read(lambda c: c.pragma("user_version")) == version
+    database.write(lambda c: migrate(sqlite(c)))
+    assert database.read(lambda c: sqlite(c).pragma("user_version")) == version
     assert ids(database) == {"kept"}
 
 
@@ -406,7 +416,7 @@ def test_sources_from_before_they_had_kinds_are_taken_up(tmp_path: Path) -> None
         " 'urls'), ('job', 1, 'folder', '/photos', 0, 0, 'folder'), ('job', 2, 'archive', 'a.zip', 0, 0, NULL)"
     )
     connection.close()
-    database = Database(path)
+    database = open_database(path)
     taken = [database.write(lambda c, n=n: work_queue.claim_upload(c, str(n), 1e12)) for n in range(3)]  # type: ignore[misc]
     assert [(one.kind, one.name, one.imported, one.source_kind, one.options, one.position) for one in taken if one] == [
         ("folder", "", 64, "urls", {}, 0),
@@ -446,7 +456,7 @@ def test_errors_of_sqlite_become_ours(raised: type[Exception], told: type[Except
 def test_close_leaves_one_file_that_holds_everything(tmp_path: Path) -> None:
     for n in range(8):
         path = tmp_path / f"{n}.db"
-        database = Database(path)
+        database = open_database(path)
         readers = [threading.Thread(target=database.read, args=(collections.list_all,)) for _ in range(4)]
         watches = [database.watch_commits() for _ in range(4)]
         database.write(lambda c: jobs.create(c, "default", "bulk"))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import apsw
-
 from app.encoder.dummy import DummyEncoder
+from app.storage.address import open_database
 from app.storage.backup import create_backup, restore_backup
 from app.storage.database import Database
 from app.storage.library import Library
+from app.storage.sql import Connection
 from app.storage.tables import collections, embeddings, heads
 from app.storage.verify import find_faults
 
@@ -76,17 +76,17 @@ def test_a_deleted_collection_takes_its_heads_along(library: Library) -> None:
 def test_a_backup_holds_heads_and_verify_finds_altered_and_missing_ones(tmp_path: Path) -> None:
     data, saved, restored = tmp_path / "data", tmp_path / "saved", tmp_path / "restored"
     data.mkdir(mode=0o700)
-    database = Database(data / "sightline.db")
+    database = open_database(data / "sightline.db")
     id, other = save(database, b"0000"), save(database, b"1111")
     database.write(lambda c: heads.use(c, "default", id))
     database.close()
     create_backup(data, saved)
     restore_backup(restored, saved)
     assert find_faults(restored) == []
-    database = Database(restored / "sightline.db")
+    database = open_database(restored / "sightline.db")
     assert database.read(lambda c: heads.read_matrix(c, id)) == (b"0000", False)
 
-    def damage(c: apsw.Connection) -> None:
+    def damage(c: Connection) -> None:
         c.execute("UPDATE heads SET matrix = x'00' WHERE id = ?", (other,))
         c.execute("DELETE FROM heads WHERE id = ?", (id,))
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 
-import apsw
 import pytest
 from pydantic import TypeAdapter
 
@@ -13,7 +12,7 @@ from app.storage.database import Database
 from app.storage.idempotency import RESULT, IdempotencyStore, ResponseSlot, StoredResponse
 from app.storage.jobs import JobOptions, JobService
 from app.storage.library import AddResult, Library
-from app.storage.sql import fetch_all, fetch_number
+from app.storage.sql import Connection, fetch_all, fetch_number
 from app.storage.tables import embeddings, jobs
 from tests.support.makers import FINGERPRINT, SPACE, VECTOR, add
 from tests.support.pictures import picture
@@ -31,7 +30,7 @@ def make(
         return slot.stored
 
 
-def make_job(c: apsw.Connection, slot: ResponseSlot) -> None:
+def make_job(c: Connection, slot: ResponseSlot) -> None:
     slot.record(c, {"id": jobs.create(c, "default", "bulk")})
 
 
@@ -82,7 +81,7 @@ def test_a_key_whose_request_is_running_is_refused_until_it_has_ended(database: 
 def test_work_that_fails_stores_no_result(database: Database) -> None:
     store = IdempotencyStore(database)
 
-    def fail(c: apsw.Connection, slot: ResponseSlot) -> None:
+    def fail(c: Connection, slot: ResponseSlot) -> None:
         make_job(c, slot)
         raise NotFound("in the end it could not be done")
 
@@ -141,6 +140,7 @@ def test_old_responses_are_deleted_and_their_keys_are_free(database: Database) -
     assert database.read(lambda c: fetch_all(c, "SELECT key, body FROM answers")) == [("1", '{"new": 1}')]
 
 
+@pytest.mark.sqlite  # PostgreSQL takes its time over as many changes
 def test_the_last_ten_thousand_stay(database: Database) -> None:
     save(database, "first")
     database.write(lambda c: c.execute("UPDATE sqlite_sequence SET seq = 10000 WHERE name = 'answers'") and None)
@@ -154,3 +154,11 @@ def test_large_responses_are_bounded_together(database: Database) -> None:
         save(database, str(n), body)
     assert [find(database, str(n)) is not None for n in range(5)] == [False, False, True, True, True]
     assert database.read(lambda c: fetch_number(c, "SELECT sum(bytes) FROM answers")) <= idempotency.MAX_TOTAL_BYTES
+
+
+def test_of_two_servers_that_get_a_request_at_once_one_does_the_work(database: Database) -> None:
+    with IdempotencyStore(database).slot("", "k", "r") as one, IdempotencyStore(database).slot("", "k", "r") as other:
+        database.write(lambda c: make_job(c, one))
+        with pytest.raises(InProgress):
+            database.write(lambda c: make_job(c, other))
+    assert count(database) == 1

@@ -22,6 +22,7 @@ from app.core.errors import (
 )
 from app.core.types import ItemError, ItemStatus, JobState, Status
 from app.decode.limits import PictureLimits
+from app.storage.address import open_database
 from app.storage.attributes import ImageAttributes
 from app.storage.blobs import BlobStore
 from app.storage.database import Database
@@ -260,7 +261,7 @@ def test_a_delete_never_takes_the_file_of_an_upload_of_the_same_bytes(library: L
 
 
 def test_two_services_on_one_directory_keep_file_and_row_together(library: Library, tmp_path: Path) -> None:
-    database = Database(tmp_path / "sightline.db")
+    database = open_database(tmp_path / "sightline.db")
     other = Library(database, BlobStore(tmp_path), PictureLimits(), 1_000)
 
     def churn(mine: Library) -> None:
@@ -367,7 +368,7 @@ def test_collections_say_what_they_hold(library: Library) -> None:
 
 
 def test_a_full_disk_refuses_uploads_keeps_what_was_there_and_recovers_by_itself(small_disk: SmallDisk) -> None:
-    database = Database(small_disk.folder / "sightline.db")
+    database = open_database(small_disk.folder / "sightline.db")
     library = Library(database, BlobStore(small_disk.folder), PictureLimits(), 1_000)
     add(library, RED, id="kept")
     folder = library.create_upload_dir()

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, FilePayload, Page, expect
 
 from app.core.types import KeyScope
 from app.service.auth import ApiKeyService
-from app.storage.database import Database
+from app.storage.address import open_database
 from tests.app.web.test_access import faults
 from tests.app.web.watched import Watched, choose, first_is, ids
 from tests.support.pictures import picture
@@ -186,7 +186,7 @@ def test_nothing_serious_in_the_dialog(browser: Browser, two_collections: Runnin
 
 def test_a_key_for_some_collections_sees_those_alone(browser: Browser, two_collections: RunningServer) -> None:
     """It is led to one of them without asking for any other. This test is the last: from then on keys are needed."""
-    database = Database(two_collections.data_dir / "sightline.db")
+    database = open_database(two_collections.data_dir / "sightline.db")
     _, key = ApiKeyService(database).create("guest", KeyScope.ADMIN, collections=["trips"])
     watched = Watched(browser, two_collections.url)
     page = watched.open()

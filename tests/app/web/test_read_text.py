@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import apsw
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from app.storage.database import Database
+from app.storage.address import open_database
+from app.storage.sql import Connection
 from app.storage.tables import enrichments, images
 from app.storage.tables.enrichments import Enrichment
 from tests.app.web.watched import Watched
@@ -27,9 +27,9 @@ def signs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     with RunningServer(tmp_path_factory.mktemp("signs")) as server:
         assert server.upload(printed("Harbour lantern", "open daily"), id="sign").status_code == 200
         assert server.upload(printed(""), id="blank").status_code == 200
-        database = Database(server.data_dir / "sightline.db")
+        database = open_database(server.data_dir / "sightline.db")
 
-        def read(c: apsw.Connection) -> None:
+        def read(c: Connection) -> None:
             enrichments.switch(c, ["ocr"])
             image = images.get(c, "default", "sign")
             assert image is not None

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, FilePayload, expect
 
 from app.core.types import KeyScope
 from app.service.auth import ApiKeyService
-from app.storage.database import Database
+from app.storage.address import open_database
 from tests.app.web.test_access import faults
 from tests.app.web.watched import Watched, choose
 from tests.support.pictures import picture
@@ -31,7 +31,7 @@ def locked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
     with RunningServer(data) as server:
         for colour in ("red", "blue"):
             server.upload(picture(colour), f"{colour}.png", id=colour)
-        database = Database(data / "sightline.db")
+        database = open_database(data / "sightline.db")
         access = ApiKeyService(database)
         access.create("first", KeyScope.ADMIN)
         yield Locked(server, access)

@@ -7,13 +7,15 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import apsw
 import numpy as np
 import pytest
 
-from app.core.errors import Overloaded
+from app.core.errors import Overloaded, StartupError
 from app.core.locks import LeaseOwner
+from app.core.settings import Settings
 from app.core.types import Image, ItemStatus, JobState, Status
 from app.decode.limits import ArchiveLimits
 from app.decode.pool import DecodePool
@@ -26,6 +28,7 @@ from app.storage.sql import fetch_all
 from app.storage.tables import embeddings, images, precomputed_vectors, work_queue
 from app.worker.embed import EmbeddingWorker, WorkerOptions
 from app.worker.importer import Importer
+from app.worker.main import needs_supervisor
 from tests.support.makers import FaultyEncoder, add, add_bulk, count_waiting, image_of, job_of
 from tests.support.pictures import picture
 from tests.support.servers import wait_until
@@ -458,6 +461,7 @@ def test_two_workers_share_the_work_and_double_nothing(library: Library, make_wo
     assert library.database.read(lambda c: next(iter(c.execute(sql)))[0]) == 40
 
 
+@pytest.mark.sqlite
 def test_a_worker_waits_out_a_full_disk_and_blames_no_picture(
     library: Library, make_worker: Made, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -466,7 +470,7 @@ def test_a_worker_waits_out_a_full_disk_and_blames_no_picture(
     encoder = SlowEncoder()
 
     def limit_pages(pages: int) -> None:
-        library.database.write(lambda c: c.pragma("max_page_count", pages))
+        library.database.write(lambda c: cast(apsw.Connection, c).pragma("max_page_count", pages))
 
     with running(make_worker(encoder, batch=40)):
         assert encoder.began.wait(WAIT)
@@ -489,3 +493,13 @@ def test_a_thread_of_the_worker_that_dies_ends_the_worker(library: Library, make
     worker._lanes[worker.owner].import_next = exit_process  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match="a thread of the worker has died"), running(worker):
         wait_until(lambda: worker._stopping.is_set(), WAIT)
+
+
+def test_what_sightline_worker_runs_depends_on_the_settings() -> None:
+    assert not needs_supervisor(Settings(workers=1, captioner="http://localhost:1/v1"))
+    assert needs_supervisor(Settings(workers=2))
+    url = "postgresql://owner@db/pictures"
+    assert not needs_supervisor(Settings(workers=1, database=url))
+    assert needs_supervisor(Settings(workers=1, database=url, captioner="http://localhost:1/v1"))
+    with pytest.raises(StartupError):
+        needs_supervisor(Settings(workers=0))

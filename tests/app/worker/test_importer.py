@@ -176,7 +176,7 @@ def test_a_member_that_kills_its_worker_three_times_fails_alone(
             mortal._import(source, never_stop)
         except Dies:
             deaths += 1
-            library.database.write(lambda c: work_queue.expire_leases(c, {"mortal"}, 0.0, 3))
+            library.database.write(lambda c: work_queue.expire_leases(c, {"mortal"}, 3))
     assert deaths == 3
     assert items(library, job) == [(name, "failed" if name == "poison.png" else "queued") for name in names]
     ((_, item),) = JobService(library).list_items(job.id, ItemStatus.FAILED, 0, 10)
@@ -288,10 +288,10 @@ from app.decode.pool import DecodePool
 from app.worker import importer
 from app.storage.library import Library
 from app.storage.blobs import BlobStore
-from app.storage.database import Database
+from app.storage.address import open_database
 
 folder, moment = Path(sys.argv[1]), sys.argv[2]
-database = Database(folder / "sightline.db")
+database = open_database(folder / "sightline.db")
 library = Library(database, BlobStore(folder), PictureLimits(), 1000)
 
 def die(*_, **__):
@@ -302,8 +302,8 @@ if moment == "cleanup":
     library.blobs.delete_upload = die
 else:
     place, placed = library.blobs.place, []
-    def placing(saved):
-        place(saved)
+    def placing(saved, **said):
+        place(saved, **said)
         placed.append(saved)
         if len(placed) == int(moment):
             die()
@@ -315,13 +315,14 @@ while True:
 
 
 @pytest.mark.parametrize("moment", ["1", "2", "3", "5", "cleanup"])
+@pytest.mark.sqlite
 def test_a_kill_at_any_point_loses_and_doubles_nothing(
     library: Library, pool: DecodePool, tmp_path: Path, moment: str
 ) -> None:
     job = add_bulk(library, [(f"{n}.png", picture("red", n)) for n in range(5)])
     killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), moment], check=False, timeout=60)
     assert killed.returncode == -signal.SIGKILL
-    library.database.write(lambda c: work_queue.expire_leases(c, {"killed"}, 0.0, 3))
+    library.database.write(lambda c: work_queue.expire_leases(c, {"killed"}, 3))
     import_all(library, pool)
     assert items(library, job) == [(f"{n}.png", "queued") for n in range(5)]
     assert {path.name for path in library.blobs.iter_files()} == {

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import apsw
 import pytest
 
 from app.core.errors import Rejected, StartupError
@@ -22,6 +21,7 @@ from app.encoder.text_recognition import TextLine
 from app.service.data_dir import open_library
 from app.service.enrichment import OCR_MISSING, check_enrichment_settings, lock_prefix
 from app.storage.library import Library
+from app.storage.sql import Connection
 from app.storage.tables import embeddings, enrichments, work_queue
 from app.worker import enrich
 from app.worker.ocr import MAX_CHARS, OcrEnricher, cap_lines
@@ -50,7 +50,7 @@ def test_the_process_reads_what_waits_and_ends_when_it_is_told(tmp_path: Path) -
     add(library, printed("Harbour lantern"), id="sign")
     (lease,) = claim(library.database)
 
-    def finish(c: apsw.Connection) -> None:
+    def finish(c: Connection) -> None:
         enrichments.switch(c, ["ocr"])
         embeddings.save_space(c, SPACE)
         work_queue.finish_image(c, lease, FINGERPRINT, VECTOR, 640, 360, False)

@@ -158,7 +158,7 @@ def test_it_follows_what_comes_in_until_its_job_ends(filled_library: Library, fi
 
 
 def settings_of(library: Library) -> Settings:
-    return Settings(data_dir=library.database.path.parent, model="small", decoders=1)
+    return Settings(data_dir=Path(library.database.address).parent, model="small", decoders=1)
 
 
 def test_a_dry_run_measures_and_writes_nothing(filled_library: Library) -> None:

@@ -8,7 +8,6 @@ import json
 import zipfile
 from pathlib import Path
 
-import apsw
 import pytest
 
 from app.core.errors import NotFound
@@ -20,6 +19,7 @@ from app.storage.attributes import ImageAttributes
 from app.storage.backup import create_backup, restore_backup
 from app.storage.jobs import JobService
 from app.storage.library import Library
+from app.storage.sql import Connection
 from app.storage.tables import videos, work_queue
 from app.storage.verify import find_faults
 from app.storage.videos import VideoLibrary
@@ -139,7 +139,7 @@ def test_deleting_a_video_ends_its_import(library: Library, clip: bytes) -> None
     job = add_bulk(library, [("a.mp4", clip)])
     info = NewVideo(digest, "a.mp4", "mp4", "h264", len(clip), 96, 64, 4000, None, None, kept=False)
 
-    def begin(c: apsw.Connection) -> None:
+    def begin(c: Connection) -> None:
         videos.put(c, "default", info, job.id)
         work_queue.add_upload(c, job.id, 9, "archive", "a.mp4", 0, options={"video": {"sha256": digest, "bytes": 1}})
 
@@ -203,6 +203,7 @@ def test_a_video_that_takes_too_long_is_one_failed_item(library: Library, pool: 
     assert "longer than" in error.detail
 
 
+@pytest.mark.sqlite
 def test_files_of_videos_are_kept_by_the_garbage_collector_and_verified(
     library: Library, pool: DecodePool, clip: bytes, tmp_path: Path
 ) -> None:

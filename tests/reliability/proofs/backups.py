@@ -24,8 +24,9 @@ from pathlib import Path
 import httpx2 as httpx
 
 from app.core.errors import StartupError
+from app.storage.address import open_database
 from app.storage.backup import check_copy, create_backup, restore_backup
-from app.storage.database import Database, check_integrity
+from app.storage.sqlite import check_integrity
 from tests.reliability.client import digest
 from tests.reliability.ledger import Ledger
 from tests.reliability.promise import Outcome, Promise, Scale
@@ -83,7 +84,7 @@ def check_backup(folder: Path, ledger: Ledger, n: int) -> list[str]:
     create_backup(folder / "data", target)
     needed = before & set(ledger.there)
     restore_backup(again, target)
-    with closing(Database(again / "sightline.db")) as database:
+    with closing(open_database(again / "sightline.db")) as database:
         wrong = [f"database: {fault}" for fault in database.read(check_integrity)]
         held = set(database.read(lambda c: {row[0] for row in c.execute("SELECT sha256 FROM images")}))
     wrong += [f"lost {sha256[:8]}" for sha256 in needed - held]

@@ -30,7 +30,7 @@ from pathlib import Path
 
 from app.core.types import KeyScope
 from app.service.auth import ApiKeyService
-from app.storage.database import Database
+from app.storage.address import open_database
 from tests.reliability.promise import Outcome, Promise, Scale
 from tests.reliability.watched import Probe, Watch, port_of, start_crowd
 from tests.support.pictures import picture
@@ -161,7 +161,7 @@ def measure_quiet(alone: list[tuple[Probe, Probe]], scale: Scale) -> Quiet:
 
 def make_keys(server: RunningServer) -> dict[str, str]:
     """Keys of three callers."""
-    database = Database(server.data_dir / "sightline.db")
+    database = open_database(server.data_dir / "sightline.db")
     access = ApiKeyService(database)
     scopes = {"holder": KeyScope.SEARCH, "guest": KeyScope.SEARCH, "loader": KeyScope.WRITE}
     keys = {name: access.create(name, scope)[1] for name, scope in scopes.items()}

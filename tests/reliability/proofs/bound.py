@@ -25,7 +25,7 @@ import httpx2 as httpx
 from app.api.permissions import ROUTE_SCOPES
 from app.core.types import KeyScope
 from app.service.auth import ApiKeyService
-from app.storage.database import Database
+from app.storage.address import open_database
 from tests.app.api.asking import make_picture
 from tests.reliability.promise import Outcome, Promise, Scale
 from tests.support.servers import RunningServer, wait_until
@@ -118,7 +118,7 @@ def start_server(folder: Path) -> RunningServer:
 
 def set_up(server: RunningServer) -> tuple[Names, dict[KeyScope | None, httpx.Client]]:
     """Two collections, what `theirs` holds, and a client for each key; that of None is bound to nothing."""
-    database = Database(server.data_dir / "sightline.db")
+    database = open_database(server.data_dir / "sightline.db")
     access = ApiKeyService(database)
     clients: dict[KeyScope | None, httpx.Client] = {}
     for scope in (*SCOPES, None):

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from app.storage.address import open_database
 from app.storage.database import Database
 from bench import data_directory
 from index.types import Embeddings
@@ -39,7 +40,7 @@ def run(scale: Scale) -> Outcome:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         expected = prepare(folder / "small")
-        with closing(Database(folder / "small" / "sightline.db")) as database:
+        with closing(open_database(folder / "small" / "sightline.db")) as database:
             for n in range(corruptions):
                 copy = folder / "copy"
                 shutil.copytree(folder / "small" / "snapshots", copy)
@@ -59,7 +60,7 @@ def prepare(data: Path) -> Embeddings:
     """Save an index with both segments; returns the scores that it must give."""
     rows = indexed.fill(data, BASE, D)
     with (
-        closing(Database(data / "sightline.db")) as database,
+        closing(open_database(data / "sightline.db")) as database,
         closing(indexed.open_service_index(database, data / "snapshots", D, least=BASE // 2)) as indexes,
     ):
         wait_until(lambda: indexes.stats("default")["images"]["base"] == BASE, indexed.SECONDS)
@@ -104,7 +105,7 @@ def time_rebuild(data: Path, count: int) -> tuple[float, str]:
     """Seconds until an index without files answers correctly, and its fault if it does not."""
     rows = indexed.fill(data, count, 512)
     expected = indexed.search_exactly(rows)[0]
-    with closing(Database(data / "sightline.db")) as database:
+    with closing(open_database(data / "sightline.db")) as database:
         began = time.monotonic()
         with closing(indexed.open_service_index(database, data / "snapshots", 512)) as indexes:
             scores, _ = indexed.ask(indexes, 512)

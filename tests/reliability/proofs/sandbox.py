@@ -30,8 +30,8 @@ from app.decode.picture import decode_picture
 from app.decode.pool import DecodePool
 from app.decode.sandbox import find_protections
 from app.encoder.dummy import DummyEncoder
+from app.storage.address import open_database
 from app.storage.blobs import BlobStore
-from app.storage.database import Database
 from app.storage.library import Library
 from app.worker.embed import EmbeddingWorker, WorkerOptions
 from app.worker.importer import Importer
@@ -87,7 +87,7 @@ def run(scale: Scale) -> Outcome:
 
 def try_intrusions(folder: Path, port: int, times: int) -> dict[str, int]:
     """Give a worker the marked pictures and as many good ones; returns what came of it."""
-    database = Database(folder / "sightline.db")
+    database = open_database(folder / "sightline.db")
     library = Library(database, BlobStore(folder), PictureLimits(), max_queue=100_000)
     treasure = folder / "sightline.db"
     targets: dict[str, tuple[Any, ...]] = {

@@ -26,7 +26,7 @@ from typing import Any
 
 from app.core.types import KeyScope
 from app.service.auth import ApiKeyService
-from app.storage.database import Database
+from app.storage.address import open_database
 from tests.reliability.promise import Outcome, Promise, Scale
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer
@@ -66,7 +66,7 @@ def run(scale: Scale) -> Outcome:
 
 def create_key(server: RunningServer) -> str:
     """A key for everything; from now on every call needs one."""
-    database = Database(server.data_dir / "sightline.db")
+    database = open_database(server.data_dir / "sightline.db")
     _, key = ApiKeyService(database).create("schemathesis", KeyScope.ADMIN, (), None)
     database.close()
     return key

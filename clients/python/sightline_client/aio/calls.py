@@ -68,8 +68,8 @@ class AsyncCalls(AsyncTransport):
     """The calls of a server, one method each."""
 
     async def get_stats(self, *, collection: str | None = None) -> dict[str, Any]:
-        """Get counts, the index and how far it is behind the log, the model and its space. `open_indexes` and
-        `spaces` count all collections, so that a key that is bound to some does not get them.
+        """Get counts, the index and how far it is behind the log, the model and its space. `open_indexes`, `spaces`
+        and `cluster` concern all collections, so that a key that is bound to some does not get them.
         """
         return await self._run(Call("GET", "/v1/stats", dict[str, Any], query={"collection": collection}))
 
@@ -107,6 +107,7 @@ class AsyncCalls(AsyncTransport):
         time_words: bool | None = None,
         today: str | None = None,
         collection: str | None = None,
+        after: str | None = None,
         offset: int | None = None,
         order_by: str | None = None,
         group_by: str | None = None,
@@ -135,6 +136,7 @@ class AsyncCalls(AsyncTransport):
                     "time_words": time_words,
                     "today": today,
                     "collection": collection,
+                    "after": after,
                     "offset": offset,
                     "order_by": order_by,
                     "group_by": group_by,
@@ -174,6 +176,7 @@ class AsyncCalls(AsyncTransport):
         today: str | None = None,
         like: Sequence[str] | None = None,
         unlike: Sequence[str] | None = None,
+        after: str | None = None,
     ) -> SearchResult:
         """Search by words, pictures, ids and vectors at once. Each part has its weight."""
         return await self._run(
@@ -181,6 +184,7 @@ class AsyncCalls(AsyncTransport):
                 "POST",
                 "/v1/search",
                 SearchResult,
+                query={"after": after},
                 body={
                     "query": query,
                     "offset": offset,
@@ -321,6 +325,7 @@ class AsyncCalls(AsyncTransport):
         facet_size: int | None = None,
         vectors: bool | None = None,
         collection: str | None = None,
+        after: str | None = None,
     ) -> ImagePage:
         """List pictures, newest first, or in another order."""
         return await self._run(
@@ -338,6 +343,7 @@ class AsyncCalls(AsyncTransport):
                     "facet_size": facet_size,
                     "vectors": vectors,
                     "collection": collection,
+                    "after": after,
                 },
             )
         )
@@ -401,6 +407,7 @@ class AsyncCalls(AsyncTransport):
         mode: Literal["hybrid", "vector", "keyword"] | None = None,
         score_threshold: float | None = None,
         collection: str | None = None,
+        after: str | None = None,
     ) -> SearchResult:
         """Search by a picture. Finds pictures like the one sent, or the texts that fit it."""
         return await self._run(
@@ -408,6 +415,7 @@ class AsyncCalls(AsyncTransport):
                 "POST",
                 "/v1/search/image",
                 SearchResult,
+                query={"after": after},
                 body={
                     "file": file,
                     "offset": offset,
@@ -480,12 +488,20 @@ class AsyncCalls(AsyncTransport):
             )
         )
 
-    async def search_batch(self, *, searches: Sequence[SearchQuery], collection: str | None = None) -> BatchResult:
+    async def search_batch(
+        self, *, searches: Sequence[SearchQuery], collection: str | None = None, after: str | None = None
+    ) -> BatchResult:
         """Answer up to 100 searches. The answers come in their order, each like that of a search, or why there is
         none.
         """
         return await self._run(
-            Call("POST", "/v1/search/batch", BatchResult, query={"collection": collection}, body={"searches": searches})
+            Call(
+                "POST",
+                "/v1/search/batch",
+                BatchResult,
+                query={"collection": collection, "after": after},
+                body={"searches": searches},
+            )
         )
 
     async def get_sources(self) -> Sources:
@@ -587,7 +603,8 @@ class AsyncCalls(AsyncTransport):
 
     async def get_image_file(self, id: str, *, collection: str | None = None) -> bytes:
         """Get the bytes of a picture as they were sent. Browsers do not show HEIC, TIFF, JPEG XL, JPEG 2000 and RAW
-        files; a thumbnail of 2048 pixels is for them.
+        files; a thumbnail of 2048 pixels is for them. A server with presigned reads redirects to the bucket
+        (307).
         """
         return await self._run(Call("GET", f"/v1/images/{quote(id)}/file", bytes, query={"collection": collection}))
 
@@ -667,7 +684,9 @@ class AsyncCalls(AsyncTransport):
         )
 
     async def get_video_file(self, id: str, *, collection: str | None = None) -> bytes:
-        """Get the bytes of a video as they were sent, or a range of them, as players ask."""
+        """Get the bytes of a video as they were sent, or a range of them, as players ask. A server with presigned
+        reads redirects to the bucket (307).
+        """
         return await self._run(Call("GET", f"/v1/videos/{quote(id)}/file", bytes, query={"collection": collection}))
 
     async def create_watch(

@@ -96,6 +96,8 @@ class Transport:
                 options |= {"files": parts, "data": said}
             elif call.body:
                 options["json"] = to_plain(fields)
+            # A server may have the bytes of pictures read from a bucket; httpx does not send it the key.
+            options["follow_redirects"] = call.method == "GET"
             return self._http.request(call.method, self.server + call.path, **options)
 
     def _fetch_pictures(self, call: Call[T]) -> list[Picture]:

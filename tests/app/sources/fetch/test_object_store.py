@@ -35,9 +35,7 @@ def web() -> Iterator[WebServer]:
 
 @pytest.fixture(autouse=True)
 def _short_backoff(monkeypatch: pytest.MonkeyPatch, credentials: None) -> None:
-    monkeypatch.setattr(
-        "app.sources.fetch.object_store.BACKOFF", (timedelta(milliseconds=1), timedelta(milliseconds=2))
-    )
+    monkeypatch.setattr("app.storage.object_store.BACKOFF", (timedelta(milliseconds=1), timedelta(milliseconds=2)))
 
 
 def urls(pages: Iterable[Sequence[ObjectInfo]]) -> list[str]:

@@ -5,16 +5,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import apsw
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.core.errors import Timeout
 from app.core.types import Image, Text
+from app.storage.address import open_database
 from app.storage.database import Database
 from app.storage.filters import sql
 from app.storage.filters.parser import MAX_CONDITIONS, MAX_DEPTH, parse_filter
+from app.storage.sql import Connection
 from app.storage.tables import images, texts
 from tests.support.makers import claim, finish, insert, new
 from tests.support.oracle import matches_filter
@@ -111,7 +112,7 @@ def nest_conditions(conditions: st.SearchStrategy[dict[str, Any]]) -> st.SearchS
 @pytest.fixture(scope="module")
 def shared_rows() -> Iterator[Database]:
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-        database = Database(Path(folder) / "sightline.db")
+        database = open_database(Path(folder) / "sightline.db")
         yield database
         database.close()
 
@@ -160,9 +161,9 @@ def test_what_takes_too_long_is_ended(database: Database) -> None:
         insert(database, n)
     slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 
-    def work(c: apsw.Connection) -> None:
+    def work(c: Connection) -> None:
         with pytest.raises(Timeout, match="make it simpler"), sql.time_limit(c, 0.05):
-            c.execute(slow).fetchall()
+            list(c.execute(slow))
 
     database.read(work)
     tall = parse_filter({"has_id": ["x"]}, "images")
@@ -213,7 +214,7 @@ def test_changes_are_counted_and_the_steps_of_the_queue_are_none(database: Datab
 def test_changes_that_were_forgotten_are_told(database: Database) -> None:
     image = insert(database, id="a")
     database.write(lambda c: images.delete(c, image.key))
-    database.write(lambda c: c.execute("INSERT INTO changes VALUES (100001, 'images', 7)").fetchall())
+    database.write(lambda c: list(c.execute("INSERT INTO changes VALUES (100001, 'images', 7)")))
     assert database.read(lambda c: sql.changed_keys(c, "images", 0)) is None
     assert database.read(lambda c: sql.changed_keys(c, "images", 100000)) == [7]
 

@@ -167,7 +167,7 @@ def test_the_counters_always_add_up(database: Database) -> None:
                 if outcome == 0:
                     database.write(lambda c, lease=lease: work_queue.fail_image(c, lease, ERROR))  # type: ignore[misc]
                 elif outcome == 1:
-                    database.write(lambda c: work_queue.expire_leases(c, {"w"}, 0.0, 2))
+                    database.write(lambda c: work_queue.expire_leases(c, {"w"}, 2))
                 else:
                     finish(database, lease)
         check()

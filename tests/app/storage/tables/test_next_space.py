@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import apsw
 import numpy as np
 import pytest
 
@@ -12,6 +11,7 @@ from app.core.types import EmbeddingSpace, Status, Target
 from app.storage.database import Database
 from app.storage.library import Library
 from app.storage.model_check import find_model_name, find_precision, tell_change
+from app.storage.sql import Connection
 from app.storage.tables import collections, embeddings, images, jobs, next_space, precomputed_vectors
 from app.storage.tables.next_space import Superseded
 from tests.support.makers import FINGERPRINT, SPACE, VECTOR, add, claim, finish, image_of, insert
@@ -37,7 +37,7 @@ def filled_library(library: Library) -> Library:
 def begin(database: Database, kind: str = "reembed") -> str:
     """A job that has begun to fill the space of `other`."""
 
-    def work(c: apsw.Connection) -> str:
+    def work(c: Connection) -> str:
         id = jobs.create(c, "default", kind)
         next_space.begin(c, id, OTHER, "fp32")
         return id
@@ -48,7 +48,7 @@ def begin(database: Database, kind: str = "reembed") -> str:
 def fill(database: Database, job: str, failed: Sequence[int] = ()) -> list[int]:
     """Give everything that lacks one a vector, except the keys in `failed`; returns the keys."""
 
-    def work(c: apsw.Connection) -> list[int]:
+    def work(c: Connection) -> list[int]:
         last, tried = embeddings.get_last_seq_of_all(c), []
         for part in next_space.list_parts(c):
             entries = next_space.list_lacking(c, part, OTHER.fingerprint, 0, 100)
@@ -62,7 +62,7 @@ def fill(database: Database, job: str, failed: Sequence[int] = ()) -> list[int]:
 
 
 def change(database: Database, job: str, names: Sequence[str] = ("small",), most: int = 8) -> int | None:
-    def work(c: apsw.Connection) -> int | None:
+    def work(c: Connection) -> int | None:
         return next_space.change_places(c, job, GOLDEN, names, lambda keys: [NEW for _ in keys], most)
 
     return database.write(work)

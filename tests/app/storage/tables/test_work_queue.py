@@ -3,13 +3,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import apsw
 import pytest
 
 from app.core.types import ItemError, ItemStatus, JobState, Lease, Priority, Status
 from app.storage.database import Database
-from app.storage.sql import fetch_all
+from app.storage.sql import Connection, fetch_all
 from app.storage.tables import collection_deletion, collections, embeddings, images, job_control, jobs, work_queue
 from tests.support.makers import (
     VECTOR,
@@ -32,8 +33,8 @@ def vector(database: Database, key: int) -> bytes | None:
     return database.read(lambda c: embeddings.get_vectors(c, "images", [key])).get(key)
 
 
-def expire(database: Database, dead: tuple[str, ...] = (), clock: float = 0.0, most: int = 3) -> int:
-    lost, _ = database.write(lambda c: work_queue.expire_leases(c, dead, clock, most))
+def expire(database: Database, dead: tuple[str, ...] = (), most: int = 3) -> int:
+    lost, _ = database.write(lambda c: work_queue.expire_leases(c, dead, most))
     return lost
 
 
@@ -220,20 +221,36 @@ def test_expiring_ends_the_leases_of_dead_owners_alone(database: Database) -> No
 
 def test_a_lease_past_its_deadline_ends_for_any_owner(database: Database) -> None:
     insert(database, 1)
-    (lease,) = claim(database, "a", until=100.0)
-    assert expire(database, clock=99.9) == 0
+    (lease,) = claim(database, "a", seconds=100.0)
+    assert not database.read(work_queue.has_expired)
+    assert expire(database) == 0
     assert is_held(database, lease)
-    assert expire(database, clock=100.1) == 1
+    database.write(lambda c: work_queue.renew_leases(c, "a", -0.1))
+    assert database.read(work_queue.has_expired)
+    assert expire(database) == 1
     assert not is_held(database, lease)
+
+
+def test_a_worker_that_was_stopped_past_its_lease_commits_nothing_even_if_it_claims_the_picture_again(
+    database: Database,
+) -> None:
+    image = insert(database, 1)
+    (before,) = claim(database, "frozen", seconds=-1.0)
+    assert expire(database) == 1
+    (again,) = claim(database, "frozen")
+    assert again.image.key == image.key
+    assert finish(database, before) is None
+    database.write(lambda c: work_queue.fail_image(c, before, ERROR))
+    assert is_held(database, again)
 
 
 def test_renewing_moves_the_deadline_of_the_owner_alone(database: Database) -> None:
     insert(database, 1)
     insert(database, 2)
-    (renewed,) = claim(database, "a", limit=1, until=100.0)
-    (other,) = claim(database, "b", limit=1, until=100.0)
+    (renewed,) = claim(database, "a", limit=1, seconds=-1.0)
+    (other,) = claim(database, "b", limit=1, seconds=-1.0)
     database.write(lambda c: work_queue.renew_leases(c, "a", 200.0))
-    assert expire(database, clock=150.0) == 1
+    assert expire(database) == 1
     assert is_held(database, renewed)
     assert not is_held(database, other)
 
@@ -336,12 +353,11 @@ def test_an_upload_that_a_dead_worker_held_can_be_claimed_again(database: Databa
     assert database.read(work_queue.list_owners) == {"a"}
     expire(database, dead=("a",))
     assert take("b") is not None
-    expire(database, clock=99.0)
+    expire(database)
     assert take("c") is None
-    database.write(lambda c: work_queue.renew_leases(c, "b", 300.0))
-    expire(database, clock=200.0)
-    assert take("c") is None
-    expire(database, clock=301.0)
+    database.write(lambda c: work_queue.renew_leases(c, "b", -1.0))
+    assert database.read(work_queue.has_expired)
+    expire(database)
     again = take("c")
     assert again is not None
     assert again.attempts == 3
@@ -361,7 +377,7 @@ def test_a_picture_tried_before_is_claimed_last_alone_and_by_itself(database: Da
 def fill(database: Database, first: int, count: int, priority: Priority = Priority.NORMAL) -> str:
     """A job with so many pictures waiting."""
 
-    def work(c: apsw.Connection) -> str:
+    def work(c: Connection) -> str:
         id = jobs.create(c, "default", "bulk", priority)
         for n in range(first, first + count):
             image = images.add(c, "default", new(n), id, False).image
@@ -490,6 +506,7 @@ def plan(database: Database, sql: str, values: Sequence[object]) -> str:
     return "\n".join(str(row[3]) for row in rows)
 
 
+@pytest.mark.sqlite
 def test_a_claim_looks_at_no_more_rows_than_it_takes(database: Database) -> None:
     def explain(sql: str, values: Sequence[object]) -> str:
         rows = database.write(lambda c: fetch_all(c, "EXPLAIN QUERY PLAN " + sql, list(values)))
@@ -509,12 +526,13 @@ def test_a_claim_looks_at_no_more_rows_than_it_takes(database: Database) -> None
         assert "SCAN images\n" not in text + "\n"
 
 
+@pytest.mark.sqlite
 def test_operations_on_leases_read_leased_pictures_alone(database: Database) -> None:
     """A worker does these every second, and a collection may hold millions of pictures."""
     new_job(database, [1, 2])
     claim(database, "a", limit=1)
 
-    def plans(c: apsw.Connection) -> list[str]:
+    def plans(c: Any) -> list[str]:
         statements: list[tuple[str, apsw.Bindings | None]] = []
 
         def record_statement(_: apsw.Cursor, sql: str, values: apsw.Bindings | None) -> bool:
@@ -526,7 +544,7 @@ def test_operations_on_leases_read_leased_pictures_alone(database: Database) -> 
         work_queue.renew_leases(c, "a", 1e12)
         work_queue.release_images(c, "b", [1])
         work_queue.release_images(c, "b")
-        work_queue.expire_leases(c, {"b"}, 0.0, 3)
+        work_queue.expire_leases(c, {"b"}, 3)
         work_queue.recover_leases(c, {"b"}, 3)
         c.exec_trace = None
         return [str(row[3]) for sql, values in statements for row in c.execute("EXPLAIN QUERY PLAN " + sql, values)]
@@ -557,11 +575,11 @@ def test_an_upload_remembers_how_far_it_is_and_progress_clears_its_attempts(data
         taken = claim_upload(database)
         assert taken is not None
         assert taken.attempts == death
-        database.write(lambda c: work_queue.expire_leases(c, {"a"}, 0.0, 3))
+        database.write(lambda c: work_queue.expire_leases(c, {"a"}, 3))
     taken = claim_upload(database)
     assert taken is not None
     database.write(lambda c: work_queue.record_progress(c, taken, 64, 36, 0))
-    database.write(lambda c: work_queue.expire_leases(c, {"a"}, 0.0, 3))
+    database.write(lambda c: work_queue.expire_leases(c, {"a"}, 3))
     again = claim_upload(database)
     assert again is not None
     assert (again.imported, again.attempts) == (64, 2)

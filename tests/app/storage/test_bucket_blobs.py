@@ -1,4 +1,4 @@
-"""Pictures in a bucket: what is acknowledged is there, the cache is only a cache, and faults of the store are reported."""
+"""Pictures in a bucket: what is acknowledged is there, the cache is only a cache, and faults of the store are named."""
 
 from __future__ import annotations
 

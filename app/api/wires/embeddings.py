@@ -34,9 +34,9 @@ FEW_TEXTS = 8  # of a request that does not wait for others of its caller
 COMMON: tuple[type[WireRequest], ...] = (
     VllmRequest,
     JinaRequest,
+    VoyageTextRequest,
     NvidiaRequest,
     InfinityRequest,
-    VoyageTextRequest,
     OpenAIRequest,
 )
 ROUTES: dict[str, tuple[type[WireRequest], ...]] = {

@@ -79,8 +79,8 @@ def make_ask(model: str) -> Ask:
 
     def ask(connection: http.client.HTTPConnection, inputs: str) -> None:
         modality = "image" if inputs.startswith('["data:') else "text"
-        body = f'{{"model": {json.dumps(model)}, "input": {inputs}, "modality": "{modality}", "encoding_format": "base64"}}'
-        request(connection, "POST", "/embeddings", body)
+        asked = json.dumps({"model": model, "modality": modality, "encoding_format": "base64"})
+        request(connection, "POST", "/embeddings", f'{asked[:-1]}, "input": {inputs}}}')
 
     return ask
 

@@ -1,4 +1,4 @@
-"""NVIDIA's NIMs, NV-CLIP among them: `input` mixes texts and data URIs, told apart by how they begin."""
+"""NVIDIA's NIMs, NV-CLIP among them: `input` mixes texts and data URIs, which begin otherwise."""
 
 from __future__ import annotations
 

@@ -153,8 +153,8 @@ def finish(part: EmbeddingPart, task: Future[DecodedPicture]) -> DecodedPicture:
 
 def name_part(part: EmbeddingPart, error: SightlineError) -> SightlineError:
     """The same error, whose sentence begins with the name of the part."""
-    kind = type(error) if type(error).__init__ is SightlineError.__init__ else type(error).__mro__[1]
-    return kind(f"{part.field}: {error.detail}")
+    error.detail = f"{part.field}: {error.detail}"
+    return error
 
 
 def choose_width(model: LoadedModel, dimensions: int | None) -> int:
@@ -197,4 +197,4 @@ def average(vectors: Sequence[Embeddings], field: str) -> Embeddings:
     mean = np.mean(vectors, axis=0)
     if np.linalg.norm(mean) < MIN_LENGTH:
         raise Validation(f"{field}: the parts of this input cancel each other out")
-    return normalise(mean[None])[0]
+    return np.asarray(normalise(mean[None])[0])

@@ -92,7 +92,7 @@ def embed(connection: http.client.HTTPConnection, inputs: list[str], modality: s
 
 def compute_reference(folder: Path, texts: list[str], files: list[Path]) -> tuple[Embeddings, Embeddings]:
     asked = json.dumps({"texts": texts, "files": list(map(str, files))})
-    command = [PEERS / "infinity/bin/python", "-c", REFERENCE, folder]
+    command: list[str | Path] = [PEERS / "infinity/bin/python", "-c", REFERENCE, folder]
     done = subprocess.run(command, input=asked, stdout=subprocess.PIPE, text=True, timeout=300, check=True)
     words, seen = json.loads(done.stdout.splitlines()[-1])
     return np.array(words, np.float32), np.array(seen, np.float32)
@@ -102,9 +102,19 @@ def write_models(texts: list[str]) -> tuple[Path, Path]:
     """The folders of the model in the form of open_clip and in that of transformers."""
     ours, theirs = FOLDER / "open_clip", FOLDER / "transformers"
     words = sorted({word for text in texts for word in text.split()})
-    text = {"context_length": LENGTH, "vocab_size": len(words) + 3, "width": WIDTH, "heads": HEADS, "layers": LAYERS}
+    text: dict[str, Any] = {
+        "context_length": LENGTH,
+        "vocab_size": len(words) + 3,
+        "width": WIDTH,
+        "heads": HEADS,
+        "layers": LAYERS,
+    }
     text |= {"no_causal_mask": True, "proj_bias": True, "pool_type": "last", "norm_kwargs": {"eps": 1e-6}}
-    vision = {"image_size": SIDE, "timm_model_name": "vit_base_patch16_siglip_224", "timm_model_pretrained": False}
+    vision: dict[str, Any] = {
+        "image_size": SIDE,
+        "timm_model_name": "vit_base_patch16_siglip_224",
+        "timm_model_pretrained": False,
+    }
     vision |= {"timm_pool": "map", "timm_proj": "none"}
     config = {"embed_dim": WIDTH, "init_logit_bias": -10, "vision_cfg": vision, "text_cfg": text}
     half = [0.5] * 3

@@ -109,7 +109,7 @@ def test_cut_vectors_have_length_1(model: LoadedModel, unloaded: Service) -> Non
 
 
 def test_parts_without_a_common_direction_are_refused() -> None:
-    vector = np.float32([1, 0])
+    vector = np.array([1, 0], np.float32)
     with pytest.raises(Validation, match=r"^inputs.3.content.0: the parts of this input cancel each other out"):
         average([vector, -vector], "inputs.3.content.0")
 
@@ -144,8 +144,8 @@ def test_a_model_that_was_trained_for_it_is_cut_over_http(tmp_path: Path) -> Non
         body = {"input": ["a red car"], "model": "default"}
         whole = server.http.post("/v1/embeddings", json=body).json()["data"][0]["embedding"]
         answer = server.http.post("/v1/embeddings", json={**body, "dimensions": 64})
-        short = np.float32(answer.json()["data"][0]["embedding"])
-        assert short == pytest.approx(np.float32(whole[:64]) / np.linalg.norm(whole[:64]), abs=1e-6)
+        short = np.array(answer.json()["data"][0]["embedding"], np.float32)
+        assert short == pytest.approx(np.array(whole[:64]) / np.linalg.norm(whole[:64]), abs=1e-6)
         assert server.http.post("/v1/embeddings", json={**body, "dimensions": 65}).status_code == 400
         cut = {"input": ["red car " * 50], "truncation": False}
         assert server.http.post("/v1/embeddings", json=cut).json()["detail"].startswith("input.0: the text has more")

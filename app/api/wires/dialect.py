@@ -83,12 +83,12 @@ class WireRequest(RequestModel):
         raise NotImplementedError
 
 
-def is_data_uri(text: str) -> bool:
-    """Whether a string of the body is a data URI; a long one lies in a file."""
+def is_data_uri(text: str, kind: str = "") -> bool:
+    """Whether a string of the body is a data URI (of this kind); a long one lies in a file."""
     if (stored := STORED_PICTURES.get().get(text)) is not None:
         with open(stored, "rb") as file:
             text = file.read(HEAD).decode("latin-1")
-    return text[:HEAD].lstrip().lower().startswith("data:")
+    return text[:HEAD].lstrip().lower().replace("\\/", "/").startswith(f"data:{kind}")
 
 
 def is_url(text: str) -> bool:

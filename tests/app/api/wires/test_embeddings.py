@@ -168,6 +168,12 @@ def test_a_text_is_embedded_as_it_is(wires: RunningServer) -> None:
     assert np.array_equal(floats(got), DummyEncoder().encode_texts(["🚗"])[0])
 
 
+@pytest.mark.parametrize("text", ["data: the red sea", "data:text/plain;base64,QUJD", "data: red, " * 900], ids=len)
+def test_a_text_that_begins_like_a_data_uri_is_a_text(text: str, wires: RunningServer) -> None:
+    (got,) = vectors(ask(wires, {"input": text, "model": "colours"}))
+    assert np.array_equal(floats(got), DummyEncoder().encode_texts([text])[0])
+
+
 def test_a_url_is_no_picture_unless_the_dialect_says_so(wires: RunningServer, web: WebServer) -> None:
     url = f"{web.url}/red.png"
     (got,) = vectors(ask(wires, {"input": url, "model": "colours"}))

@@ -45,6 +45,7 @@ from app.api.routes import (
     videos,
     watches,
 )
+from app.api.wires import embeddings, model_list
 from app.core.picture_formats import list_accepted_types
 from app.service.service import Service
 
@@ -129,6 +130,8 @@ def add_routes(app: FastAPI) -> None:
         app.include_router(module.router)
     for module in (enrichments, texts, collections, labels, heads, reembed, session):
         app.include_router(module.router)
+    for router in (embeddings.router, model_list.router, model_list.probes):
+        app.include_router(router)
 
 
 def add_page(app: FastAPI, formats: Collection[str], bucket_origin: str | None = None) -> None:

@@ -28,6 +28,7 @@ from app.core.types import DEFAULT_COLLECTION, Target
 from app.decode.pool import DecodePool
 from app.service.camera_data import CameraDataReader
 from app.service.duplicates import DuplicateService
+from app.service.embeddings import EmbeddingService
 from app.service.enrichment import EnrichmentService
 from app.service.heads import HeadService
 from app.service.image_waiter import ImageWaiter
@@ -91,6 +92,7 @@ LibraryDep = Annotated[Library, get_part(lambda service: service.library)]
 JobsDep = Annotated[JobService, get_part(lambda service: service.jobs)]
 CameraDataDep = Annotated[CameraDataReader, get_part(lambda service: service.camera_data)]
 DuplicatesDep = Annotated[DuplicateService, get_part(lambda service: service.duplicates)]
+EmbeddingsDep = Annotated[EmbeddingService, get_part(lambda service: service.embeddings)]
 EnrichmentDep = Annotated[EnrichmentService, get_part(lambda service: service.enrichment)]
 HeadsDep = Annotated[HeadService, get_part(lambda service: service.heads)]
 LabelsDep = Annotated[LabelService, get_part(lambda service: service.labels)]

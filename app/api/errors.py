@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -23,6 +23,11 @@ REQUEST_PLACES = ("body", "query", "path")  # left out of messages: clients know
 UNKNOWN_FIELD = "unknown_field"  # the type of pydantic's error; its context has the `name`
 MAX_NAME_CHARS = 60  # of a field that a client made up
 MAX_SHOWN_ERRORS = 5  # of one request
+
+
+# The status and the body of an error in the shape of another system, from status, code and detail.
+ErrorShape = Callable[[int, str, str], tuple[int, dict[str, Any]]]
+ERROR_SHAPES: dict[str, ErrorShape] = {}  # by path; scope["error_shape"] comes first
 
 
 class Problem(BaseModel):
@@ -62,6 +67,10 @@ def problem_response(
 ) -> JSONResponse:
     request.scope["refused"] = code  # for the metrics
     headers = {"Retry-After": str(retry_after)} if retry_after is not None else {}
+    shape: ErrorShape | None = request.scope.get("error_shape") or ERROR_SHAPES.get(request.scope["path"])
+    if shape is not None:
+        status, body = shape(status, code, detail.encode("utf-8", "replace").decode())
+        return JSONResponse(body, status, headers)
     return respond(make_problem(request, status, code, title, detail, retryable=retryable), headers)
 
 

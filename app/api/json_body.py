@@ -7,6 +7,7 @@ body without pictures may be.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -22,6 +23,8 @@ MAX_MARKS = 100_000  # brackets, commas and colons: as many as 1 MiB of vectors 
 MAX_DEPTH = 64
 LONG = 4096  # characters of base64; those of a longer picture go to a file
 PICTURE = b"image"  # the name of the fields that hold pictures
+DATA_URI = re.compile(rb"\s*data:[\w.+\\/;=-]*;base64,", re.IGNORECASE)  # as JSON may write it
+BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_=\\"  # with the escapes of JSON
 ALL_BYTES = bytes(range(256))
 NOT_MARKS = bytes(set(ALL_BYTES) - set(b"[]{},:"))
 NOT_BRACKETS = bytes(set(ALL_BYTES) - set(b"[]{}"))
@@ -34,15 +37,18 @@ STORED_PICTURES: ContextVar[Mapping[str, Path]] = ContextVar("stored_pictures", 
 class JsonScan:
     """The text of a body as it comes. `make_folder` makes the folder for pictures; None where a body has none.
 
+    Pictures are the long strings of fields called `image`, or with `anywhere` all long strings of base64 alone.
+
     `feed` raises PayloadTooLarge and Validation at the first part that passes a limit.
     """
 
-    def __init__(self, most: int, make_folder: Callable[[], Path] | None = None) -> None:
+    def __init__(self, most: int, make_folder: Callable[[], Path] | None = None, *, anywhere: bool = False) -> None:
         self.text = bytearray()
         self.marks = 0
         self.pictures: dict[str, Path] = {}
         self._most = most
         self._make_folder = make_folder
+        self._anywhere = anywhere
         self._folder: Path | None = None
         self._file: BinaryIO | None = None
         self._token = secrets.token_hex(16)  # no client can guess it
@@ -128,6 +134,9 @@ class JsonScan:
         self._start = len(self.text)
 
     def _is_picture(self) -> bool:
+        if self._anywhere:
+            head = bytes(self.text[self._start : self._start + LONG])
+            return DATA_URI.match(head) is not None or not head.translate(None, BASE64)
         return self._last == PICTURE and self._between.strip() == b":"
 
     def _open_file(self) -> None:

@@ -79,6 +79,7 @@ def main() -> None:
     "allowed_hosts",
     *PLACE_OPTIONS,
     *DATA_OPTIONS,
+    "served_names",
     "index",
     "workers",
     "formats",

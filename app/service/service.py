@@ -24,10 +24,11 @@ from app.service.camera_data import CameraDataReader
 from app.service.data_dir import lock_data_dir, open_library, open_membership
 from app.service.duplicates import KIND as DUPLICATES
 from app.service.duplicates import DuplicateService
+from app.service.embeddings import EmbeddingService
 from app.service.enrichment import KIND as ENRICH
 from app.service.enrichment import EnrichmentService, check_enrichment_settings
 from app.service.evaluation import EVALUATE, EvaluationTask
-from app.service.factory import check_source_settings, open_pool, open_poster, open_source_policy
+from app.service.factory import check_source_settings, open_fetcher, open_pool, open_poster, open_source_policy
 from app.service.heads import TEACH, HeadService
 from app.service.health import HealthCheck, check_ingest
 from app.service.image_waiter import ImageWaiter
@@ -72,6 +73,7 @@ class Service:
     search: SearchService
     duplicates: DuplicateService
     camera_data: CameraDataReader
+    embeddings: EmbeddingService
     enrichment: EnrichmentService
     questions: QuestionService
     labels: LabelService
@@ -215,6 +217,7 @@ def open_service(settings: Settings) -> Service:
             search=search,
             duplicates=DuplicateService(library, jobs, pool, search),
             camera_data=CameraDataReader(library, jobs, pool),
+            embeddings=EmbeddingService(search, pool, open_fetcher(settings), settings.served_names),
             enrichment=EnrichmentService(library, jobs, settings, membership),
             questions=QuestionService(library, pool, search, settings),
             labels=labels,

@@ -47,18 +47,19 @@ MAX_IDLE_CALLERS = 256
 class BodyLimit:
     """Most bytes of the bodies of a call: of JSON, and of what is written to files as it comes.
 
-    `pictures`: its JSON may hold pictures, which go to files. `takes_turns`: its forms wait like large JSON.
+    `pictures` are the names of the fields of its JSON that hold pictures, which go to files. `takes_turns`: its forms
+    wait like large JSON.
     """
 
     json: Callable[[Settings], int]
     form: Callable[[Settings], int] = lambda settings: TINY
-    pictures: bool = False
+    pictures: tuple[bytes, ...] = ()
     takes_turns: bool = False
 
 
 TINY_BODY = BodyLimit(lambda settings: TINY)
 JSON = BodyLimit(lambda settings: settings.max_json_bytes)
-QUERY = BodyLimit(lambda settings: settings.max_query_json_bytes, pictures=True)
+QUERY = BodyLimit(lambda settings: settings.max_query_json_bytes, pictures=(b"image",))
 QUERY_PICTURE = BodyLimit(
     lambda settings: settings.max_json_bytes,
     lambda settings: settings.max_image_bytes + FORM_OVERHEAD,

@@ -39,6 +39,7 @@ from app.service.search_service import SearchService
 from app.service.service import Service
 from app.service.watching import WatchManager
 from app.sources.base import SourcePolicy
+from app.sources.fetch.http import HttpFetcher
 from app.storage.filters.model import Filter
 from app.storage.filters.parser import parse_filter
 from app.storage.jobs import JobService
@@ -99,6 +100,7 @@ SearchDep = Annotated[SearchService, get_part(lambda service: service.search)]
 QuestionsDep = Annotated[QuestionService, get_part(lambda service: service.questions)]
 SourcePolicyDep = Annotated[SourcePolicy, get_part(lambda service: service.source_policy)]
 DeleterDep = Annotated[CollectionDeleter, get_part(lambda service: service.deleter)]
+FetcherDep = Annotated[HttpFetcher | None, get_part(lambda service: service.fetcher)]
 WatchingDep = Annotated[WatchManager, get_part(lambda service: service.watching)]
 ImageWaiterDep = Annotated[ImageWaiter, get_part(lambda service: service.image_waiter)]
 DecodePoolDep = Annotated[DecodePool, get_part(lambda service: service.pool)]

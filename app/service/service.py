@@ -27,7 +27,7 @@ from app.service.duplicates import DuplicateService
 from app.service.enrichment import KIND as ENRICH
 from app.service.enrichment import EnrichmentService, check_enrichment_settings
 from app.service.evaluation import EVALUATE, EvaluationTask
-from app.service.factory import check_source_settings, open_pool, open_poster, open_source_policy
+from app.service.factory import check_source_settings, open_fetcher, open_pool, open_poster, open_source_policy
 from app.service.heads import TEACH, HeadService
 from app.service.health import HealthCheck, check_ingest
 from app.service.image_waiter import ImageWaiter
@@ -42,6 +42,7 @@ from app.service.tasks import TaskRunner
 from app.service.watching import WatchManager
 from app.service.webhooks import SECONDS, WebhookLoop
 from app.sources.base import SourcePolicy
+from app.sources.fetch.http import HttpFetcher
 from app.storage.idempotency import IdempotencyStore
 from app.storage.jobs import JobService
 from app.storage.library import Library
@@ -75,6 +76,7 @@ class Service:
     arrivals: ArrivalLoop
     webhooks: WebhookLoop | None
     source_policy: SourcePolicy
+    fetcher: HttpFetcher | None
     api_keys: ApiKeyService
     idempotency: IdempotencyStore
     image_waiter: ImageWaiter
@@ -116,6 +118,8 @@ class Service:
         self.image_waiter.close()
         self.deleter.close()
         self.questions.close()
+        if self.fetcher is not None:
+            self.fetcher.close()
         self.search.close()
         self.pool.close()
         is_unused = (
@@ -201,6 +205,7 @@ def open_service(settings: Settings) -> Service:
             arrivals=arrivals,
             webhooks=webhooks,
             source_policy=source_policy,
+            fetcher=open_fetcher(settings),
             api_keys=ApiKeyService(library.database),
             idempotency=IdempotencyStore(library.database),
             image_waiter=ImageWaiter(library.database),

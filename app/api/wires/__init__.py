@@ -1,0 +1,1 @@
+"""Calls of other services' clients, in the shapes that these clients know."""

@@ -19,7 +19,7 @@ from app.core.types import ItemError
 log = logging.getLogger(__name__)
 
 CODES_BY_STATUS = {401: "unauthorized", 403: "forbidden", 404: "not_found", 413: "payload_too_large", 422: "validation"}
-# Clients of other services look for the sentence of an error in a member of their own: by the beginnings of their paths.
+# Clients of other services read the sentence of an error in a member of their own; by the beginnings of their paths.
 WIRE_MEMBERS = {
     "/knn-service": "message",
     "/metadata": "message",

@@ -74,6 +74,8 @@ def main() -> None:
 @setting_options(
     "host",
     "port",
+    "immich_port",
+    "immich_host",
     "insecure",
     "allowed_hosts",
     *DATA_OPTIONS,

@@ -47,8 +47,8 @@ class VectorizeIn(WireModel):
 class VectorizeOut(BaseModel):
     """The vectors of the texts and of the pictures, of length 1, in the order in which these were sent."""
 
-    textVectors: list[list[float]]  # noqa: N815
-    imageVectors: list[list[float]]  # noqa: N815
+    textVectors: list[list[float]]
+    imageVectors: list[list[float]]
 
 
 @router.post("/vectorize", response_model=VectorizeOut)

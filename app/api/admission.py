@@ -47,25 +47,27 @@ MAX_IDLE_CALLERS = 256
 class BodyLimit:
     """Most bytes of the bodies of a call: of JSON, and of what is written to files as it comes.
 
-    `pictures` are the names of the fields of its JSON that hold pictures, which go to files. `takes_turns`: its forms
-    wait like large JSON.
+    `pictures`: its JSON may hold pictures, which go to files: in fields called `image`, or with `anywhere` in any
+    string that is long and has base64 alone. `takes_turns`: its forms wait like large JSON.
     """
 
     json: Callable[[Settings], int]
     form: Callable[[Settings], int] = lambda settings: TINY
-    pictures: tuple[bytes, ...] = ()
+    pictures: bool = False
+    anywhere: bool = False
     takes_turns: bool = False
 
 
 TINY_BODY = BodyLimit(lambda settings: TINY)
 JSON = BodyLimit(lambda settings: settings.max_json_bytes)
-QUERY = BodyLimit(lambda settings: settings.max_query_json_bytes, pictures=(b"image",))
+QUERY = BodyLimit(lambda settings: settings.max_query_json_bytes, pictures=True)
 QUERY_PICTURE = BodyLimit(
     lambda settings: settings.max_json_bytes,
     lambda settings: settings.max_image_bytes + FORM_OVERHEAD,
     takes_turns=True,
 )
 PICTURE = BodyLimit(lambda settings: settings.max_json_bytes, lambda settings: settings.max_image_bytes + FORM_OVERHEAD)
+FOREIGN = BodyLimit(lambda settings: settings.max_query_json_bytes, pictures=True, anywhere=True)
 UPLOAD = BodyLimit(lambda settings: settings.max_json_bytes, lambda settings: settings.max_upload_bytes)
 
 

@@ -45,7 +45,7 @@ from app.api.routes import (
     videos,
     watches,
 )
-from app.api.wires import clip_retrieval, weaviate
+from app.api.wires import clip_retrieval, embeddings, model_list, weaviate
 from app.core.picture_formats import list_accepted_types
 from app.service.service import Service
 
@@ -60,7 +60,6 @@ TAGS = {  # in the order of /docs
     "collections": "Pictures and texts that stay apart.",
     "texts": "Texts that a search finds.",
     "jobs": "What became of uploads.",
-    "wires": "Calls of other services' clients, in the shapes that these know.",
     "system": "Health, counts, models and sessions.",
 }
 KEY_HEADER = APIKeyHeader(name="X-API-Key", auto_error=False)
@@ -126,10 +125,12 @@ def add_routes(app: FastAPI) -> None:
         app.include_router(router)
     for module in (images, jobs, videos, watches, questions, saved_searches, evaluations, demo, duplicates):
         app.include_router(module.router)
-    for router in (clip_retrieval.router, clip_retrieval.pictures, weaviate.router, weaviate.probes):
-        app.include_router(router)
     for module in (enrichments, texts, collections, labels, heads, reembed, session):
         app.include_router(module.router)
+    for router in (embeddings.router, model_list.router, model_list.probes, weaviate.router, weaviate.probes):
+        app.include_router(router)
+    for router in (clip_retrieval.pictures, clip_retrieval.router):
+        app.include_router(router)
 
 
 def add_page(app: FastAPI, formats: Collection[str]) -> None:

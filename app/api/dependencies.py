@@ -28,6 +28,7 @@ from app.core.types import DEFAULT_COLLECTION, Target
 from app.decode.pool import DecodePool
 from app.service.camera_data import CameraDataReader
 from app.service.duplicates import DuplicateService
+from app.service.embeddings import EmbeddingService
 from app.service.enrichment import EnrichmentService
 from app.service.heads import HeadService
 from app.service.image_waiter import ImageWaiter
@@ -39,7 +40,6 @@ from app.service.search_service import SearchService
 from app.service.service import Service
 from app.service.watching import WatchManager
 from app.sources.base import SourcePolicy
-from app.sources.fetch.http import HttpFetcher
 from app.storage.filters.model import Filter
 from app.storage.filters.parser import parse_filter
 from app.storage.jobs import JobService
@@ -92,6 +92,7 @@ LibraryDep = Annotated[Library, get_part(lambda service: service.library)]
 JobsDep = Annotated[JobService, get_part(lambda service: service.jobs)]
 CameraDataDep = Annotated[CameraDataReader, get_part(lambda service: service.camera_data)]
 DuplicatesDep = Annotated[DuplicateService, get_part(lambda service: service.duplicates)]
+EmbeddingsDep = Annotated[EmbeddingService, get_part(lambda service: service.embeddings)]
 EnrichmentDep = Annotated[EnrichmentService, get_part(lambda service: service.enrichment)]
 HeadsDep = Annotated[HeadService, get_part(lambda service: service.heads)]
 LabelsDep = Annotated[LabelService, get_part(lambda service: service.labels)]
@@ -100,7 +101,6 @@ SearchDep = Annotated[SearchService, get_part(lambda service: service.search)]
 QuestionsDep = Annotated[QuestionService, get_part(lambda service: service.questions)]
 SourcePolicyDep = Annotated[SourcePolicy, get_part(lambda service: service.source_policy)]
 DeleterDep = Annotated[CollectionDeleter, get_part(lambda service: service.deleter)]
-FetcherDep = Annotated[HttpFetcher | None, get_part(lambda service: service.fetcher)]
 WatchingDep = Annotated[WatchManager, get_part(lambda service: service.watching)]
 ImageWaiterDep = Annotated[ImageWaiter, get_part(lambda service: service.image_waiter)]
 DecodePoolDep = Annotated[DecodePool, get_part(lambda service: service.pool)]

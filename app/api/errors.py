@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -19,17 +19,15 @@ from app.core.types import ItemError
 log = logging.getLogger(__name__)
 
 CODES_BY_STATUS = {401: "unauthorized", 403: "forbidden", 404: "not_found", 413: "payload_too_large", 422: "validation"}
-# Clients of other services read the sentence of an error in a member of their own; by the beginnings of their paths.
-WIRE_MEMBERS = {
-    "/knn-service": "message",
-    "/metadata": "message",
-    "/indices-list": "message",
-    "/compat/weaviate/": "error",
-}
 REQUEST_PLACES = ("body", "query", "path")  # left out of messages: clients know where they put a field
 UNKNOWN_FIELD = "unknown_field"  # the type of pydantic's error; its context has the `name`
 MAX_NAME_CHARS = 60  # of a field that a client made up
 MAX_SHOWN_ERRORS = 5  # of one request
+
+
+# The status and the body of an error in the shape of another system, from status, code and detail.
+ErrorShape = Callable[[int, str, str], tuple[int, dict[str, Any]]]
+ERROR_SHAPES: dict[str, ErrorShape] = {}  # by path; scope["error_shape"] comes first
 
 
 class Problem(BaseModel):
@@ -69,10 +67,11 @@ def problem_response(
 ) -> JSONResponse:
     request.scope["refused"] = code  # for the metrics
     headers = {"Retry-After": str(retry_after)} if retry_after is not None else {}
-    problem = make_problem(request, status, code, title, detail, retryable=retryable)
-    path = request.scope.get("path", "")
-    members = {name: problem.detail for start, name in WIRE_MEMBERS.items() if path.startswith(start)}
-    return respond(problem, headers, members)
+    shape: ErrorShape | None = request.scope.get("error_shape") or ERROR_SHAPES.get(request.scope["path"])
+    if shape is not None:
+        status, body = shape(status, code, detail.encode("utf-8", "replace").decode())
+        return JSONResponse(body, status, headers)
+    return respond(make_problem(request, status, code, title, detail, retryable=retryable), headers)
 
 
 def make_problem(
@@ -102,12 +101,8 @@ def failed_problem(request: Request, image_id: str, error: ItemError) -> Problem
     return make_problem(request, 422, error.code, "The picture failed", error.detail, image_id=image_id)
 
 
-def respond(
-    problem: Problem, headers: Mapping[str, str] | None = None, members: Mapping[str, str] | None = None
-) -> JSONResponse:
-    """The answer with a problem; `members` are further ones, which RFC 9457 allows."""
-    content = {**problem.model_dump(), **(members or {})}
-    return JSONResponse(content, problem.status, headers, media_type="application/problem+json")
+def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(problem.model_dump(), problem.status, headers, media_type="application/problem+json")
 
 
 async def _handle_sightline_error(request: Request, error: Exception) -> JSONResponse:

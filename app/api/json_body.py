@@ -8,7 +8,7 @@ body without pictures may be.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from itertools import accumulate
 from pathlib import Path
@@ -21,7 +21,9 @@ from app.core.strict_json import load_json
 MAX_MARKS = 100_000  # brackets, commas and colons: as many as 1 MiB of vectors has, and parsed within 30 ms
 MAX_DEPTH = 64
 LONG = 4096  # characters of base64; those of a longer picture go to a file
-MAX_NAME = 64  # bytes of a string that may be such a name
+PICTURE = b"image"  # the name of the fields that hold pictures
+DATA_URI = b"data:"
+BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_=\\"  # with the escapes of JSON
 ALL_BYTES = bytes(range(256))
 NOT_MARKS = bytes(set(ALL_BYTES) - set(b"[]{},:"))
 NOT_BRACKETS = bytes(set(ALL_BYTES) - set(b"[]{}"))
@@ -34,23 +36,18 @@ STORED_PICTURES: ContextVar[Mapping[str, Path]] = ContextVar("stored_pictures", 
 class JsonScan:
     """The text of a body as it comes. `make_folder` makes the folder for pictures; None where a body has none.
 
-    `names` are those of the fields that hold one, or a list of them.
+    Pictures are the long strings of fields called `image`, or with `anywhere` all long strings of base64 alone.
 
     `feed` raises PayloadTooLarge and Validation at the first part that passes a limit.
     """
 
-    def __init__(
-        self,
-        most: int,
-        make_folder: Callable[[], Path] | None = None,
-        names: Collection[bytes] = (b"image",),
-    ) -> None:
+    def __init__(self, most: int, make_folder: Callable[[], Path] | None = None, *, anywhere: bool = False) -> None:
         self.text = bytearray()
         self.marks = 0
         self.pictures: dict[str, Path] = {}
         self._most = most
         self._make_folder = make_folder
-        self._names = names
+        self._anywhere = anywhere
         self._folder: Path | None = None
         self._file: BinaryIO | None = None
         self._token = secrets.token_hex(16)  # no client can guess it
@@ -60,7 +57,6 @@ class JsonScan:
         self._start = 0  # of the present string in `text`, after its quote
         self._last = b""  # the string before it, and what came between
         self._between = b""
-        self._is_listed = False  # whether the string before is in a list of pictures
 
     def feed(self, part: bytes) -> None:
         """Take the next part."""
@@ -131,19 +127,16 @@ class JsonScan:
             self._file = None
         self.text += b'"'
         if self._is_inside:
-            self._is_listed = self._is_in_list()
-            self._last = bytes(self.text[self._start : self._start + MAX_NAME].partition(b'"')[0])
+            self._last = bytes(self.text[self._start : -1][: len(PICTURE) + 1])
             self._between = b""
         self._is_inside = not self._is_inside
         self._start = len(self.text)
 
     def _is_picture(self) -> bool:
-        return self._is_in_list() or (self._last in self._names and self._between.strip() == b":")
-
-    def _is_in_list(self) -> bool:
-        """Whether the present string is in a list of pictures."""
-        between = b"".join(self._between.split())
-        return (self._is_listed and between == b",") or (self._last in self._names and between == b":[")
+        if self._anywhere:
+            head = bytes(self.text[self._start : self._start + LONG])
+            return head.lstrip()[:5].lower() == DATA_URI or not head.translate(None, BASE64)
+        return self._last == PICTURE and self._between.strip() == b":"
 
     def _open_file(self) -> None:
         """Begin the file of a picture; its name stands in the text."""

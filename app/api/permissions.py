@@ -110,6 +110,15 @@ ROUTE_SCOPES = {
     "GET /v1/saved-searches/{id}/matches": SEARCH,
     "GET /v1/saved-searches/{id}/events": SEARCH,
     "POST /v1/reembed": ADMIN,
+    # The wires of other systems.
+    "GET /health": OPEN,
+    "GET /models": SEARCH,
+    "POST /embeddings": SEARCH,
+    "POST /embeddings_image": SEARCH,
+    "POST /v1/embed": SEARCH,
+    "POST /v1/embeddings": SEARCH,
+    "POST /v1/multimodalembeddings": SEARCH,
+    "POST /v2/embed": SEARCH,
 }
 # They concern all collections: not for a key that is bound to some.
 ALL_COLLECTIONS_ROUTES = {"GET /metrics", "POST /v1/collections", "POST /v1/reembed"}

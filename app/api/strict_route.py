@@ -208,7 +208,9 @@ async def read_json(request: Request, limit: BodyLimit, model: Any) -> AsyncIter
         folders.append(state.service.library.create_upload_dir())
         return folders[0]
 
-    scan = JsonScan(state.service.settings.max_json_bytes, make_folder if limit.pictures else None, limit.pictures)
+    scan = JsonScan(
+        state.service.settings.max_json_bytes, make_folder if limit.pictures else None, anywhere=limit.anywhere
+    )
     length = read_length(request)
     is_large = length is None or length > (LONG if limit.pictures else SMALL)  # a long picture is written to a file
     parsed = _ParsedRequest(request.scope, request.receive)

@@ -79,6 +79,7 @@ def main() -> None:
     "insecure",
     "allowed_hosts",
     *DATA_OPTIONS,
+    "served_names",
     "index",
     "workers",
     "formats",

@@ -95,6 +95,12 @@ class Settings(BaseSettings):
         description="Model: starter, photos (or another name of `sightline models`), an open_clip name/tag,"
         " hf-hub:org/repo or name:file.safetensors.",
     )
+    served_names: str = Field(
+        "",
+        max_length=2_000,
+        description="Further names of the model, separated by commas, for clients of other systems that cannot send"
+        " another one (jina-clip-v2, ...).",
+    )
     index: str = Field(
         "local",
         description="Vector index: local, milvus://HOST[:PORT][/DATABASE], milvus+tls://... with TLS, or milvus:FILE.db"

@@ -53,6 +53,10 @@ class DummyEncoder:
     def count_words_read(self, text: str) -> int | None:
         return None
 
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """It has no tokens: their words."""
+        return sum(len(text.split()) for text in texts)
+
     def encode_images(self, pixels: Pixels) -> Embeddings:
         """uint8 [n, 32, 32, 3] to float32 [n, 60], rows of length 1."""
         n = len(pixels)

@@ -210,6 +210,20 @@ def read_width(located: LocatedModel) -> int | None:
         return None
 
 
+def read_trained_widths(name: str, cache: Path) -> tuple[int, ...]:
+    """To how many dimensions the vectors of a model may be cut, because it was trained for that (Matryoshka): the
+    `matryoshka_dimensions` of its configuration. Asks nobody."""
+    if name.startswith("local-dir:"):
+        path: Path | None = Path(name.removeprefix("local-dir:")) / CONFIG
+    else:
+        path = find_cached(name.removeprefix("hf-hub:"), (CONFIG,), cache) if name.startswith("hf-hub:") else None
+    try:
+        config = json.loads(path.read_text("utf-8")) if path else {}
+        return tuple(sorted(int(width) for width in config.get("matryoshka_dimensions", ()) if int(width) > 0))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return ()
+
+
 def _load_in_openvino(
     spec: LocatedModel, size: ParameterCount, cache: Path, options: EncoderOptions, progress: LoadProgress
 ) -> Encoder:

@@ -53,6 +53,7 @@ class OpenClipEncoder:
         self._texts, _, _ = make_text_tower(model.clip)
         self.max_tokens: int | None = model.tokenization.length
         self._tokenize = model.tokenization.tokenizer()
+        self._tokenizing = threading.Lock()  # one thread uses the tokenizer
         self._lock = threading.Lock()  # one forward pass at a time; more would share the same cores
         self._mean = torch.tensor(model.preprocessing.mean, device=device).view(1, 3, 1, 1) * 255
         self._std = torch.tensor(model.preprocessing.std, device=device).view(1, 3, 1, 1) * 255
@@ -61,8 +62,12 @@ class OpenClipEncoder:
         self._graphs = CudaGraphRunner(self.forward, (size, size, 3), model.space.d, device) if on_gpu else None
 
     def count_words_read(self, text: str) -> int | None:
-        with self._lock:
+        with self._tokenizing:
             return self._tokenize.count_words_read(text)
+
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        with self._tokenizing:
+            return sum(map(self._tokenize.count, texts))
 
     @torch.inference_mode()
     def encode_images(self, pixels: Pixels) -> Embeddings:
@@ -82,7 +87,8 @@ class OpenClipEncoder:
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         """n texts to float32 [n, d], rows of length 1. Longer texts are cut to the length of the model."""
         with self._lock:
-            tokens = torch.from_numpy(self._tokenize(texts)).to(self.device)
+            with self._tokenizing:
+                tokens = torch.from_numpy(self._tokenize(texts)).to(self.device)
             return normalise(self._texts(tokens).float().cpu().numpy())
 
 

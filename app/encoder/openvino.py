@@ -120,6 +120,7 @@ class OpenVinoEncoder:
         self.runtime = f"OpenVINO {precision}"
         self.max_tokens: int | None = card.tokenization.length
         self._tokenization = card.tokenization
+        self._tokenizing = threading.Lock()  # one thread loads and uses the tokenizer
         self._lock = threading.Lock()  # one batch at a time; more would share the same cores
         self._core = load_openvino().Core()
         self._settings: dict[str, Any] = {
@@ -141,8 +142,12 @@ class OpenVinoEncoder:
         return self._tokenization.tokenizer()
 
     def count_words_read(self, text: str) -> int | None:
-        with self._lock:  # one thread loads and uses the tokenizer
+        with self._tokenizing:
             return self._tokenize.count_words_read(text)
+
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        with self._tokenizing:
+            return sum(map(self._tokenize.count, texts))
 
     def encode_images(self, pixels: Pixels) -> Embeddings:
         """uint8 [n, size, size, 3] to float32 [n, d], rows of length 1."""
@@ -153,4 +158,6 @@ class OpenVinoEncoder:
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         """n texts to float32 [n, d], rows of length 1. Longer texts are cut to the length of the model."""
         with self._lock:
-            return self._texts.encode([self._tokenize(texts)])
+            with self._tokenizing:
+                tokens = self._tokenize(texts)
+            return self._texts.encode([tokens])

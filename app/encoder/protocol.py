@@ -49,6 +49,10 @@ class Encoder(Protocol):
         """How many words of a text that is longer than `max_tokens` it reads; None if it reads all of it."""
         ...
 
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """How many tokens of the texts it reads, in all."""
+        ...
+
     def encode_images(self, pixels: Pixels) -> Embeddings:
         """uint8 [n, size, size, 3] (RGB) to float32 [n, d], rows of length 1."""
         ...

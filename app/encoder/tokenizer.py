@@ -30,10 +30,14 @@ WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|(?:(?![\u3040-\u30ff\u3400-\u9f
 
 @dataclass(frozen=True, slots=True)
 class TextTokenizer:
-    """Texts to tokens, int64 [n, length]; `is_too_long` tells whether a text has more tokens than that."""
+    """Texts to tokens, int64 [n, length]; `is_too_long` tells whether a text has more tokens than that.
+
+    `count` is how many tokens of a text are read, start and end included.
+    """
 
     tokenize: Tokenize
     is_too_long: Callable[[str], bool]
+    count: Callable[[str], int]
     cut: Callable[[Tokens], Tokens] = lambda tokens: tokens
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
@@ -100,7 +104,12 @@ def load_tokenizer_file(path: Path, length: int, clean: Clean = "") -> TextToken
         cleaned_texts = [clean_text(text, clean) for text in texts]
         return np.array([encoding.ids for encoding in tokenizer.encode_batch(cleaned_texts)], dtype=np.int64)
 
-    return TextTokenizer(tokenize, lambda text: bool(tokenizer.encode(clean_text(text, clean)).overflowing))
+    def is_too_long(text: str) -> bool:
+        return bool(tokenizer.encode(clean_text(text, clean)).overflowing)
+
+    return TextTokenizer(
+        tokenize, is_too_long, lambda text: sum(tokenizer.encode(clean_text(text, clean)).attention_mask)
+    )
 
 
 def clean_text(text: str, how: Clean) -> str:
@@ -116,15 +125,18 @@ def clean_text(text: str, how: Clean) -> str:
 def load_named_tokenizer(architecture: str, cache: str = "") -> TextTokenizer:
     """open_clip's own tokenizer of an architecture, with its cleaning, case and padding; see `open_clip_tokenizer`."""
     tokenizer = load_open_clip_tokenizer(architecture, cache)
+    length = int(tokenizer.context_length)
 
-    def is_too_long(text: str) -> bool:
+    def count_all(text: str) -> int:
         if hasattr(tokenizer, "encode"):  # CLIP's own; it adds a start and an end
-            count = len(tokenizer.encode(text)) + 2
-        else:
-            count = len(tokenizer.tokenizer(tokenizer.clean_fn(text), truncation=False)["input_ids"])
-        return count > int(tokenizer.context_length)
+            return len(tokenizer.encode(text)) + 2
+        return len(tokenizer.tokenizer(tokenizer.clean_fn(text), truncation=False)["input_ids"])
 
-    return TextTokenizer(lambda texts: np.asarray(tokenizer(list(texts)).numpy(), dtype=np.int64), is_too_long)
+    return TextTokenizer(
+        lambda texts: np.asarray(tokenizer(list(texts)).numpy(), dtype=np.int64),
+        lambda text: count_all(text) > length,
+        lambda text: min(count_all(text), length),
+    )
 
 
 def load_open_clip_tokenizer(architecture: str, cache: str = "") -> Any:

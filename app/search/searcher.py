@@ -405,10 +405,6 @@ class Searcher:
         """The vector of a query. Raises Validation, NotFound, Rejected, Busy."""
         return self._query_encoder.embed(collection, parts)
 
-    def encode(self, parts: Sequence[QueryPart]) -> EncodedParts:
-        """The vectors of texts and pictures, each by itself; for a picture without one, the error. Raises Busy."""
-        return self._query_encoder.begin(parts)()
-
     def encode_texts(self, sentences: Sequence[str]) -> list[bytes]:
         """The vectors of texts as the log stores them."""
         if not sentences:

@@ -22,7 +22,7 @@ from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
 from app.encoder.catalogue import CHOICES, find_facts
 from app.encoder.hub import LoadProgress
-from app.encoder.loader import EncoderOptions, load_encoder, load_located, locate_model
+from app.encoder.loader import EncoderOptions, load_encoder, load_located, locate_model, read_trained_widths
 from app.encoder.memory_check import ModelProcesses, available_memory
 from app.encoder.protocol import Encoder
 from app.search.facets import FacetCounter
@@ -64,6 +64,7 @@ class LoadedModel:
     searcher: Searcher
     indexes: IndexManager
     folder: Path  # of the snapshots of its indexes
+    widths: tuple[int, ...] = ()  # to which its vectors may be cut
 
 
 class SearchService:
@@ -386,7 +387,8 @@ class SearchService:
         record, facets = self.sampler.record_query, self.facets
         searcher = Searcher(database, encoder, batcher, self._pool, indexes.use, metrics, record, facets)
         searcher.profiles.start()
-        return LoadedModel(encoder, batcher, searcher, indexes, folder)
+        widths = read_trained_widths(encoder.space.model, settings.models)
+        return LoadedModel(encoder, batcher, searcher, indexes, folder, widths)
 
     def _open_default_collection(self, indexes: IndexManager) -> None:
         """Open its indexes; while Milvus does not answer, again and again."""

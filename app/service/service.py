@@ -24,6 +24,7 @@ from app.service.camera_data import CameraDataReader
 from app.service.data_dir import lock_data_dir, open_library
 from app.service.duplicates import KIND as DUPLICATES
 from app.service.duplicates import DuplicateService
+from app.service.embeddings import EmbeddingService
 from app.service.enrichment import KIND as ENRICH
 from app.service.enrichment import EnrichmentService, check_enrichment_settings
 from app.service.evaluation import EVALUATE, EvaluationTask
@@ -42,7 +43,6 @@ from app.service.tasks import TaskRunner
 from app.service.watching import WatchManager
 from app.service.webhooks import SECONDS, WebhookLoop
 from app.sources.base import SourcePolicy
-from app.sources.fetch.http import HttpFetcher
 from app.storage.idempotency import IdempotencyStore
 from app.storage.jobs import JobService
 from app.storage.library import Library
@@ -69,6 +69,7 @@ class Service:
     search: SearchService
     duplicates: DuplicateService
     camera_data: CameraDataReader
+    embeddings: EmbeddingService
     enrichment: EnrichmentService
     questions: QuestionService
     labels: LabelService
@@ -76,7 +77,6 @@ class Service:
     arrivals: ArrivalLoop
     webhooks: WebhookLoop | None
     source_policy: SourcePolicy
-    fetcher: HttpFetcher | None
     api_keys: ApiKeyService
     idempotency: IdempotencyStore
     image_waiter: ImageWaiter
@@ -118,8 +118,6 @@ class Service:
         self.image_waiter.close()
         self.deleter.close()
         self.questions.close()
-        if self.fetcher is not None:
-            self.fetcher.close()
         self.search.close()
         self.pool.close()
         is_unused = (
@@ -198,6 +196,7 @@ def open_service(settings: Settings) -> Service:
             search=search,
             duplicates=DuplicateService(library, jobs, pool, search),
             camera_data=CameraDataReader(library, jobs, pool),
+            embeddings=EmbeddingService(search, pool, open_fetcher(settings), settings.served_names),
             enrichment=EnrichmentService(library, jobs, settings),
             questions=QuestionService(library, pool, search, settings),
             labels=labels,
@@ -205,7 +204,6 @@ def open_service(settings: Settings) -> Service:
             arrivals=arrivals,
             webhooks=webhooks,
             source_policy=source_policy,
-            fetcher=open_fetcher(settings),
             api_keys=ApiKeyService(library.database),
             idempotency=IdempotencyStore(library.database),
             image_waiter=ImageWaiter(library.database),

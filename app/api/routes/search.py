@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -28,7 +28,6 @@ from app.api.dependencies import (
     validate_k,
     validate_query,
 )
-from app.api.json_body import STORED_PICTURES
 from app.api.multipart import describe_form, receive_form
 from app.api.openapi import describe_field
 from app.api.schemas.fields import (
@@ -72,18 +71,16 @@ from app.api.schemas.zero_shot import (
     MatchIn,
     MatchOut,
 )
+from app.api.sent_pictures import check_pixels, write_picture
 from app.api.strict_route import new_router
-from app.core.base64_text import decode_base64, decode_base64_file
-from app.core.errors import PayloadTooLarge, SightlineError, Validation, map_os_errors
+from app.core.errors import SightlineError, Validation
 from app.core.settings import Settings
-from app.decode.headers import read_header
 from app.search.fusion import Weights
 from app.search.query import SearchQuery, SearchResult
 from app.search.query_encoder import QueryPart, result_or_error
 from app.search.query_syntax import parse_weighted_query
 from app.search.templates import PLAIN, fill
 from app.search.time_words.finder import TimeWords
-from app.service.data_dir import picture_limits
 from app.service.search_service import SearchService
 from app.storage.filters.parser import parse_filter
 
@@ -183,7 +180,7 @@ async def search_by_parts(
     async with open_incoming_folder(library, threads) if has_pictures else nullcontext() as folder:
         query = await threads.writes.run(parse_search, settings, body, collection, folder)
         if has_pictures:
-            await threads.writes.run(check_pixels, [query], settings)
+            await threads.writes.run(check_pixels, list_pictures([query]), settings)
         async with take_seat(request, choose_seat(query)):
             found = await threads.queries.run(searcher.search, query)
     return search_response(search, found, query)
@@ -422,30 +419,9 @@ def validate_templates(
     return templates
 
 
-def write_picture(text: str, path: Path) -> None:
-    """Write the bytes of base64 or of a data URI, which may lie in a file already. Raises Validation."""
-    stored = STORED_PICTURES.get().get(text)
-    try:
-        with map_os_errors():
-            if stored is None:
-                path.write_bytes(decode_base64(text))
-            else:
-                decode_base64_file(stored, path)
-    except ValueError as error:
-        raise Validation(str(error)) from None
-
-
-def check_pixels(batch: Sequence[SearchQuery | SightlineError], settings: Settings) -> None:
-    """Raise PayloadTooLarge where the pictures of a request have too many pixels in all, by their headers."""
-    limits = picture_limits(settings)
-    pixels = 0
-    for path in (part.picture for one in batch if isinstance(one, SearchQuery) for part in one.parts):
-        if path is not None:
-            with suppress(SightlineError), open(path, "rb") as file:  # what is no picture is refused by the decoder
-                header = read_header(file, limits)
-                pixels += header.width * header.height * limits.max_pixels // limits.pixels_of(header.format)
-    if pixels > (most := settings.max_query_pixels):
-        raise PayloadTooLarge(f"the pictures of one request may have {most} pixels in all, these have {pixels}")
+def list_pictures(batch: Sequence[SearchQuery | SightlineError]) -> list[Path]:
+    parts = [part for one in batch if isinstance(one, SearchQuery) for part in one.parts]
+    return [part.picture for part in parts if part.picture is not None]
 
 
 def check_labels(labels: Sequence[str], template: str, settings: Settings) -> None:
@@ -480,7 +456,7 @@ async def search_batch(
     async with open_incoming_folder(library, threads) if has_pictures else nullcontext() as folder:
         batch = await threads.writes.run(parse_batch, settings, body, collection, folder)
         if has_pictures:
-            await threads.writes.run(check_pixels, batch, settings)
+            await threads.writes.run(check_pixels, list_pictures(batch), settings)
         async with take_seat(request, BATCHES):
             content = await threads.queries.run(run_batch, search, batch)
     return Response(content, media_type="application/json")

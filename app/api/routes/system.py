@@ -12,8 +12,16 @@ from fastapi import Request, Response
 
 from app.api.auth import AccessDep
 from app.api.concurrency import ThreadPools
-from app.api.dependencies import ALLOWED_COLLECTIONS, CollectionDep, SearchDep, ServiceDep, ThreadsDep
+from app.api.dependencies import (
+    ALLOWED_COLLECTIONS,
+    CollectionDep,
+    EmbeddingsDep,
+    SearchDep,
+    ServiceDep,
+    ThreadsDep,
+)
 from app.api.strict_route import ProbeRoute, new_router
+from app.api.wires.model_list import list_served
 from app.encoder.catalogue import CATALOGUE
 from app.service.health import HealthCheck
 from app.service.service import Service
@@ -57,9 +65,11 @@ async def get_stats(service: ServiceDep, threads: ThreadsDep, collection: Collec
 
 
 @router.get("/v1/models")
-async def list_models(search: SearchDep) -> dict[str, Any]:
-    """List the models that are known, and say which one is loaded."""
-    return {"models": [model.to_json() for model in CATALOGUE], "loaded": search.describe_model()}
+async def list_models(search: SearchDep, embeddings: EmbeddingsDep) -> dict[str, Any]:
+    """List the models that are known, and say which one is loaded; `data` lists that one as OpenAI does."""
+    served = list_served(embeddings, search, "sightline")
+    known = {"models": [model.to_json() for model in CATALOGUE], "loaded": search.describe_model()}
+    return {"object": "list", "data": served, **known}
 
 
 @probes.get("/livez")

@@ -7,9 +7,9 @@ negative number), so that no two records have one id. Hits are ranked by their c
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,11 +17,12 @@ import apsw
 import numpy as np
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic_core import to_json
 
 from app.api.admission import PICTURES, QUERY, take_seat
 from app.api.dependencies import (
     ALLOWED_COLLECTIONS,
-    FetcherDep,
+    EmbeddingsDep,
     LibraryDep,
     SearchDep,
     SettingsDep,
@@ -30,127 +31,101 @@ from app.api.dependencies import (
     open_incoming_folder,
     validate_collection,
 )
-from app.api.errors import MAX_NAME_CHARS
-from app.api.routes.search import check_pixels, write_picture
-from app.api.schemas.fields import MAX_CHARS, MAX_NUMBERS, MAX_PICTURE_CHARS, UnicodeText, example
-from app.api.wires.route import WireModel, new_wire_router
+from app.api.errors import ERROR_SHAPES, MAX_NAME_CHARS
+from app.api.schemas.fields import MAX_CHARS, MAX_NUMBERS, UnicodeText
+from app.api.sent_pictures import check_pixels
+from app.api.strict_route import new_router
+from app.api.wires.dialect import SentPart, WirePicture, read_part
+from app.api.wires.loose import LooseJsonRoute, shape_as
 from app.core.errors import NotFound, Validation
-from app.core.types import DEFAULT_COLLECTION, Hit, Image, Text
+from app.core.types import DEFAULT_COLLECTION, Hit, Image, Target, Text
 from app.search.arrange import Arrangement
 from app.search.query import SearchQuery
 from app.search.query_encoder import QueryPart
+from app.service.embeddings import EmbeddingPart, EmbeddingService
 from app.service.search_service import SearchService
-from app.sources.fetch.http import MAX_URL_CHARS, FetchRequest, HttpFetcher
 from app.storage.library import Library
 from app.storage.tables import collections, images, texts
 from app.storage.tables.texts import text_from_row
 
-router = new_wire_router("")
-pictures = new_wire_router("", QUERY)
+router = new_router("", "wires", route_class=LooseJsonRoute)
+pictures = new_router("", "wires", QUERY, LooseJsonRoute)
 
 MAX_IDS = 1_000  # of one call
 MAX_THUMBNAILS = 100  # of one answer, about 2 MB
-NO_FETCHING = "image_url: this server fetches no URLs; start it with SIGHTLINE_FETCH=true, or send the picture"
 NO_QUERY = "send text, image, image_url or embedding_input"
 
 RowId = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
-Ignored = Annotated[int | float | str | bool | None, Field(description="Taken, and ignored.")]
+Name = Annotated[str, Field(max_length=MAX_CHARS)]
+Ignored = int | float | Name | bool | None
+
+
+class WireModel(BaseModel):
+    """A body: fields that we do not know are left out, as clip-retrieval does it."""
+
+    model_config = ConfigDict(extra="ignore")
 
 
 class KnnIn(WireModel):
-    """A query; the first of text, image, image_url and embedding_input that is there counts."""
+    """A query; the first of text (unless it is empty), image, image_url and embedding_input counts."""
 
-    model_config = ConfigDict(json_schema_extra=example(text="red car", modality="image", num_images=40))
-
-    text: Annotated[UnicodeText | None, Field(description="Words; empty is as absent.")] = None
-    image: Annotated[str | None, Field(max_length=MAX_PICTURE_CHARS, description="A picture in base64.")] = None
-    image_url: Annotated[str | None, Field(max_length=MAX_CHARS, description="Where a picture is.")] = None
-    embedding_input: Annotated[
-        list[FiniteFloat] | None, Field(max_length=MAX_NUMBERS, description="A vector of the model.")
-    ] = None
-    modality: Annotated[Literal["image", "text"], Field(description="What to search.")]
-    num_images: Annotated[int, Field(ge=0, description="How many hits are described.")]
-    num_result_ids: Annotated[int | None, Field(ge=0, description="How many hits in all; as num_images without.")] = (
-        None
-    )
-    indice_name: Annotated[str | None, Field(max_length=MAX_CHARS, description="Which collection.")] = None
-    deduplicate: Annotated[bool, Field(description="Show one of near-duplicates.")] = False
+    text: UnicodeText | None = None
+    image: WirePicture | None = None
+    image_url: Name | None = None
+    embedding_input: Annotated[list[FiniteFloat], Field(max_length=MAX_NUMBERS)] | None = None
+    modality: Literal["image", "text"]
+    num_images: Annotated[int, Field(ge=0)]  # hits that are described
+    num_result_ids: Annotated[int, Field(ge=0)] | None = None  # hits in all
+    indice_name: Name | None = None
+    deduplicate: bool = False
     use_mclip: Ignored = None
     use_safety_model: Ignored = None
     use_violence_detector: Ignored = None
     aesthetic_score: Ignored = None
     aesthetic_weight: Ignored = None
 
+    @property
+    def limit(self) -> int:
+        return self.num_images if self.num_result_ids is None else self.num_result_ids
 
-class DescribedOut(BaseModel):
-    """A record as clip-retrieval's table has it; the entries of its metadata stand beside these."""
-
-    model_config = ConfigDict(extra="allow")
-
-    url: str | None = Field(None, description="Where the picture came from, or its file on this server.")
-    image_path: str | None = Field(None, description="The name under which the picture came, unless it is a URL.")
-    caption: str | None = None
-    image: str | None = Field(None, description="The thumbnail in base64, of a picture that came from no URL.")
-    image_id: str | None = Field(None, description="The id of the picture in the other calls.")
-    text_id: str | None = Field(None, description="The id of the text in the other calls.")
-
-
-class KnnHitOut(DescribedOut):
-    """A hit. Those past num_images have id and similarity alone."""
-
-    id: int = Field(description="The key of a picture; a text has a negative one.")
-    similarity: float
+    @property
+    def has_picture(self) -> bool:
+        return not self.text and (self.image is not None or self.image_url is not None)
 
 
 class MetadataIn(WireModel):
-    """Ids of hits."""
-
-    model_config = ConfigDict(json_schema_extra=example(ids=[1], indice_name="default"))
-
-    ids: Annotated[list[RowId], Field(max_length=MAX_IDS, description="Ids of hits.")]
-    indice_name: Annotated[str | None, Field(max_length=MAX_CHARS, description="Which collection.")] = None
+    ids: Annotated[list[RowId], Field(max_length=MAX_IDS)]
+    indice_name: Name | None = None
 
 
-class MetadataOut(BaseModel):
-    """A record that is there."""
-
-    id: int
-    metadata: DescribedOut
-
-
-@pictures.post("/knn-service", response_model=list[KnnHitOut])
+@pictures.post("/knn-service", include_in_schema=False)
 async def query_knn_service(
     request: Request,
     library: LibraryDep,
     search: SearchDep,
+    embeddings: EmbeddingsDep,
     settings: SettingsDep,
     threads: ThreadsDep,
-    fetcher: FetcherDep,
     body: KnnIn,
 ) -> Response:
-    """Search as clip-retrieval does: by words, a picture, its URL or a vector, ranked by the cosine alone."""
+    """Search by words, a picture, its URL or a vector."""
     collection = choose_collection(body.indice_name)
-    limit = body.num_images if body.num_result_ids is None else body.num_result_ids
-    has_picture = not body.text and (body.image is not None or body.image_url is not None)
-    async with open_incoming_folder(library, threads) if has_picture else nullcontext() as folder:
-        part = parse_query(body, settings.max_text_chars)
-        if folder is not None:
-            path = folder / "picture"
-            if body.image is not None:
-                await threads.writes.run(write_picture, body.image, path)
-            else:
-                await threads.outside.run(fetch_picture, fetcher, body.image_url or "", path)
-            part = QueryPart(picture=path)
-            await threads.writes.run(check_pixels, [SearchQuery([part])], settings)
-        async with take_seat(request, PICTURES if has_picture else None):
-            found = await threads.queries.run(find_hits, search, body, collection, part, min(limit, settings.max_k))
+    async with open_incoming_folder(library, threads) if body.has_picture else nullcontext(Path()) as folder:
+        part = await threads.writes.run(read_query, body, folder)
+        if part is not None and part.url is not None:
+            ((part,),) = await threads.outside.run(embeddings.fetch, [[part]], folder)
+        if part is not None and part.picture is not None:
+            await threads.writes.run(check_pixels, [part.picture], settings)
+        async with take_seat(request, PICTURES if body.has_picture else None):
+            limit = min(body.limit, settings.max_k)
+            found = await threads.queries.run(find_hits, search, embeddings, body, collection, part, limit)
     content = await threads.reads.run(write_hits, library, found, body.num_images, str(request.base_url))
     return Response(content, media_type="application/json")
 
 
-@router.post("/metadata", response_model=list[MetadataOut])
-async def read_wire_metadata(request: Request, library: LibraryDep, threads: ThreadsDep, body: MetadataIn) -> Response:
-    """Get what is known of hits of clip-retrieval's search, by their ids."""
+@router.post("/metadata", include_in_schema=False)
+async def read_metadata(request: Request, library: LibraryDep, threads: ThreadsDep, body: MetadataIn) -> Response:
+    """Get what is known of hits, by their ids."""
     if not body.ids:
         return Response(b"[]", media_type="application/json")
     collection = choose_collection(body.indice_name)
@@ -158,12 +133,16 @@ async def read_wire_metadata(request: Request, library: LibraryDep, threads: Thr
     return Response(content, media_type="application/json")
 
 
-@router.get("/indices-list")
+@router.get("/indices-list", include_in_schema=False)
 async def list_indices(library: LibraryDep, threads: ThreadsDep) -> list[str]:
-    """List the collections, as clip-retrieval lists its indices; the first one is searched if none is named."""
+    """List the collections; the first one is searched if none is named."""
     found = await threads.reads.run(library.database.read, collections.list_all)
     names = [one.name for one in found if is_collection_allowed(one.name)]
     return sorted(names, key=lambda name: (name != DEFAULT_COLLECTION, name))
+
+
+for _path in ("/knn-service", "/metadata", "/indices-list"):
+    ERROR_SHAPES[_path] = partial(shape_as, "message")
 
 
 def choose_collection(name: str | None) -> str:
@@ -177,37 +156,40 @@ def choose_collection(name: str | None) -> str:
         raise NotFound(f"there is no collection {shown!r}; /indices-list names those that there are") from None
 
 
-def parse_query(body: KnnIn, max_chars: int) -> QueryPart:
-    """What to look for, but for a picture. Words that are too long are cut, as the model does. Raises Validation."""
+def read_query(body: KnnIn, folder: Path) -> EmbeddingPart | None:
+    """What is to be embedded; None for a vector. A picture is written to `folder`. Raises Validation."""
     if body.text:
-        return QueryPart(text=body.text[:max_chars])
-    if body.image is None and body.image_url is None and body.embedding_input is None:
+        return EmbeddingPart("text", text=body.text)
+    if body.image is not None:
+        return read_part(SentPart("image", picture=body.image), folder, "image")
+    if body.image_url is not None:
+        return EmbeddingPart("image_url", url=body.image_url)
+    if body.embedding_input is None:
         raise Validation(NO_QUERY)
-    return QueryPart(vector=body.embedding_input)
+    return None
 
 
-def fetch_picture(fetcher: HttpFetcher | None, url: str, path: Path) -> None:
-    """Write the picture of a URL to `path`. Raises Validation where none is fetched, UrlNotAllowed, UrlUnreachable."""
-    if fetcher is None:
-        raise Validation(NO_FETCHING)
-    if (error := fetcher.fetch(FetchRequest(url[: MAX_URL_CHARS + 1], path)).error) is not None:
-        raise error
-
-
-def find_hits(search: SearchService, body: KnnIn, collection: str, part: QueryPart, limit: int) -> list[Hit]:
+def find_hits(
+    search: SearchService,
+    embeddings: EmbeddingService,
+    body: KnnIn,
+    collection: str,
+    part: EmbeddingPart | None,
+    limit: int,
+) -> list[Hit]:
     """The hits with their inner products: a vector that was sent counts with its length.
 
     Raises Validation, NotFound, Rejected, Busy.
     """
-    searcher, length = search.searcher, 1.0
-    if part.vector is None:
-        part = QueryPart(vector=searcher.embed(collection, [part]).tolist())
-    else:
-        length = float(np.linalg.norm(np.asarray(part.vector, np.float64)))
-    target: Literal["images", "texts"] = "images" if body.modality == "image" else "texts"
+    vector: Sequence[float] = body.embedding_input or ()
+    length = float(np.linalg.norm(np.asarray(vector, np.float64)))
+    if part is not None:
+        vector, length = embeddings.embed([[part]]).vectors[0].tolist(), 1.0
+    target: Target = "images" if body.modality == "image" else "texts"
     arrangement = Arrangement(collapse=body.deduplicate)
-    query = SearchQuery([part], target, max(limit, 1), collection, arrangement=arrangement, calibrate=False)
-    hits = searcher.search(query).hits[:limit]
+    given = [QueryPart(vector=vector)]
+    query = SearchQuery(given, target, max(limit, 1), collection, arrangement=arrangement, calibrate=False)
+    hits = search.searcher.search(query).hits[:limit]
     return [Hit(hit.id, hit.score * length, image=hit.image, text=hit.text) for hit in hits]
 
 
@@ -220,12 +202,12 @@ def write_hits(library: Library, hits: Sequence[Hit], described: int, base: str)
         entry: dict[str, Any] = {}
         if n < described:
             entry = describe_record(record, base)
-            if isinstance(record, Image) and n < MAX_THUMBNAILS and not is_url(record.source):
+            if isinstance(record, Image) and n < MAX_THUMBNAILS and not has_url(record):
                 with suppress(OSError):  # the picture is deleted meanwhile
                     thumbnail = library.thumbnail_path(record).read_bytes()
                     entry["image"] = base64.b64encode(thumbnail).decode()
         answer.append({**entry, "id": find_id(record), "similarity": hit.score})
-    return json.dumps(answer).encode()
+    return to_json(answer)
 
 
 def write_metadata(library: Library, collection: str, ids: Sequence[int], base: str) -> bytes:
@@ -233,13 +215,13 @@ def write_metadata(library: Library, collection: str, ids: Sequence[int], base: 
 
     def work(c: apsw.Connection) -> dict[int, Image | Text]:
         collections.require(c, collection)
-        rows = texts.get_rows(c, [~id for id in ids if id < 0])
-        records = [*images.get_by_keys(c, [id for id in ids if id >= 0]).values(), *map(text_from_row, rows.values())]
-        return {find_id(one): one for one in records if one.collection == collection}
+        found: list[Image | Text] = list(images.get_by_keys(c, [id for id in ids if id >= 0]).values())
+        found += map(text_from_row, texts.get_rows(c, [~id for id in ids if id < 0]).values())
+        return {find_id(one): one for one in found if one.collection == collection}
 
-    found = library.database.read(work)
-    answer = [{"id": id, "metadata": describe_record(found[id], base)} for id in ids if id in found]
-    return json.dumps(answer).encode()
+    records = library.database.read(work)
+    answer = [{"id": id, "metadata": describe_record(records[id], base)} for id in ids if id in records]
+    return to_json(answer)
 
 
 def find_id(record: Image | Text) -> int:
@@ -251,14 +233,14 @@ def describe_record(record: Image | Text, base: str) -> dict[str, Any]:
     metadata: Mapping[str, Any] = record.metadata
     if isinstance(record, Text):
         return {"caption": record.text, **metadata, "text_id": record.id}
-    source = record.source
-    if is_url(source):
-        where: dict[str, Any] = {"url": source}
+    if has_url(record):
+        where: dict[str, Any] = {"url": record.source}
     else:
         where = {"url": f"{base}v1/images/{record.id}/file?collection={record.collection}"}
-        where |= {"image_path": source} if source else {}
+        where |= {"image_path": record.source} if record.source else {}
     return {**where, "caption": record.caption or "", **metadata, "image_id": record.id}
 
 
-def is_url(source: str | None) -> bool:
-    return source is not None and source.startswith(("http://", "https://"))
+def has_url(image: Image) -> bool:
+    """Whether the picture came from a URL."""
+    return image.source is not None and image.source.startswith(("http://", "https://"))

@@ -7,33 +7,37 @@ model, after which Immich asks the next server of its list.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import PlainTextResponse, Response
+from pydantic_core import to_json
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import errors
 from app.api.admission import PICTURE, PICTURES, take_seat
 from app.api.auth import AccessControl, verify_route
-from app.api.dependencies import LibraryDep, SearchDep, SettingsDep, ThreadsDep, open_incoming_folder, validate_query
+from app.api.dependencies import (
+    EmbeddingsDep,
+    LibraryDep,
+    SearchDep,
+    SettingsDep,
+    ThreadsDep,
+    open_incoming_folder,
+)
 from app.api.middleware import HeadMiddleware, RequestMiddleware
 from app.api.multipart import File, FormModel, describe_form, receive_form
 from app.api.permissions import PermissionTable
-from app.api.routes.search import check_pixels
+from app.api.sent_pictures import check_pixels
 from app.api.strict_route import ProbeRoute, new_router
-from app.api.wires.weaviate import require_vector
 from app.core.errors import BadRequest, NotFound, Validation
 from app.core.settings import Settings
 from app.core.strict_json import load_json
 from app.core.types import KeyScope
 from app.decode.headers import read_header
-from app.search.query import SearchQuery
-from app.search.query_encoder import QueryPart
 from app.service.data_dir import picture_limits
-from app.service.search_service import SearchService
+from app.service.embeddings import EmbeddingPart
 from app.service.service import Service
 
 SCOPES = {"GET /": KeyScope.OPEN, "GET /ping": KeyScope.OPEN, "POST /predict": KeyScope.OPEN}
@@ -116,27 +120,39 @@ async def ping() -> PlainTextResponse:
 
 @router.post("/predict", openapi_extra=describe_form(PredictForm))
 async def predict(
-    request: Request, library: LibraryDep, search: SearchDep, settings: SettingsDep, threads: ThreadsDep
+    request: Request,
+    library: LibraryDep,
+    search: SearchDep,
+    embeddings: EmbeddingsDep,
+    settings: SettingsDep,
+    threads: ThreadsDep,
 ) -> Response:
     """Make the vector of a picture or of words."""
     async with open_incoming_folder(library, threads) as folder:
         asked, _ = await receive_form(request, folder, PredictForm, max_files=1)
         kind, name = parse_entries(asked.entries)
         check_model(name, search.model.encoder.space.model)
-        part = QueryPart(text=asked.text) if asked.image is None else QueryPart(picture=asked.image.path)
-        if asked.image is None and asked.text is None:
-            raise BadRequest("either image or text must be there")
-        if (part.picture is not None) != (kind == "visual"):
-            raise Validation(f"{kind} does not go with what was sent: visual takes image, textual takes text")
-        if part.text is not None:
-            part = QueryPart(text=validate_query(part.text[: settings.max_text_chars], settings))
-        else:
-            await threads.writes.run(check_pixels, [SearchQuery([part])], settings)
-        async with take_seat(request, None if part.picture is None else PICTURES):
-            answer = await threads.queries.run(make_vector, search, part)
+        part = choose_part(asked, kind)
+        answer: dict[str, Any] = {}
         if part.picture is not None:
-            answer |= await threads.writes.run(measure_picture, part.picture, settings)
-    return Response(json.dumps(answer), media_type="application/json")
+            answer = await threads.writes.run(measure_picture, part.picture, settings)
+        async with take_seat(request, None if part.picture is None else PICTURES):
+            made = await threads.queries.run(embeddings.embed, [[part]])
+    answer[TASK] = to_json(made.vectors[0].tolist()).decode()
+    return Response(to_json(answer), media_type="application/json")
+
+
+def choose_part(asked: PredictForm, kind: Kind) -> EmbeddingPart:
+    """What is to be embedded. Raises BadRequest, Validation."""
+    if asked.image is None and asked.text is None:
+        raise BadRequest("either image or text must be there")
+    if (asked.image is not None) != (kind == "visual"):
+        raise Validation(f"{kind} does not go with what was sent: visual takes image, textual takes text")
+    return (
+        EmbeddingPart("text", text=asked.text)
+        if asked.image is None
+        else EmbeddingPart("image", picture=asked.image.path)
+    )
 
 
 def parse_entries(text: str) -> tuple[Kind, str]:
@@ -182,15 +198,9 @@ def normalise_name(architecture: str, tag: str) -> tuple[str, str]:
     return architecture.removesuffix("-quickgelu") if tag == "openai" else architecture, tag
 
 
-def make_vector(search: SearchService, part: QueryPart) -> dict[str, Any]:
-    """The vector as JSON in a text, as Immich hands it to its database. Raises Rejected, Busy."""
-    encoded = search.searcher.encode([part])
-    found = encoded.texts[part.text] if part.text is not None else encoded.pictures[part.picture or Path()]
-    return {TASK: json.dumps(require_vector(found).tolist())}
-
-
 def measure_picture(path: Path, settings: Settings) -> dict[str, int]:
-    """The size as the file says it: Immich's server does not turn pictures either."""
+    """The size as the file says it: Immich's server does not turn pictures either. Raises Rejected, PayloadTooLarge."""
+    check_pixels([path], settings)
     with open(path, "rb") as file:
         header = read_header(file, picture_limits(settings))
     return {"imageHeight": header.height, "imageWidth": header.width}

@@ -5,125 +5,84 @@ Weaviate appends their paths to the address that it was given, which may have a 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from contextlib import nullcontext
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
-from fastapi import Request, Response
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from fastapi import Depends, Response
+from pydantic import Field
 
-from app.api.admission import BATCHES, PICTURES, BodyLimit, take_seat
-from app.api.dependencies import LibraryDep, SearchDep, SettingsDep, ThreadsDep, open_incoming_folder
-from app.api.routes.search import FEW_PARTS, check_pixels, write_picture
-from app.api.schemas.fields import MAX_PICTURE_CHARS, UnicodeText, example
+from app.api.admission import FOREIGN
+from app.api.dependencies import SearchDep
+from app.api.errors import ERROR_SHAPES
+from app.api.schemas.fields import UnicodeText
 from app.api.strict_route import ProbeRoute, new_router
-from app.api.wires.route import WireModel, new_wire_router
-from app.core.errors import ModelUnavailable, SightlineError
-from app.encoder.protocol import Embeddings
-from app.search.query import SearchQuery
-from app.search.query_encoder import QueryPart
-from app.service.search_service import SearchService
+from app.api.wires.dialect import MAX_INPUTS, SentPart, WirePicture, WireRequest
+from app.api.wires.embeddings import Body, Wire, validate_body
+from app.api.wires.loose import LooseJsonRoute, shape_as
+from app.core.errors import ModelUnavailable
+from app.service.embeddings import EmbeddingResult
 
 PREFIX = "/compat/weaviate"
-router = new_wire_router(PREFIX, BodyLimit(lambda settings: settings.max_query_json_bytes, pictures=(b"images",)))
+router = new_router(PREFIX, "wires", FOREIGN, LooseJsonRoute)
 probes = new_router(PREFIX, "wires", route_class=ProbeRoute)
 
-MAX_INPUTS = 2_048  # texts, and pictures, of one call
-
-Picture = Annotated[str, Field(max_length=MAX_PICTURE_CHARS)]
+MAX_PROPERTY_CHARS = 1 << 20  # of a text: the model reads its beginning
 
 
-class VectorizeIn(WireModel):
-    """Texts and pictures. Null is an empty list: Go writes one so."""
+class WeaviateRequest(WireRequest):
+    """Null is an empty list: Go writes one so."""
 
-    model_config = ConfigDict(json_schema_extra=example(texts=["a red car"], images=None))
+    CALLED: ClassVar[str] = "Weaviate"
 
-    texts: Annotated[list[UnicodeText] | None, Field(max_length=MAX_INPUTS)] = None
-    images: Annotated[list[Picture] | None, Field(max_length=MAX_INPUTS, description="Pictures in base64.")] = None
+    texts: Annotated[list[UnicodeText], Field(max_length=MAX_INPUTS)] | None = None
+    images: Annotated[list[WirePicture], Field(max_length=MAX_INPUTS)] | None = None
 
+    @staticmethod
+    def shape_error(status: int, code: str, detail: str) -> tuple[int, dict[str, Any]]:
+        return shape_as("error", status, code, detail)
 
-class VectorizeOut(BaseModel):
-    """The vectors of the texts and of the pictures, of length 1, in the order in which these were sent."""
+    @classmethod
+    def claims(cls, body: Mapping[str, Any]) -> bool:
+        return True
 
-    textVectors: list[list[float]]
-    imageVectors: list[list[float]]
+    def list_inputs(self) -> list[list[SentPart]]:
+        texts = [[SentPart(f"texts.{n}", text=text)] for n, text in enumerate(self.texts or ())]
+        return texts + [[SentPart(f"images.{n}", picture=image)] for n, image in enumerate(self.images or ())]
 
-
-@router.post("/vectorize", response_model=VectorizeOut)
-async def vectorize(
-    request: Request,
-    library: LibraryDep,
-    search: SearchDep,
-    settings: SettingsDep,
-    threads: ThreadsDep,
-    body: VectorizeIn,
-) -> Response:
-    """Get the vectors of texts and pictures, as Weaviate's module multi2vec-clip asks for them."""
-    texts, images = body.texts or [], body.images or []
-    # The model reads the beginning of a text alone, and a property of Weaviate may be long.
-    parts = [QueryPart(text=text[: settings.max_text_chars]) for text in texts]
-    async with open_incoming_folder(library, threads) if images else nullcontext() as folder:
-        if folder is not None:
-            paths = await threads.writes.run(write_pictures, images, folder)
-            parts += [QueryPart(picture=path) for path in paths]
-            await threads.writes.run(check_pixels, [SearchQuery(parts)], settings)
-        async with take_seat(request, choose_seat(parts)):
-            content = await threads.queries.run(write_vectors, search, parts)
-    return Response(content, media_type="application/json")
+    def write_answer(self, made: EmbeddingResult) -> dict[str, Any]:
+        vectors, count = made.vectors.tolist(), len(self.texts or ())
+        return {"textVectors": vectors[:count], "imageVectors": vectors[count:]}
 
 
-@router.get("/meta")
-async def describe_wire_model(search: SearchDep) -> dict[str, JsonValue]:
-    """Describe the model, as Weaviate's module multi2vec-clip asks for it."""
+@router.post("/vectorize", include_in_schema=False)
+async def vectorize(body: Body, wire: Annotated[Wire, Depends()]) -> Response:
+    """Embed the texts and the pictures of an object."""
+    if not validate_body(WeaviateRequest, body.root).list_inputs():
+        return Response(b'{"textVectors":[],"imageVectors":[]}', media_type="application/json")
+    return await wire.answer((WeaviateRequest,), body.root)
+
+
+@router.get("/meta", include_in_schema=False)
+async def describe_wire_model(search: SearchDep) -> dict[str, Any]:
+    """Describe the model."""
     if (described := search.describe_model()) is None:
         raise ModelUnavailable("the model is still loading")
     return described
 
 
-@probes.get("/.well-known/live", status_code=204)
+@probes.get("/.well-known/live", status_code=204, include_in_schema=False)
 async def check_wire_liveness() -> Response:
     """Say that the process answers."""
     return Response(status_code=204)
 
 
-@probes.get("/.well-known/ready", status_code=204)
+@probes.get("/.well-known/ready", status_code=204, include_in_schema=False)
 async def check_wire_readiness(search: SearchDep) -> Response:
     """Say whether vectors can be made."""
-    if search.reasons_not_ready():
-        raise ModelUnavailable("the model or the index is not ready yet")
+    if search.loaded is None:
+        raise ModelUnavailable("the model is still loading")
     return Response(status_code=204)
 
 
-def choose_seat(parts: Sequence[QueryPart]) -> str | None:
-    """The seat that a call takes; None if it costs little."""
-    if any(part.picture is not None for part in parts):
-        return PICTURES
-    return BATCHES if len(parts) > FEW_PARTS else None
-
-
-def write_pictures(images: Sequence[str], folder: Path) -> list[Path]:
-    """Write pictures in base64 to files. Raises Validation."""
-    paths = [folder / str(n) for n in range(len(images))]
-    for image, path in zip(images, paths, strict=True):
-        write_picture(image, path)
-    return paths
-
-
-def write_vectors(search: SearchService, parts: Sequence[QueryPart]) -> bytes:
-    """The body of an answer. Raises Rejected for the first picture without a vector, Busy."""
-    encoded = search.searcher.encode(parts)
-    texts, images = [], []
-    for part in parts:
-        if part.picture is None:
-            texts.append(encoded.texts[part.text or ""].tolist())
-        else:
-            images.append(require_vector(encoded.pictures[part.picture]).tolist())
-    return json.dumps({"textVectors": texts, "imageVectors": images}).encode()
-
-
-def require_vector(found: Embeddings | SightlineError) -> Embeddings:
-    if isinstance(found, SightlineError):
-        raise found
-    return found
+for _path in ("/vectorize", "/meta", "/.well-known/live", "/.well-known/ready"):
+    ERROR_SHAPES[PREFIX + _path] = WeaviateRequest.shape_error

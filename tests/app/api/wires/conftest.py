@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.support.servers import RunningServer
 
 @pytest.fixture(scope="package")
 def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    settings = {"immich_port": 0, "max_image_bytes": 100_000, "fetch": True, "fetch_also": "127.0.0.1"}
+    settings: dict[str, Any] = {"immich_port": 0, "max_image_bytes": 100_000, "fetch": True, "fetch_also": "127.0.0.1"}
     with RunningServer(tmp_path_factory.mktemp("wires"), **settings) as server:
         yield server
 

@@ -144,7 +144,6 @@ def test_other_weights_are_another_model(theirs: str, ours: str) -> None:
     [
         (VISUAL, {}, 400),
         (TEXTUAL, {"text": ""}, 400),
-        (TEXTUAL, {"text": "  "}, 422),
         (VISUAL, {"text": "red"}, 422),
         (TEXTUAL, {"image": make_picture()}, 422),
         (VISUAL, {"image": b"no picture"}, 415),

@@ -15,7 +15,7 @@ import httpx2 as httpx
 import numpy as np
 import pytest
 
-from tests.app.api.asking import check_refusal, make_picture
+from tests.app.api.asking import make_picture
 from tests.app.api.guarded import Guarded
 from tests.support.mutations import mutate_json
 from tests.support.pictures import picture
@@ -89,20 +89,20 @@ def test_a_long_property_is_cut_where_the_model_would_stop_reading(server: Runni
 @pytest.mark.parametrize(
     ("images", "status", "code", "said"),
     [
-        (["!!"], 422, "validation", "base64"),
-        (["QUJD"], 415, "unsupported_media_type", "not a picture"),
-        (["", "QUJD"], 415, "unsupported_media_type", "empty"),
-        ([encode(make_picture()), encode(make_picture()[:60])], 422, "image_corrupt", "damaged"),
-        ([encode(make_picture()), "A" * 9_000 + "!"], 422, "validation", "base64"),
-        (["QUJD"] * 2_049, 422, "validation", "images"),
+        (["!!"], 400, "validation", "base64"),
+        (["QUJD"], 400, "unsupported_media_type", "not a picture"),
+        (["", "QUJD"], 400, "unsupported_media_type", "empty"),
+        ([encode(make_picture()), encode(make_picture()[:60])], 400, "image_corrupt", "damaged"),
+        ([encode(make_picture()), "A" * 9_000 + "!"], 400, "validation", "base64"),
+        (["QUJD"] * 2_049, 400, "validation", "images"),
     ],
 )
 def test_a_bad_picture_fails_the_request_with_an_error_that_weaviate_shows(
     server: RunningServer, images: list[str], status: int, code: str, said: str
 ) -> None:
-    problem = check_refusal(ask(server, write_request(["red"], images)), status, code)
-    assert said in problem["error"]
-    assert problem["error"] == problem["detail"]
+    answer = ask(server, write_request(["red"], images))
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert said in answer.json()["error"]
 
 
 def test_the_model_is_described(server: RunningServer) -> None:

@@ -1,23 +1,15 @@
-"""Routes for clients of other services, which differ from our own calls in how strictly a request is read."""
+"""What the wires share whose clients name no Content-Type, and read the sentence of an error in one member."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict
+from fastapi import Request, Response
 
-from app.api.admission import JSON, BodyLimit
-from app.api.strict_route import StrictRoute, new_router
+from app.api.strict_route import StrictRoute
 
 JSON_TYPE = (b"content-type", b"application/json")
-
-
-class WireModel(BaseModel):
-    """A JSON body of another service's client: fields that we do not know are left out, as that service does."""
-
-    model_config = ConfigDict(extra="ignore")
 
 
 class LooseJsonRoute(StrictRoute):
@@ -34,5 +26,6 @@ class LooseJsonRoute(StrictRoute):
         return handle_as_json
 
 
-def new_wire_router(prefix: str, limit: BodyLimit = JSON) -> APIRouter:
-    return new_router(prefix, "wires", limit, LooseJsonRoute)
+def shape_as(member: str, status: int, code: str, detail: str) -> tuple[int, dict[str, Any]]:
+    """An error whose sentence is in this member, beside our code; a value that is wrong is 400."""
+    return (400 if status in (415, 422) else status), {member: detail, "code": code}

@@ -1,0 +1,119 @@
+"""vLLM's `/v1/embeddings`: a conversation in place of `input` makes one vector; further fields say how it is sent."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from app.api.schemas.fields import RequestModel
+from app.api.wires.dialect import (
+    MAX_INPUTS,
+    WHOLE,
+    Dimensions,
+    Label,
+    SentPart,
+    WirePicture,
+    WireRequest,
+    WireText,
+    as_list,
+    encode_rows,
+    shape_openai_error,
+    write_list,
+)
+from app.core.errors import Validation
+from app.service.embeddings import EmbeddingResult
+
+OWN = frozenset(
+    {"truncate_prompt_tokens", "truncation_side", "embed_dtype", "endianness", "use_activation", "priority"}
+    | {"request_id", "add_special_tokens", "padding"}
+)
+MAX_MESSAGES = 64
+ORDERS = {"native": "=", "little": "<", "big": ">"}
+TYPES = {"float32": "f4", "float16": "f2"}
+
+
+class ImageUrl(RequestModel):
+    url: WirePicture
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class Content(RequestModel):
+    type: Literal["text", "image_url"]
+    text: WireText | None = None
+    image_url: ImageUrl | None = None
+
+    def name_part(self, field: str) -> SentPart:
+        if self.type == "text" and self.text is not None:
+            return SentPart(f"{field}.text", text=self.text)
+        if self.type == "image_url" and self.image_url is not None:
+            return SentPart(f"{field}.image_url.url", picture=self.image_url.url)
+        raise Validation(f"{field}: the field {self.type!r} is missing")
+
+
+class Message(RequestModel):
+    role: Label
+    content: WireText | Annotated[list[Content], Field(min_length=1, max_length=MAX_INPUTS)]
+
+
+class VllmRequest(WireRequest):
+    CALLED: ClassVar[str] = "vLLM"
+    shape_error = staticmethod(shape_openai_error)
+
+    input: WireText | Annotated[list[WireText], Field(min_length=1, max_length=MAX_INPUTS)] | None = None
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)] | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Dimensions | None = None
+    user: Label | None = None
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=1 << 20), WHOLE] | None = None
+    truncation_side: Literal["left", "right"] | None = None
+    embed_dtype: Literal["float32", "float16"] = "float32"
+    endianness: Literal["native", "little", "big"] = "native"
+    use_activation: bool | None = None
+    priority: int = 0
+    request_id: Label | None = None
+    add_special_tokens: bool = True
+    padding: Literal["max_length", "do_not_pad"] | None = None
+
+    @classmethod
+    def claims(cls, body: Mapping[str, Any]) -> bool:
+        return "messages" in body or not OWN.isdisjoint(body)
+
+    def list_inputs(self) -> list[list[SentPart]]:
+        self._check()
+        if self.messages is None:
+            return [[SentPart(f"input.{n}", text=text)] for n, text in enumerate(as_list(self.input or ()))]
+        parts = []
+        for n, message in enumerate(self.messages):
+            field = f"messages.{n}.content"
+            if isinstance(message.content, str):
+                parts.append(SentPart(field, text=message.content))
+            else:
+                parts += [one.name_part(f"{field}.{m}") for m, one in enumerate(message.content)]
+        return [parts]
+
+    def _check(self) -> None:
+        """Raise Validation for what this server does not do."""
+        if (self.messages is None) == (self.input is None):
+            raise Validation("send one of input and messages")
+        if self.truncation_side == "left":
+            raise Validation("truncation_side: this model reads the beginning of a text; send right")
+        if self.truncate_prompt_tokens is not None and self.truncate_prompt_tokens >= 0:
+            raise Validation("truncate_prompt_tokens: the model decides where a text is cut; send -1, or leave it out")
+        if self.use_activation is False:
+            raise Validation("use_activation: the vectors of this server have length 1; send true, or leave it out")
+        if not self.add_special_tokens:
+            raise Validation("add_special_tokens: the model needs them; send true, or leave it out")
+
+    def width(self) -> int | None:
+        return self.dimensions
+
+    def write_answer(self, made: EmbeddingResult) -> dict[str, Any]:
+        if self.encoding_format == "base64":
+            order = ORDERS[self.endianness] if self.endianness != "native" else ORDERS[sys.byteorder]
+            vectors: list[Any] = encode_rows(made.vectors.astype(order + TYPES[self.embed_dtype]))
+        else:
+            vectors = made.vectors.tolist()
+        return write_list(vectors, made, id="embd")

@@ -32,6 +32,7 @@ REASONS = {
     "elsewhere": "needs pictures on another server, or a folder that a server was started for",
     "captions": "needs a hundred pictures with captions",
     "exiftool": "needs a program that is not installed here",
+    "LangChain": "needs LangChain; tests/acceptance/test_langchain.py runs it in an environment of its own",
     "proxy": "needs a proxy, a name and a certificate",
 }
 MARK = re.compile(r"<!-- sample: (serve|stopped|not run)(?:: (.*?))? -->")

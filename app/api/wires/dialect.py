@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from app.api.json_body import STORED_PICTURES
 from app.api.schemas.fields import MAX_PICTURE_CHARS, WHOLE, RequestModel, validate_unicode
@@ -25,8 +25,17 @@ MAX_INPUTS = 2_048  # OpenAI's and infinity's limit
 MAX_CHARS = 122_880  # of a text; infinity's limit
 HEAD = 32  # characters of a string that tell whether it is a data URI
 
+
+def wrap(value: Any) -> Any:
+    """One text, or one object, is a list of one."""
+    return [value] if isinstance(value, str | dict) else value
+
+
 WireText = Annotated[str, Field(max_length=MAX_CHARS), AfterValidator(validate_unicode)]
 WirePicture = Annotated[str, Field(max_length=MAX_PICTURE_CHARS)]
+OneOrMore = Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)
+Texts = Annotated[list[WireText], OneOrMore, BeforeValidator(wrap)]
+Pictures = Annotated[list[WirePicture], OneOrMore, BeforeValidator(wrap)]
 Label = Annotated[str, Field(max_length=1_000)]  # a name, or what is not used here
 Dimensions = Annotated[int, Field(ge=0, le=65_536), WHOLE]
 Number = Literal["float", "base64", "binary", "ubinary"]
@@ -72,10 +81,6 @@ class WireRequest(RequestModel):
     def write_answer(self, made: EmbeddingResult) -> dict[str, Any]:
         """The answer as JSON has it."""
         raise NotImplementedError
-
-
-def as_list(value: str | Sequence[Any]) -> Sequence[Any]:
-    return [value] if isinstance(value, str) else value
 
 
 def is_data_uri(text: str) -> bool:

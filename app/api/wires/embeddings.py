@@ -34,9 +34,9 @@ FEW_TEXTS = 8  # of a request that does not wait for others of its caller
 COMMON: tuple[type[WireRequest], ...] = (
     VllmRequest,
     JinaRequest,
+    VoyageTextRequest,
     NvidiaRequest,
     InfinityRequest,
-    VoyageTextRequest,
     OpenAIRequest,
 )
 ROUTES: dict[str, tuple[type[WireRequest], ...]] = {
@@ -116,7 +116,7 @@ def choose_seat(sent: Sequence[Sequence[SentPart]]) -> str | None:
 
 
 def shape_any_error(status: int, code: str, detail: str) -> tuple[int, dict[str, Any]]:
-    """An error before the body has told its dialect: every client finds its field."""
+    """An error whose dialect is not known yet: every client finds its field."""
     status, body = shape_openai_error(status, code, detail)
     return status, {**body, "detail": detail, "message": detail}
 

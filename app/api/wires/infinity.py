@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
-
-from pydantic import Field
+from typing import Any, ClassVar, Literal
 
 from app.api.wires.dialect import (
-    MAX_INPUTS,
     Dimensions,
     Label,
+    Pictures,
     SentPart,
-    WirePicture,
     WireRequest,
-    as_list,
     is_data_uri,
     is_url,
     shape_openai_error,
@@ -30,7 +26,7 @@ MAX_PICTURES = 32
 class InfinityRequest(WireRequest):
     CALLED: ClassVar[str] = "infinity"
 
-    input: WirePicture | Annotated[list[WirePicture], Field(min_length=1, max_length=MAX_INPUTS)]
+    input: Pictures
     modality: Literal["text", "image", "audio"] = "text"
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Dimensions | None = None
@@ -51,7 +47,7 @@ class InfinityRequest(WireRequest):
         return (400 if status == 404 else status), body
 
     def list_inputs(self) -> list[list[SentPart]]:
-        sent = as_list(self.input)
+        sent = self.input
         if self.modality == "audio":
             raise Validation("modality: this model embeds texts and pictures, no audio")
         if self.modality == "text":

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, model_validator
 
 from app.api.schemas.fields import RequestModel
 from app.api.wires.dialect import (
-    MAX_INPUTS,
     Dimensions,
     Label,
     Number,
+    OneOrMore,
     SentPart,
     WirePicture,
     WireRequest,
     WireText,
-    as_list,
+    wrap,
     write_list,
     write_vectors,
 )
@@ -48,10 +48,16 @@ class JinaInput(RequestModel):
         return SentPart(f"{field}.image", picture=self.image or self.bytes or self.url or "")
 
 
+def read_texts(value: Any) -> Any:
+    """The inputs with an object in place of each text."""
+    listed = wrap(value)
+    return [{"text": one} if isinstance(one, str) else one for one in listed] if isinstance(listed, list) else listed
+
+
 class JinaRequest(WireRequest):
     CALLED: ClassVar[str] = "Jina"
 
-    input: WireText | JinaInput | Annotated[list[WireText | JinaInput], Field(min_length=1, max_length=MAX_INPUTS)]
+    input: Annotated[list[JinaInput], OneOrMore, BeforeValidator(read_texts)]
     embedding_type: Number | None = None
     encoding_type: Number | None = None
     normalized: bool | None = None
@@ -76,11 +82,7 @@ class JinaRequest(WireRequest):
             raise Validation(NOT_NORMALIZED)
         if self.late_chunking:
             raise Validation("late_chunking: this model embeds each text by itself")
-        sent = [self.input] if isinstance(self.input, JinaInput) else as_list(self.input)
-        return [
-            [SentPart(f"input.{n}", text=one) if isinstance(one, str) else one.name_part(f"input.{n}")]
-            for n, one in enumerate(sent)
-        ]
+        return [[one.name_part(f"input.{n}")] for n, one in enumerate(self.input)]
 
     def width(self) -> int | None:
         return self.dimensions

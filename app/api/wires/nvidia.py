@@ -1,20 +1,16 @@
-"""NVIDIA's NIMs, NV-CLIP among them: `input` mixes texts and data URIs, told apart by how they begin."""
+"""NVIDIA's NIMs, NV-CLIP among them: `input` mixes texts and data URIs, which begin otherwise."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
-
-from pydantic import Field
+from typing import Any, ClassVar, Literal
 
 from app.api.wires.dialect import (
-    MAX_INPUTS,
     Dimensions,
     Label,
+    Pictures,
     SentPart,
-    WirePicture,
     WireRequest,
-    as_list,
     is_data_uri,
     shape_openai_error,
     write_list,
@@ -27,7 +23,7 @@ from app.service.embeddings import EmbeddingResult
 class NvidiaRequest(WireRequest):
     CALLED: ClassVar[str] = "NV-CLIP"
 
-    input: WirePicture | Annotated[list[WirePicture], Field(min_length=1, max_length=MAX_INPUTS)]
+    input: Pictures
     input_type: Literal["query", "passage"] | None = None
     modality: list[Literal["text", "image"]] | None = None
     encoding_format: Literal["float", "base64"] | None = None
@@ -55,7 +51,7 @@ class NvidiaRequest(WireRequest):
             raise Validation("truncate: this model reads the beginning of a text; send END or NONE")
         return [
             [SentPart(f"input.{n}", picture=one) if is_data_uri(one) else SentPart(f"input.{n}", text=one)]
-            for n, one in enumerate(as_list(self.input))
+            for n, one in enumerate(self.input)
         ]
 
     def width(self) -> int | None:

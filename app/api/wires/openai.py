@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator
 
 from app.api.wires.dialect import (
-    MAX_INPUTS,
     Dimensions,
     Label,
     SentPart,
+    Texts,
     WireRequest,
-    WireText,
-    as_list,
     shape_openai_error,
     write_list,
     write_vectors,
@@ -26,19 +24,20 @@ NO_TOKENS = (
     "input: this model cannot read the tokens of another; send texts"
     " (LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))"
 )
-Tokens = Annotated[list[int], Field(max_length=100_000)]
+
+
+def refuse_tokens(value: Any) -> Any:
+    """Raises Validation for an array of tokens, and for a list of such."""
+    if isinstance(value, list) and value and isinstance(value[0], int | list):
+        raise Validation(NO_TOKENS)
+    return value
 
 
 class OpenAIRequest(WireRequest):
     CALLED: ClassVar[str] = "OpenAI"
     shape_error = staticmethod(shape_openai_error)
 
-    input: (
-        WireText
-        | Annotated[list[WireText], Field(min_length=1, max_length=MAX_INPUTS)]
-        | Tokens
-        | Annotated[list[Tokens], Field(max_length=MAX_INPUTS)]
-    )
+    input: Annotated[Texts, BeforeValidator(refuse_tokens)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Dimensions | None = None
     user: Label | None = None
@@ -49,9 +48,7 @@ class OpenAIRequest(WireRequest):
 
     def list_inputs(self) -> list[list[SentPart]]:
         inputs = []
-        for n, text in enumerate(as_list(self.input)):
-            if not isinstance(text, str):
-                raise Validation(NO_TOKENS)
+        for n, text in enumerate(self.input):
             if not text:
                 raise Validation(f"input.{n}: an empty text has no meaning")
             inputs.append([SentPart(f"input.{n}", text=text)])

@@ -6,19 +6,19 @@ import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from app.api.schemas.fields import RequestModel
 from app.api.wires.dialect import (
-    MAX_INPUTS,
     WHOLE,
     Dimensions,
     Label,
+    OneOrMore,
     SentPart,
+    Texts,
     WirePicture,
     WireRequest,
     WireText,
-    as_list,
     encode_rows,
     shape_openai_error,
     write_list,
@@ -53,16 +53,21 @@ class Content(RequestModel):
         raise Validation(f"{field}: the field {self.type!r} is missing")
 
 
+def read_text(value: Any) -> Any:
+    """The content of a message with a list in place of one text."""
+    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+
 class Message(RequestModel):
     role: Label
-    content: WireText | Annotated[list[Content], Field(min_length=1, max_length=MAX_INPUTS)]
+    content: Annotated[list[Content], OneOrMore, BeforeValidator(read_text)]
 
 
 class VllmRequest(WireRequest):
     CALLED: ClassVar[str] = "vLLM"
     shape_error = staticmethod(shape_openai_error)
 
-    input: WireText | Annotated[list[WireText], Field(min_length=1, max_length=MAX_INPUTS)] | None = None
+    input: Texts | None = None
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)] | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Dimensions | None = None
@@ -84,14 +89,10 @@ class VllmRequest(WireRequest):
     def list_inputs(self) -> list[list[SentPart]]:
         self._check()
         if self.messages is None:
-            return [[SentPart(f"input.{n}", text=text)] for n, text in enumerate(as_list(self.input or ()))]
-        parts = []
+            return [[SentPart(f"input.{n}", text=text)] for n, text in enumerate(self.input or ())]
+        parts: list[SentPart] = []
         for n, message in enumerate(self.messages):
-            field = f"messages.{n}.content"
-            if isinstance(message.content, str):
-                parts.append(SentPart(field, text=message.content))
-            else:
-                parts += [one.name_part(f"{field}.{m}") for m, one in enumerate(message.content)]
+            parts += [one.name_part(f"messages.{n}.content.{m}") for m, one in enumerate(message.content)]
         return [parts]
 
     def _check(self) -> None:

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
-
 from app.api.schemas.fields import RequestModel
 from app.api.wires.dialect import (
-    MAX_INPUTS,
     Dimensions,
     Label,
+    OneOrMore,
     SentPart,
+    Texts,
     WirePicture,
     WireRequest,
     WireText,
-    as_list,
     encode_rows,
     is_data_uri,
     is_url,
@@ -69,7 +67,7 @@ class _VoyageRequest(WireRequest):
 
 
 class VoyageTextRequest(_VoyageRequest):
-    input: WireText | Annotated[list[WireText], Field(min_length=1, max_length=MAX_INPUTS)]
+    input: Texts
 
     @classmethod
     def claims(cls, body: Mapping[str, Any]) -> bool:
@@ -78,7 +76,7 @@ class VoyageTextRequest(_VoyageRequest):
 
     def list_inputs(self) -> list[list[SentPart]]:
         self.check_dtype()
-        return [[SentPart(f"input.{n}", text=text)] for n, text in enumerate(as_list(self.input))]
+        return [[SentPart(f"input.{n}", text=text)] for n, text in enumerate(self.input)]
 
     def write_answer(self, made: EmbeddingResult) -> dict[str, Any]:
         return write_list(self.write_vectors(made), made)
@@ -111,14 +109,14 @@ class Segment(RequestModel):
 
 
 class MixedInput(RequestModel):
-    content: Annotated[list[Segment], Field(min_length=1, max_length=MAX_INPUTS)]
+    content: Annotated[list[Segment], OneOrMore]
 
 
 class VoyageRequest(_VoyageRequest):
     """The body of `/v1/multimodalembeddings`."""
 
     model: Label
-    inputs: Annotated[list[MixedInput], Field(min_length=1, max_length=MAX_INPUTS)]
+    inputs: Annotated[list[MixedInput], OneOrMore]
 
     @classmethod
     def claims(cls, body: Mapping[str, Any]) -> bool:

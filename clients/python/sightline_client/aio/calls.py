@@ -74,7 +74,7 @@ class AsyncCalls(AsyncTransport):
         return await self._run(Call("GET", "/v1/stats", dict[str, Any], query={"collection": collection}))
 
     async def list_models(self) -> dict[str, Any]:
-        """List the models that are known, and say which one is loaded."""
+        """List the models that are known, and say which one is loaded; `data` lists that one as OpenAI does."""
         return await self._run(Call("GET", "/v1/models", dict[str, Any]))
 
     async def check_liveness(self) -> dict[str, str]:

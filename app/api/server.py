@@ -166,15 +166,7 @@ async def _serve(service: Service, listeners: Sequence[socket.socket], for_immic
     metrics.watch_connections(lambda: len(server.server_state.connections))
     loop = asyncio.get_running_loop()
     service.start()
-    address = format_address(settings.host, listeners[0])
-    print(f"Sightline serves {settings.data_dir} at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
-    if for_immich:
-        where = format_address(settings.immich_host, for_immich[0])
-        print(f"Immich can ask for vectors at {where}, without a key", file=sys.stderr, flush=True)
-    if hint := find_facts(find_model_name(service.library.database, settings.model)).hint:
-        print(f"model: {hint}", file=sys.stderr, flush=True)
-    if not (loopback_only or service.api_keys.has_keys()):
-        log.warning("no key is needed: everybody who reaches %s can read, add and delete everything", address)
+    announce(service, listeners, for_immich)
     watching = asyncio.create_task(_stop_when_fatal(service, server))
     pulse = asyncio.create_task(_measure_loop_lag(service))
     working = asyncio.create_task(_run_workers(service))
@@ -193,6 +185,21 @@ async def _serve(service: Service, listeners: Sequence[socket.socket], for_immic
         if not working.cancelling():  # a second cancel would leave workers that are still finishing
             working.cancel()
         await asyncio.gather(watching, pulse, working, return_exceptions=True)
+
+
+def announce(service: Service, listeners: Sequence[socket.socket], for_immich: Sequence[socket.socket]) -> None:
+    """Tell the person who started the server where it is, and what to know about it."""
+    settings = service.settings
+    address = format_address(settings.host, listeners[0])
+    lines = [f"Sightline serves {settings.data_dir} at {address} (Ctrl-C ends it)"]
+    if for_immich:
+        where = format_address(settings.immich_host, for_immich[0])
+        lines.append(f"Immich can ask for vectors at {where}, without a key")
+    if hint := find_facts(find_model_name(service.library.database, settings.model)).hint:
+        lines.append(f"model: {hint}")
+    print("\n".join(lines), file=sys.stderr, flush=True)
+    if not (all(map(is_on_loopback, listeners)) or service.api_keys.has_keys()):
+        log.warning("no key is needed: everybody who reaches %s can read, add and delete everything", address)
 
 
 def add_immich(app: FastAPI, listeners: Sequence[socket.socket]) -> ASGIApp:

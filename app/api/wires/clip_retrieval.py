@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import apsw
 import numpy as np
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
@@ -45,8 +44,6 @@ from app.search.query_encoder import QueryPart
 from app.service.embeddings import EmbeddingPart, EmbeddingService
 from app.service.search_service import SearchService
 from app.storage.library import Library
-from app.storage.tables import collections, images, texts
-from app.storage.tables.texts import text_from_row
 
 router = new_router("", "wires", route_class=LooseJsonRoute)
 pictures = new_router("", "wires", QUERY, LooseJsonRoute)
@@ -136,9 +133,8 @@ async def read_metadata(request: Request, library: LibraryDep, threads: ThreadsD
 @router.get("/indices-list", include_in_schema=False)
 async def list_indices(library: LibraryDep, threads: ThreadsDep) -> list[str]:
     """List the collections; the first one is searched if none is named."""
-    found = await threads.reads.run(library.database.read, collections.list_all)
-    names = [one.name for one in found if is_collection_allowed(one.name)]
-    return sorted(names, key=lambda name: (name != DEFAULT_COLLECTION, name))
+    names = await threads.reads.run(library.list_collection_names)
+    return sorted(filter(is_collection_allowed, names), key=lambda name: (name != DEFAULT_COLLECTION, name))
 
 
 for _path in ("/knn-service", "/metadata", "/indices-list"):
@@ -213,13 +209,8 @@ def write_hits(library: Library, hits: Sequence[Hit], described: int, base: str)
 def write_metadata(library: Library, collection: str, ids: Sequence[int], base: str) -> bytes:
     """The body of an answer: those of the ids that are records of the collection, in their order. Raises NotFound."""
 
-    def work(c: apsw.Connection) -> dict[int, Image | Text]:
-        collections.require(c, collection)
-        found: list[Image | Text] = list(images.get_by_keys(c, [id for id in ids if id >= 0]).values())
-        found += map(text_from_row, texts.get_rows(c, [~id for id in ids if id < 0]).values())
-        return {find_id(one): one for one in found if one.collection == collection}
-
-    records = library.database.read(work)
+    found, texts = library.get_by_keys(collection, [id for id in ids if id >= 0], [~id for id in ids if id < 0])
+    records = {find_id(one): one for one in (*found.values(), *texts.values())}
     answer = [{"id": id, "metadata": describe_record(records[id], base)} for id in ids if id in records]
     return to_json(answer)
 

@@ -49,9 +49,9 @@ from bench.servers import (
 from bench.weights import ARCHITECTURE, WORK, ensure_compiled, ensure_weights
 
 PEERS = WORK / "peers"
-PACKAGES = {  # setuptools: clip-anytorch still imports pkg_resources
+PACKAGES = {  # setuptools: clip-anytorch still imports pkg_resources; aiohttp: infinity reads pictures with it
     "clip-retrieval": ("clip-retrieval==2.45.0", "setuptools<81"),
-    "infinity": ("infinity-emb[server,torch,vision]==0.0.78",),
+    "infinity": ("infinity-emb[server,torch,vision]==0.0.78", "aiohttp"),
 }
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DO_NOT_TRACK": "1", "CUDA_VISIBLE_DEVICES": ""}
 THEIR_NAME = f"open_clip:{ARCHITECTURE}/{ensure_weights()}"  # the part after the first slash is a path

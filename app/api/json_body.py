@@ -7,6 +7,7 @@ body without pictures may be.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -22,7 +23,7 @@ MAX_MARKS = 100_000  # brackets, commas and colons: as many as 1 MiB of vectors 
 MAX_DEPTH = 64
 LONG = 4096  # characters of base64; those of a longer picture go to a file
 PICTURE = b"image"  # the name of the fields that hold pictures
-DATA_URI = b"data:"
+DATA_URI = re.compile(rb"\s*data:[\w.+\\/;=-]*;base64,", re.IGNORECASE)  # as JSON may write it
 BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_=\\"  # with the escapes of JSON
 ALL_BYTES = bytes(range(256))
 NOT_MARKS = bytes(set(ALL_BYTES) - set(b"[]{},:"))
@@ -135,7 +136,7 @@ class JsonScan:
     def _is_picture(self) -> bool:
         if self._anywhere:
             head = bytes(self.text[self._start : self._start + LONG])
-            return head.lstrip()[:5].lower() == DATA_URI or not head.translate(None, BASE64)
+            return DATA_URI.match(head) is not None or not head.translate(None, BASE64)
         return self._last == PICTURE and self._between.strip() == b":"
 
     def _open_file(self) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from app.core.errors import StartupError
 from app.encoder.conversion import CONFIG, convert_into, replace_folder
-from app.encoder.loader import TOKENIZER, WEIGHTS, LoadProgress, check_weights, locate_model
+from app.encoder.hub import LoadProgress
+from app.encoder.loader import TOKENIZER, WEIGHTS, check_weights, locate_model
 from app.encoder.pretrained import find_architecture, require_torch
 from app.encoder.weights import LocatedModel
 

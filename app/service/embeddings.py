@@ -6,7 +6,7 @@ A text is embedded as it is: without templates, without names for emoji, and wit
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ TEXTS_PER_PASS = 32  # of one request, so that searches get their turn in betwee
 PICTURES_PER_PASS = 8
 CHARS_PER_TOKEN = 64  # of a text: what comes after so many for each token that the model reads is not looked at
 MAX_URLS = 32  # of one request
+FETCHES_AT_ONCE = 4  # of one request
 MIN_LENGTH = 1e-6  # a sum of vectors shorter than this has no direction
 ANY_MODEL = frozenset({"", "default", "default/not-specified"})  # the last one is infinity's
 NO_FETCHING = "this server does not fetch pictures by URL; send the picture itself, or set SIGHTLINE_FETCH"
@@ -91,7 +92,9 @@ class EmbeddingService:
         fetched: dict[str, EmbeddingPart] = {}
         if parts and self._fetcher is not None:
             requests = [FetchRequest(part.url or "", folder / f"url-{n}") for n, part in enumerate(parts)]
-            for part, result in zip(parts, self._fetcher.fetch_all(requests), strict=True):
+            with ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:  # each is tried once: the client waits
+                results = list(pool.map(self._fetcher.fetch, requests))
+            for part, result in zip(parts, results, strict=True):
                 if result.error is not None:
                     raise name_part(part, result.error)
                 fetched[part.field] = replace(part, url=None, picture=result.request.path)
@@ -153,8 +156,8 @@ def finish(part: EmbeddingPart, task: Future[DecodedPicture]) -> DecodedPicture:
 
 def name_part(part: EmbeddingPart, error: SightlineError) -> SightlineError:
     """The same error, whose sentence begins with the name of the part."""
-    kind = type(error) if type(error).__init__ is SightlineError.__init__ else type(error).__mro__[1]
-    return kind(f"{part.field}: {error.detail}")
+    error.detail = f"{part.field}: {error.detail}"
+    return error
 
 
 def choose_width(model: LoadedModel, dimensions: int | None) -> int:
@@ -197,4 +200,4 @@ def average(vectors: Sequence[Embeddings], field: str) -> Embeddings:
     mean = np.mean(vectors, axis=0)
     if np.linalg.norm(mean) < MIN_LENGTH:
         raise Validation(f"{field}: the parts of this input cancel each other out")
-    return normalise(mean[None])[0]
+    return np.asarray(normalise(mean[None])[0])

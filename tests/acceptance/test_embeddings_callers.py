@@ -72,7 +72,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             files[-1].write_bytes(picture(colour))
             assert server.upload(files[-1].read_bytes(), id=colour).status_code == 200
             seen.append(server.http.get(f"/v1/images/{colour}/vector").json()["vector"])
-        yield Served(server, files, np.float32(seen))
+        yield Served(server, files, np.asarray(seen, np.float32))
 
 
 def check(call: str, got: dict[str, Any], seen: np.ndarray[Any, Any]) -> None:
@@ -80,11 +80,11 @@ def check(call: str, got: dict[str, Any], seen: np.ndarray[Any, Any]) -> None:
     words = DummyEncoder().encode_texts(TEXTS)
     for name, expected in (("texts", words), ("pictures", seen)):
         if name in got:
-            vectors = np.float32(got[name])
+            vectors = np.asarray(got[name], np.float32)
             assert len(vectors), call
             assert np.allclose(vectors, expected[: len(vectors)], atol=1e-6), call
     if "jpegs" in got:
-        assert float(np.float32(got["jpegs"][0]) @ seen[0]) > JPEG_COSINE, call
+        assert float(np.asarray(got["jpegs"][0], np.float32) @ seen[0]) > JPEG_COSINE, call
     if "mixed" in got:
         mean = words[0] + seen[0]
         assert np.allclose(got["mixed"][0], mean / np.linalg.norm(mean), atol=1e-6), call

@@ -8,10 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from app.api.schemas.fields import RequestModel
+from app.api.schemas.fields import WHOLE, RequestModel
 from app.api.wires.dialect import (
     MAX_INPUTS,
-    WHOLE,
     Dimensions,
     SentPart,
     WirePicture,

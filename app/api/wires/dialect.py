@@ -63,8 +63,8 @@ class WireRequest(RequestModel):
 
     @staticmethod
     def shape_error(status: int, code: str, detail: str) -> tuple[int, dict[str, Any]]:
-        """The status and the body of an error, as the clients of this dialect read them."""
-        raise NotImplementedError
+        """The status and the body of an error, as the clients of this dialect read them; OpenAI's by default."""
+        return shape_openai_error(status, code, detail)
 
     def list_inputs(self) -> list[list[SentPart]]:
         """The parts of each input, in order. Raises Validation."""
@@ -83,12 +83,12 @@ class WireRequest(RequestModel):
         raise NotImplementedError
 
 
-def is_data_uri(text: str) -> bool:
-    """Whether a string of the body is a data URI; a long one lies in a file."""
+def is_data_uri(text: str, kind: str = "") -> bool:
+    """Whether a string of the body is a data URI (of this kind); a long one lies in a file."""
     if (stored := STORED_PICTURES.get().get(text)) is not None:
         with open(stored, "rb") as file:
             text = file.read(HEAD).decode("latin-1")
-    return text[:HEAD].lstrip().lower().startswith("data:")
+    return text[:HEAD].lstrip().lower().replace("\\/", "/").startswith(f"data:{kind}")
 
 
 def is_url(text: str) -> bool:
@@ -125,10 +125,10 @@ def write_vectors(vectors: Embeddings, form: Number) -> list[Any]:
     """Each vector as a list of floats; base64 of float32, little endian; or a bit for each dimension, set where the
     number is positive, the first in the highest bit: as bytes (`ubinary`), or these less 128 (`binary`)."""
     if form == "float":
-        return vectors.tolist()
+        return list(vectors.tolist())
     if form == "base64":
         return encode_rows(vectors.astype("<f4"))
-    return pack_bits(vectors, signed=form == "binary").tolist()
+    return list(pack_bits(vectors, signed=form == "binary").tolist())
 
 
 def pack_bits(vectors: Embeddings, *, signed: bool) -> npt.NDArray[Any]:

@@ -11,7 +11,7 @@ from fastapi import Depends, Request, Response
 from pydantic import RootModel, ValidationError
 from pydantic_core import to_json
 
-from app.api.admission import BATCHES, FOREIGN, PICTURES, take_seat
+from app.api.admission import EMBEDDINGS, FOREIGN, take_seat
 from app.api.dependencies import EmbeddingsDep, LibraryDep, SettingsDep, ThreadsDep, open_incoming_folder
 from app.api.errors import ERROR_SHAPES, format_validation_errors
 from app.api.sent_pictures import check_pixels
@@ -81,7 +81,7 @@ class Wire:
         folders = open_incoming_folder(self._library, self._threads) if has_pictures else nullcontext(Path())
         async with folders as folder:
             inputs = await self._read(sent, folder) if has_pictures else read_parts(sent, folder)
-            async with take_seat(self._request, choose_seat(sent)):
+            async with take_seat(self._request, EMBEDDINGS if has_pictures or len(sent) > FEW_TEXTS else None):
                 content = await self._threads.queries.run(self._embed, asked, inputs)
         return Response(content, media_type="application/json")
 
@@ -106,13 +106,6 @@ def validate_body(dialect: type[WireRequest], body: dict[str, Any]) -> WireReque
         return dialect.model_validate(body)
     except ValidationError as error:
         raise Validation(format_validation_errors(error.errors())) from None
-
-
-def choose_seat(sent: Sequence[Sequence[SentPart]]) -> str | None:
-    """The seat that a request takes; None if it costs little."""
-    if any(part.picture is not None for parts in sent for part in parts):
-        return PICTURES
-    return BATCHES if len(sent) > FEW_TEXTS else None
 
 
 def shape_any_error(status: int, code: str, detail: str) -> tuple[int, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""NVIDIA's NIMs, NV-CLIP among them: `input` mixes texts and data URIs, which begin otherwise."""
+"""NVIDIA's NIMs, NV-CLIP among them: `input` mixes texts and data URIs of pictures."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class NvidiaRequest(WireRequest):
             return True
         sent = body.get("input")
         listed = sent if isinstance(sent, list) else [sent]
-        return any(isinstance(one, str) and is_data_uri(one) for one in listed) and "modality" not in body
+        return any(isinstance(one, str) and is_data_uri(one, "image/") for one in listed) and "modality" not in body
 
     @staticmethod
     def shape_error(status: int, code: str, detail: str) -> tuple[int, dict[str, Any]]:
@@ -50,7 +50,7 @@ class NvidiaRequest(WireRequest):
         if self.truncate == "START":
             raise Validation("truncate: this model reads the beginning of a text; send END or NONE")
         return [
-            [SentPart(f"input.{n}", picture=one) if is_data_uri(one) else SentPart(f"input.{n}", text=one)]
+            [SentPart(f"input.{n}", picture=one) if is_data_uri(one, "image/") else SentPart(f"input.{n}", text=one)]
             for n, one in enumerate(self.input)
         ]
 

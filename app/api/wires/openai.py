@@ -13,7 +13,6 @@ from app.api.wires.dialect import (
     SentPart,
     Texts,
     WireRequest,
-    shape_openai_error,
     write_list,
     write_vectors,
 )
@@ -35,7 +34,6 @@ def refuse_tokens(value: Any) -> Any:
 
 class OpenAIRequest(WireRequest):
     CALLED: ClassVar[str] = "OpenAI"
-    shape_error = staticmethod(shape_openai_error)
 
     input: Annotated[Texts, BeforeValidator(refuse_tokens)]
     encoding_format: Literal["float", "base64"] | None = None

@@ -8,9 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from app.api.schemas.fields import RequestModel
+from app.api.schemas.fields import WHOLE, RequestModel
 from app.api.wires.dialect import (
-    WHOLE,
     Dimensions,
     Label,
     OneOrMore,
@@ -20,7 +19,6 @@ from app.api.wires.dialect import (
     WireRequest,
     WireText,
     encode_rows,
-    shape_openai_error,
     write_list,
 )
 from app.core.errors import Validation
@@ -65,7 +63,6 @@ class Message(RequestModel):
 
 class VllmRequest(WireRequest):
     CALLED: ClassVar[str] = "vLLM"
-    shape_error = staticmethod(shape_openai_error)
 
     input: Texts | None = None
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)] | None = None

@@ -191,7 +191,7 @@ def test_an_error_in_a_thread_comes_out_and_work_goes_on() -> None:
 def test_each_kind_of_costly_call_has_seats_of_its_own_for_each_caller() -> None:
     async def call() -> dict[str, int]:
         turns, is_open = Turns(), asyncio.Event()
-        inside = dict.fromkeys(AT_ONCE, 0)
+        inside = dict.fromkeys((LARGE, PICTURES, BATCHES), 0)
 
         async def enter(caller: str, name: str) -> None:
             async with turns.enter(caller, name):

@@ -33,6 +33,24 @@ def scan(body: bytes, step: int = 1 << 16, folder: Path | None = None, most: int
     return scanned
 
 
+@pytest.mark.parametrize("step", [5, 4096, 1 << 20])
+def test_with_anywhere_long_base64_goes_to_a_file_whatever_its_field(tmp_path: Path, step: int) -> None:
+    raw = bytes(range(256)) * 40
+    text = base64.b64encode(raw).decode()
+    sentence = "a red car " * 900
+    body = {"input": [text, f"data:image/png;base64,{text}", sentence, "QUJD"], "url": f" DATA:x;base64,{text}"}
+    scanned = JsonScan(1 << 20, lambda: tmp_path, anywhere=True)
+    written = json.dumps(body).replace("/", "\\/").encode()
+    for at in range(0, len(written), step):
+        scanned.feed(written[at : at + step])
+    scanned.close()
+    found = scanned.load()
+    assert found["input"][2:] == [sentence, "QUJD"]
+    for name in (*found["input"][:2], found["url"]):
+        decode_base64_file(scanned.pictures[name], tmp_path / f"{name}.bin")
+        assert (tmp_path / f"{name}.bin").read_bytes() == raw
+
+
 def count_marks(value: Any) -> int:
     """Brackets, commas and colons of a value as JSON."""
     if isinstance(value, dict):

@@ -45,6 +45,8 @@ def test_the_words_that_fit_are_counted(file: Path) -> None:
     clip = load_named_tokenizer("ViT-B-32")
     assert [clip.count_words_read("cat " * n) for n in (1, 75, 76)] == [None, None, 75]
     assert clip.count_words_read("x" * 999) == 0
+    assert [tokenizer.count("red " * n) for n in (0, 1, 4, 50)] == [1, 2, 5, 5]
+    assert [clip.count("cat " * n) for n in (0, 1, 75, 99)] == [2, 3, 77, 77]
 
 
 def test_a_row_without_an_end_is_left_whole() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from app.encoder.dummy import DummyEncoder
+from app.encoder.protocol import Embeddings
 from tests.app.api.asking import make_picture, raw, upload_ready
 from tests.app.api.guarded import Guarded
 from tests.support.pictures import picture
@@ -60,6 +61,10 @@ def ask(server: RunningServer, body: Any, path: str = "/v1/embeddings") -> dict[
     assert answer.status_code == 200, answer.text
     said: dict[str, Any] = answer.json()
     return said
+
+
+def floats(rows: Any) -> Embeddings:
+    return np.asarray(rows, np.float32)
 
 
 def vectors(answer: dict[str, Any]) -> list[Any]:
@@ -112,18 +117,18 @@ def test_pictures_have_the_vectors_that_searches_have(
     path, body = PICTURES[dialect]
     answer = ask(wires, body, path)
     got = answer["embeddings"]["float"] if "embeddings" in answer else vectors(answer)
-    assert np.array_equal(np.float32(got), np.float32([seen["red"], seen["blue"]]))
+    assert np.array_equal(floats(got), floats([seen["red"], seen["blue"]]))
 
 
 def test_one_conversation_is_one_vector(wires: RunningServer, seen: dict[str, list[float]]) -> None:
     answer = ask(wires, {"messages": message([image_url(uri(RED))]), "model": "colours"})
-    assert np.array_equal(np.float32(vectors(answer)), np.float32([seen["red"]]))
+    assert np.array_equal(floats(vectors(answer)), floats([seen["red"]]))
     assert answer["id"].startswith("embd-")
 
 
 def test_parts_of_one_input_are_averaged(wires: RunningServer, seen: dict[str, list[float]]) -> None:
     both = [{"type": "text", "text": TEXTS[1]}, segment(RED)]
-    mean = WORDS[1] + np.float32(seen["red"])
+    mean = WORDS[1] + floats(seen["red"])
     answer = ask(wires, {"inputs": [{"content": both}], "model": "colours"}, "/v1/multimodalembeddings")
     assert vectors(answer)[0] == pytest.approx((mean / np.linalg.norm(mean)).tolist(), abs=1e-6)
     assert answer["usage"] == {"text_tokens": 3, "image_pixels": 64 * 48, "video_pixels": 0, "total_tokens": 3 + 5}
@@ -132,7 +137,7 @@ def test_parts_of_one_input_are_averaged(wires: RunningServer, seen: dict[str, l
 def test_the_order_of_words_and_pictures_is_kept(wires: RunningServer, seen: dict[str, list[float]]) -> None:
     for mixed in ([uri(RED), TEXTS[0], uri(BLUE)], [{"image": uri(RED)}, {"text": TEXTS[0]}, {"image": uri(BLUE)}]):
         got = vectors(ask(wires, {"input": mixed, "model": "colours"}))
-        assert np.array_equal(np.float32(got), np.float32([seen["red"], WORDS[0], seen["blue"]]))
+        assert np.array_equal(floats(got), floats([seen["red"], WORDS[0], seen["blue"]]))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +156,7 @@ def test_the_order_of_words_and_pictures_is_kept(wires: RunningServer, seen: dic
 )
 def test_texts_have_the_vectors_of_the_encoder_in_every_dialect(more: dict[str, Any], wires: RunningServer) -> None:
     answer = ask(wires, {"input": TEXTS, "model": "colours", **more})
-    assert np.array_equal(np.float32(vectors(answer)), WORDS)
+    assert np.array_equal(floats(vectors(answer)), WORDS)
     assert answer["model"] == "colours"
     assert answer["usage"]["total_tokens"] == answer["usage"]["prompt_tokens"] == 6
     assert np.array_equal(vectors(ask(wires, {"input": TEXTS[0], **more, "model": "clip"})), np.float64(WORDS[:1]))
@@ -160,13 +165,19 @@ def test_texts_have_the_vectors_of_the_encoder_in_every_dialect(more: dict[str, 
 def test_a_text_is_embedded_as_it_is(wires: RunningServer) -> None:
     """Without names for emoji, which searches put in."""
     (got,) = vectors(ask(wires, {"input": "🚗", "model": "colours"}))
-    assert np.array_equal(np.float32(got), DummyEncoder().encode_texts(["🚗"])[0])
+    assert np.array_equal(floats(got), DummyEncoder().encode_texts(["🚗"])[0])
+
+
+@pytest.mark.parametrize("text", ["data: the red sea", "data:text/plain;base64,QUJD", "data: red, " * 900], ids=len)
+def test_a_text_that_begins_like_a_data_uri_is_a_text(text: str, wires: RunningServer) -> None:
+    (got,) = vectors(ask(wires, {"input": text, "model": "colours"}))
+    assert np.array_equal(floats(got), DummyEncoder().encode_texts([text])[0])
 
 
 def test_a_url_is_no_picture_unless_the_dialect_says_so(wires: RunningServer, web: WebServer) -> None:
     url = f"{web.url}/red.png"
     (got,) = vectors(ask(wires, {"input": url, "model": "colours"}))
-    assert np.array_equal(np.float32(got), DummyEncoder().encode_texts([url])[0])
+    assert np.array_equal(floats(got), DummyEncoder().encode_texts([url])[0])
 
 
 def test_urls_are_fetched_where_that_is_on(wires: RunningServer, web: WebServer, seen: dict[str, list[float]]) -> None:
@@ -176,7 +187,7 @@ def test_urls_are_fetched_where_that_is_on(wires: RunningServer, web: WebServer,
         ("/v1/embeddings", {"input": [{"url": url}], "model": "clip"}),
         ("/v1/embeddings", {"messages": message([image_url(url)])}),
     ):
-        assert np.array_equal(np.float32(vectors(ask(wires, body, path))), np.float32([seen["red"]]))
+        assert np.array_equal(floats(vectors(ask(wires, body, path))), floats([seen["red"]]))
     gone = wires.http.post("/embeddings", json={"input": [url, f"{web.url}/none.png"], "modality": "image"})
     assert gone.status_code == 400
     assert gone.json()["error"]["message"].startswith("input.1: the server answered 404")
@@ -210,7 +221,7 @@ def test_numbers_come_as_they_are_asked_for(wires: RunningServer) -> None:
 def test_many_texts_are_one_request(wires: RunningServer) -> None:
     texts = [f"text {n} red" for n in range(2048)]
     got = vectors(ask(wires, {"input": texts, "model": "colours"}))
-    assert np.array_equal(np.float32(got), DummyEncoder().encode_texts(texts))
+    assert np.array_equal(floats(got), DummyEncoder().encode_texts(texts))
 
 
 # What is refused: the path, the body, the status, and a path to the sentence in the body of the error.
@@ -443,7 +454,7 @@ def test_requests_of_weaviates_modules_are_answered(module: str, wires: RunningS
     path, body = WEAVIATE[module]
     answer = ask(wires, body, path)
     got = answer["embeddings"]["float"] if "cohere" in module else vectors(answer)
-    assert np.array_equal(np.float32(got), WORDS)
+    assert np.array_equal(floats(got), WORDS)
 
 
 ODD: tuple[Any, ...] = (

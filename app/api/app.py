@@ -45,7 +45,7 @@ from app.api.routes import (
     videos,
     watches,
 )
-from app.api.wires import embeddings, model_list
+from app.api.wires import clip_retrieval, embeddings, model_list, weaviate
 from app.core.picture_formats import list_accepted_types
 from app.service.service import Service
 
@@ -130,7 +130,9 @@ def add_routes(app: FastAPI) -> None:
         app.include_router(module.router)
     for module in (enrichments, texts, collections, labels, heads, reembed, session):
         app.include_router(module.router)
-    for router in (embeddings.router, model_list.router, model_list.probes):
+    for router in (embeddings.router, model_list.router, model_list.probes, weaviate.router, weaviate.probes):
+        app.include_router(router)
+    for router in (clip_retrieval.pictures, clip_retrieval.router):
         app.include_router(router)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from base64 import b64decode
 from ipaddress import ip_network
 from typing import Annotated
 
@@ -20,13 +21,13 @@ from starlette.types import Scope
 from app.api.dependencies import ALLOWED_COLLECTIONS
 from app.api.errors import problem_response
 from app.api.not_found import page_not_found, wants_page
-from app.api.permissions import RoutePermission, find_permission, list_methods
+from app.api.permissions import PERMISSIONS, PermissionTable, RoutePermission
 from app.api.rate_limit import WRONG_COOKIES, WRONG_KEYS, RateLimiter, rate_limit_key
 from app.api.request_origin import is_trusted_host, parse_origins, read_host, read_port
 from app.core.errors import StartupError
 from app.core.settings import Settings
 from app.core.types import KeyScope
-from app.service.auth import ApiKeyService, Principal
+from app.service.auth import PREFIX, ApiKeyService, Principal
 from app.storage.membership import SINGLE_SERVER, Membership
 
 log = logging.getLogger(__name__)
@@ -47,8 +48,10 @@ class AccessControl:
         *,
         loopback_only: bool,
         membership: Membership = SINGLE_SERVER,
+        permissions: PermissionTable = PERMISSIONS,
     ) -> None:
         self.keys = keys
+        self._permissions = permissions
         self._limiter = RateLimiter(settings.rate_limit, lambda: membership.servers)
         self.is_behind_proxy = bool(parse_proxies(settings.trusted_proxies))
         self._has_warned = self.is_behind_proxy
@@ -85,7 +88,7 @@ class AccessControl:
         if checks_host and not is_trusted_host(read_host(scope), self._hosts):
             detail = "this server does not go by the name that the request gives it; see SIGHTLINE_ALLOWED_HOSTS"
             return problem_response(Request(scope), 403, "forbidden", "Forbidden", detail)
-        permission = scope["permission"] = find_permission(scope["method"], scope["path"])
+        permission = scope["permission"] = self._permissions.find(scope["method"], scope["path"])
         if permission is None and wants_page(scope):
             return page_not_found(scope)
         # An address that is not there needs a key, too: who has none learns nothing of what is there.
@@ -99,7 +102,7 @@ class AccessControl:
             if wait is not None:
                 return self._too_often(scope, wait, "too many requests; try again later")
         if permission is None:
-            return not_found_response(scope)
+            return not_found_response(scope, self._permissions)
         return check_permission(scope, permission) if needs_key else None
 
     def still_admits(self, scope: Scope, collection: str) -> bool:
@@ -208,7 +211,11 @@ def parse_proxies(text: str) -> list[str]:
 
 
 def read_presented_keys(scope: Scope) -> set[str]:
-    """The different keys in the headers of a request. Names and passwords (`Basic`) are for a proxy."""
+    """The different keys in the headers of a request.
+
+    Names and passwords (`Basic`) are for a proxy, but for a password that is a key: some clients can send one in their
+    URL alone (`http://key:sl_...@host`).
+    """
     found = set()
     for name, value in scope["headers"]:
         text = value.decode("latin-1").strip()
@@ -216,7 +223,18 @@ def read_presented_keys(scope: Scope) -> set[str]:
             found.add(text)
         elif name == b"authorization" and text[:7].lower() == "bearer ":
             found.add(text[7:].strip())
+        elif name == b"authorization" and text[:6].lower() == "basic " and (key := read_password_key(text[6:])):
+            found.add(key)
     return found
+
+
+def read_password_key(credentials: str) -> str | None:
+    """The password of `Basic` credentials if it looks like a key of ours."""
+    try:
+        _, _, password = b64decode(credentials.strip(), validate=True).decode("utf-8").partition(":")
+    except ValueError:
+        return None
+    return password if password.startswith(f"{PREFIX}_") else None
 
 
 def unauthorized_response(scope: Scope, detail: str, error: str = "") -> JSONResponse:
@@ -243,9 +261,9 @@ def check_permission(scope: Scope, permission: RoutePermission) -> JSONResponse 
     return None
 
 
-def not_found_response(scope: Scope) -> JSONResponse:
+def not_found_response(scope: Scope, permissions: PermissionTable) -> JSONResponse:
     """404, or 405 with the methods of the address."""
-    if methods := list_methods(scope["path"]):
+    if methods := permissions.list_methods(scope["path"]):
         allowed = ", ".join(methods)
         detail = f"this address takes {allowed}, and not this method"
         answer = problem_response(Request(scope), 405, "bad_request", "Method Not Allowed", detail)

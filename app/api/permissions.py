@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from starlette.routing import compile_path
@@ -20,6 +21,13 @@ ROUTE_SCOPES = {
     "GET /v1/session": OPEN,
     "POST /v1/session": OPEN,
     "DELETE /v1/session": OPEN,
+    "POST /knn-service": SEARCH,
+    "POST /metadata": SEARCH,
+    "GET /indices-list": SEARCH,
+    "POST /compat/weaviate/vectorize": SEARCH,
+    "GET /compat/weaviate/meta": SEARCH,
+    "GET /compat/weaviate/.well-known/live": OPEN,
+    "GET /compat/weaviate/.well-known/ready": OPEN,
     "GET /docs": SEARCH,
     "GET /openapi.json": SEARCH,
     "GET /metrics": SEARCH,
@@ -126,26 +134,31 @@ class RoutePermission:
     all_collections: bool
 
 
-_PERMISSIONS = [
-    RoutePermission(method, path, scope, name in ALL_COLLECTIONS_ROUTES)
-    for name, scope in ROUTE_SCOPES.items()
-    for method, path in [name.split(" ")]
-]
-_BY_PATH = {(one.method, one.path): one for one in _PERMISSIONS if "{" not in one.path}
-_BY_PATTERN: list[tuple[re.Pattern[str], RoutePermission]] = [
-    (compile_path(one.path)[0], one) for one in _PERMISSIONS if "{" in one.path
-]
+class PermissionTable:
+    """The calls of one application, with what each needs."""
+
+    def __init__(self, scopes: Mapping[str, KeyScope]) -> None:
+        self._lines = [
+            RoutePermission(method, path, scope, name in ALL_COLLECTIONS_ROUTES)
+            for name, scope in scopes.items()
+            for method, path in [name.split(" ")]
+        ]
+        self._by_path = {(one.method, one.path): one for one in self._lines if "{" not in one.path}
+        self._by_pattern: list[tuple[re.Pattern[str], RoutePermission]] = [
+            (compile_path(one.path)[0], one) for one in self._lines if "{" in one.path
+        ]
+
+    def find(self, method: str, path: str) -> RoutePermission | None:
+        """The line for this request, by the patterns that the router itself compiles; None when there is none."""
+        if found := self._by_path.get((method, path)):
+            return found
+        return next((one for pattern, one in self._by_pattern if one.method == method and pattern.match(path)), None)
+
+    def list_methods(self, path: str) -> list[str]:
+        """The methods of an address; empty when there is no such address."""
+        plain = {one.method for one in self._lines if one.path == path}
+        found = plain | {one.method for pattern, one in self._by_pattern if pattern.match(path)}
+        return sorted(found | {"HEAD"} if "GET" in found else found)
 
 
-def find_permission(method: str, path: str) -> RoutePermission | None:
-    """The line for this request, by the patterns that the router itself compiles; None when there is none."""
-    if found := _BY_PATH.get((method, path)):
-        return found
-    return next((one for pattern, one in _BY_PATTERN if one.method == method and pattern.match(path)), None)
-
-
-def list_methods(path: str) -> list[str]:
-    """The methods of an address; empty when there is no such address."""
-    plain = {one.method for one in _PERMISSIONS if one.path == path}
-    found = plain | {one.method for pattern, one in _BY_PATTERN if pattern.match(path)}
-    return sorted(found | {"HEAD"} if "GET" in found else found)
+PERMISSIONS = PermissionTable(ROUTE_SCOPES)

@@ -14,11 +14,14 @@ import sys
 from collections.abc import Iterator, Sequence
 
 import uvicorn
+from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from app.api.app import create_app
 from app.api.auth import parse_proxies
 from app.api.metrics import ServerMetrics
 from app.api.timeouts import make_protocol
+from app.api.wires.immich import PortDispatch, create_immich_app
 from app.core.connection_string import describe_database
 from app.core.errors import StartupError
 from app.core.listeners import open_listeners
@@ -69,6 +72,7 @@ def serve(settings: Settings) -> None:
         check_model_name(find_model_name(service.library.database, settings.model), settings.models)
         with (
             listen(settings) as listeners,
+            listen_for_immich(settings) as for_immich,
             asyncio.Runner() as runner,  # not uvloop: it accepts one connection a turn, and a burst waits (ADR 35)
         ):
             require_keys(service, listeners)
@@ -76,7 +80,7 @@ def serve(settings: Settings) -> None:
             sys.setswitchinterval(SWITCH_SECONDS)
             # Its warnings are about what clients send (no HTTP, other protocols): any client could fill the log.
             logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-            runner.run(_serve(service, listeners))
+            runner.run(_serve(service, listeners, for_immich))
         is_refused = service.search.fatal is not None
     finally:
         service.close(refused=is_refused)
@@ -84,17 +88,32 @@ def serve(settings: Settings) -> None:
         raise service.search.fatal
 
 
-@contextlib.contextmanager
-def listen(settings: Settings) -> Iterator[list[socket.socket]]:
+def listen(settings: Settings) -> contextlib.AbstractContextManager[list[socket.socket]]:
     """Listening sockets, closed at the end. Raises StartupError when the address is not free."""
-    host, port = settings.host, settings.port
+    return _listen(settings.host, settings.port, "host", "port")
+
+
+@contextlib.contextmanager
+def listen_for_immich(settings: Settings) -> Iterator[list[socket.socket]]:
+    """Listening sockets as of `listen`; none where Immich is not to ask here."""
+    if settings.immich_port is None:
+        yield []
+        return
+    if settings.immich_port == settings.port != 0:
+        raise StartupError("--port and --immich-port must be two ports: Immich asks without a path of its own")
+    with _listen(settings.immich_host, settings.immich_port, "immich-host", "immich-port") as listeners:
+        yield listeners
+
+
+@contextlib.contextmanager
+def _listen(host: str, port: int, host_option: str, port_option: str) -> Iterator[list[socket.socket]]:
     try:
         listeners = open_listeners(host, port, BACKLOG)
     except OSError as error:
         is_address = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
-        remedy = (
-            "--host takes an address or a name of this machine, alone" if is_address else "choose another with --port"
-        )
+        remedy = f"choose another with --{port_option}"
+        if is_address:
+            remedy = f"--{host_option} takes an address or a name of this machine, alone"
         raise StartupError(f"cannot listen on {host}:{port}: {error.strerror}; {remedy}") from None
     with contextlib.ExitStack() as opened:
         for listener in listeners:
@@ -132,14 +151,14 @@ def raise_file_limit(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == -1 else min(wanted, hard), hard))
 
 
-async def _serve(service: Service, listeners: list[socket.socket]) -> None:
+async def _serve(service: Service, listeners: Sequence[socket.socket], for_immich: Sequence[socket.socket]) -> None:
     settings = service.settings
     loopback_only = all(map(is_on_loopback, listeners))
     app = create_app(service, loopback_only=loopback_only)
     metrics: ServerMetrics = app.state.metrics
     server = Server(
         uvicorn.Config(
-            app,
+            add_immich(app, for_immich),
             http=make_protocol(settings, app.state.threads, metrics.count_refusal),
             backlog=ACCEPTED,
             ws="none",
@@ -156,13 +175,7 @@ async def _serve(service: Service, listeners: list[socket.socket]) -> None:
     metrics.watch_connections(lambda: len(server.server_state.connections))
     loop = asyncio.get_running_loop()
     service.start()
-    address = format_address(settings.host, listeners[0])
-    place = describe_database(settings.database) if settings.is_cluster else settings.data_dir
-    print(f"Sightline serves {place} at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
-    if hint := find_facts(find_model_name(service.library.database, settings.model)).hint:
-        print(f"model: {hint}", file=sys.stderr, flush=True)
-    if not (loopback_only or service.api_keys.has_keys()):
-        log.warning("no key is needed: everybody who reaches %s can read, add and delete everything", address)
+    announce(service, listeners, for_immich)
     watching = asyncio.create_task(_stop_when_fatal(service, server))
     pulse = asyncio.create_task(_measure_loop_lag(service))
     working = asyncio.create_task(_run_workers(service))
@@ -174,13 +187,37 @@ async def _serve(service: Service, listeners: list[socket.socket]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
     try:
-        await server.serve(sockets=listeners)
+        await server.serve(sockets=[*listeners, *for_immich])
     finally:
         watching.cancel()
         pulse.cancel()
         if not working.cancelling():  # a second cancel would leave workers that are still finishing
             working.cancel()
         await asyncio.gather(watching, pulse, working, return_exceptions=True)
+
+
+def announce(service: Service, listeners: Sequence[socket.socket], for_immich: Sequence[socket.socket]) -> None:
+    """Tell the person who started the server where it is, and what to know about it."""
+    settings = service.settings
+    address = format_address(settings.host, listeners[0])
+    place = describe_database(settings.database) if settings.is_cluster else settings.data_dir
+    lines = [f"Sightline serves {place} at {address} (Ctrl-C ends it)"]
+    if for_immich:
+        where = format_address(settings.immich_host, for_immich[0])
+        lines.append(f"Immich can ask for vectors at {where}, without a key")
+    if hint := find_facts(find_model_name(service.library.database, settings.model)).hint:
+        lines.append(f"model: {hint}")
+    print("\n".join(lines), file=sys.stderr, flush=True)
+    if not (all(map(is_on_loopback, listeners)) or service.api_keys.has_keys()):
+        log.warning("no key is needed: everybody who reaches %s can read, add and delete everything", address)
+
+
+def add_immich(app: FastAPI, listeners: Sequence[socket.socket]) -> ASGIApp:
+    """The application of all listeners; `listeners` are those for Immich alone."""
+    if not listeners:
+        return app
+    immich = create_immich_app(app, loopback_only=all(map(is_on_loopback, listeners)))
+    return PortDispatch(app, immich, listeners[0].getsockname()[1])
 
 
 def format_address(host: str, listener: socket.socket) -> str:

@@ -75,6 +75,8 @@ def main() -> None:
 @setting_options(
     "host",
     "port",
+    "immich_port",
+    "immich_host",
     "insecure",
     "allowed_hosts",
     *PLACE_OPTIONS,

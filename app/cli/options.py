@@ -17,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
 TYPES: dict[Any, Any] = {
-    **{int: click.INT, float: click.FLOAT, str: click.STRING, Path: PATH, Path | None: PATH},
+    **{int: click.INT, int | None: click.INT, float: click.FLOAT, str: click.STRING, Path: PATH, Path | None: PATH},
     SecretStr | None: click.STRING,
 }
 

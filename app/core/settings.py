@@ -38,6 +38,16 @@ class Settings(BaseSettings):
         description="Address to listen on; localhost is both 127.0.0.1 and ::1, 0.0.0.0 or :: is every one.",
     )
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes any free port.")
+    immich_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port on which Immich can ask for vectors, without a key, as of its machine learning server (3003"
+        " there); 0 takes any free port, None is none.",
+    )
+    immich_host: str = Field(
+        "localhost", description="Address to listen on for Immich: everybody who reaches it can have vectors made."
+    )
     insecure: bool = Field(False, description="Allow other addresses than loopback although there are no API keys.")
     allowed_hosts: str = Field(
         "",

@@ -60,6 +60,7 @@ from app.storage.tables import (
 )
 from app.storage.tables.collections import Collection
 from app.storage.tables.images import AddResult as AddResult
+from app.storage.tables.texts import text_from_row
 
 log = logging.getLogger(__name__)
 
@@ -242,6 +243,21 @@ class Library:
             raise NotFound(f"the picture {id!r} has no vector (yet)")
         return image, unpack_vector(vector), space
 
+    def get_by_keys(
+        self, collection: str, image_keys: Iterable[int], text_keys: Iterable[int]
+    ) -> tuple[dict[int, Image], dict[int, Text]]:
+        """Those of the pictures and texts with these keys that are in the collection. Raises NotFound."""
+
+        def work(c: apsw.Connection) -> tuple[dict[int, Image], dict[int, Text]]:
+            collections.require(c, collection)
+            found = images.get_by_keys(c, image_keys), map(text_from_row, texts.get_rows(c, text_keys).values())
+            return (
+                {key: image for key, image in found[0].items() if image.collection == collection},
+                {text.key: text for text in found[1] if text.collection == collection},
+            )
+
+        return self.database.read(work)
+
     def count_images(self, collection: str, filter: Filter | None = None) -> int:
         """How many pictures `filter` lets through. Raises Timeout."""
 
@@ -365,6 +381,9 @@ class Library:
     def list_collections(self) -> list[CollectionInfo]:
         """Every collection with its counts, by name."""
         return self.database.read(lambda c: [load_contents(c, collection) for collection in collections.list_all(c)])
+
+    def list_collection_names(self) -> list[str]:
+        return [one.name for one in self.database.read(collections.list_all)]
 
     def get_collection(self, name: str) -> CollectionInfo:
 

@@ -33,6 +33,7 @@ REASONS = {
     "captions": "needs a hundred pictures with captions",
     "exiftool": "needs a program that is not installed here",
     "services": "needs a PostgreSQL and a bucket; tests/app/service/test_move.py and tests/reliability bring both",
+    "LangChain": "needs LangChain; tests/acceptance/test_langchain.py runs it in an environment of its own",
     "proxy": "needs a proxy, a name and a certificate",
 }
 MARK = re.compile(r"<!-- sample: (serve|stopped|not run)(?:: (.*?))? -->")

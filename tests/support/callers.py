@@ -25,7 +25,8 @@ def install_callers(name: str) -> Path:
         uv = Path(sys.executable).parent / "uv"
         commands: list[list[str | Path]] = [
             [uv, "venv", "--quiet", "--clear", "--python", sys.executable, place],
-            [uv, "pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", requirements],
+            # The file names everything that is needed.
+            [uv, "pip", "install", "--quiet", "--python", python, "--no-deps", "--require-hashes", "-r", requirements],
         ]
         for command in commands:
             done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)

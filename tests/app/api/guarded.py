@@ -65,6 +65,7 @@ def guarded_server(data: Path) -> Iterator[Guarded]:
         "folders": folders[0],
         "bound_folders": f"elsewhere={folders[1]}",
         "buckets": "s3://albums",
+        "immich_port": 0,
     }
     with RunningServer(data, log_level="debug", trusted_proxies="127.0.0.1,::1", **places) as server:
         image = server.upload(make_picture(), id="inside").json()["id"]

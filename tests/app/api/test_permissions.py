@@ -11,7 +11,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from app.api.app import create_app
-from app.api.permissions import ALL_COLLECTIONS_ROUTES, ROUTE_SCOPES, find_permission, list_methods
+from app.api.permissions import ALL_COLLECTIONS_ROUTES, PERMISSIONS, ROUTE_SCOPES
 from app.core.settings import Settings
 from app.service.service import Service, open_service
 from tests.app.api.asking import check_refusal
@@ -57,13 +57,13 @@ def test_the_table_holds_every_call_of_the_application_and_no_other(tmp_path: Pa
     ],
 )
 def test_a_request_is_looked_up_as_the_router_does(method: str, path: str, called: str | None) -> None:
-    call = find_permission(method, path)
+    call = PERMISSIONS.find(method, path)
     assert (call and call.path) == called
 
 
 def test_what_else_is_offered_at_an_address() -> None:
-    assert list_methods("/v1/images/abc") == ["DELETE", "GET", "HEAD", "PATCH"]
-    assert list_methods("/nothing") == []
+    assert PERMISSIONS.list_methods("/v1/images/abc") == ["DELETE", "GET", "HEAD", "PATCH"]
+    assert PERMISSIONS.list_methods("/nothing") == []
 
 
 @pytest.mark.parametrize("call", ROUTE_SCOPES)

@@ -29,6 +29,7 @@ from sightline_client.pictures import NamedPicture, Picture, is_url, open_pictur
 RUNNING = ("queued", "running", "paused")
 FIRST_POLL, LAST_POLL = 0.1, 2.0
 PAGE = 1_000
+VECTOR_PAGE = 100  # the most pictures of a page with vectors
 
 
 class AsyncClient(AsyncCalls):
@@ -187,13 +188,27 @@ class AsyncClient(AsyncCalls):
             yield await self.wait_for_job(id, raise_on_failure=False)
 
     async def iter_images(
-        self, *, filter: Filter | None = None, order_by: str | None = None, collection: str | None = None
+        self,
+        *,
+        filter: Filter | None = None,
+        order_by: str | None = None,
+        vectors: bool = False,
+        collection: str | None = None,
     ) -> AsyncIterator[Image]:
-        """Every picture that the filter lets through, the newest first unless `order_by` says otherwise."""
+        """Every picture that the filter lets through, the newest first unless `order_by` says otherwise.
+
+        With `vectors` each has its `vector`.
+        """
         cursor: str | None = None
         while True:
             page = await self.list_images(
-                limit=PAGE, cursor=cursor, filter=filter, order_by=order_by, count=False, collection=collection
+                limit=VECTOR_PAGE if vectors else PAGE,
+                cursor=cursor,
+                filter=filter,
+                order_by=order_by,
+                count=False,
+                vectors=vectors or None,
+                collection=collection,
             )
             for image in page.images:
                 yield image

@@ -29,6 +29,7 @@ from sightline_client.sync.waiting import run_at_once, run_in_thread, sleep
 RUNNING = ("queued", "running", "paused")
 FIRST_POLL, LAST_POLL = 0.1, 2.0
 PAGE = 1_000
+VECTOR_PAGE = 100  # the most pictures of a page with vectors
 
 
 class Client(Calls):
@@ -187,13 +188,27 @@ class Client(Calls):
             yield self.wait_for_job(id, raise_on_failure=False)
 
     def iter_images(
-        self, *, filter: Filter | None = None, order_by: str | None = None, collection: str | None = None
+        self,
+        *,
+        filter: Filter | None = None,
+        order_by: str | None = None,
+        vectors: bool = False,
+        collection: str | None = None,
     ) -> Iterator[Image]:
-        """Every picture that the filter lets through, the newest first unless `order_by` says otherwise."""
+        """Every picture that the filter lets through, the newest first unless `order_by` says otherwise.
+
+        With `vectors` each has its `vector`.
+        """
         cursor: str | None = None
         while True:
             page = self.list_images(
-                limit=PAGE, cursor=cursor, filter=filter, order_by=order_by, count=False, collection=collection
+                limit=VECTOR_PAGE if vectors else PAGE,
+                cursor=cursor,
+                filter=filter,
+                order_by=order_by,
+                count=False,
+                vectors=vectors or None,
+                collection=collection,
             )
             for image in page.images:
                 yield image

@@ -35,6 +35,7 @@ from app.api.routes import (
     ingest,
     jobs,
     labels,
+    mcp,
     questions,
     reembed,
     saved_searches,
@@ -124,7 +125,7 @@ def add_routes(app: FastAPI) -> None:
         app.include_router(router)
     for module in (images, jobs, videos, watches, questions, saved_searches, evaluations, demo, duplicates):
         app.include_router(module.router)
-    for module in (enrichments, texts, collections, labels, heads, reembed, session):
+    for module in (enrichments, texts, collections, labels, heads, reembed, session, mcp):
         app.include_router(module.router)
 
 

@@ -15,7 +15,7 @@ from app.core.errors import Overloaded
 P = ParamSpec("P")
 T = TypeVar("T")
 
-SEARCHES = b"/v1/search"
+SEARCHES = (b"/v1/search", b"/mcp")
 READS = b"/v1/"
 ENDLESS = b"/events"  # an event stream lasts as long as its job, and waits nearly all of the time
 

@@ -102,6 +102,7 @@ ROUTE_SCOPES = {
     "GET /v1/saved-searches/{id}/matches": SEARCH,
     "GET /v1/saved-searches/{id}/events": SEARCH,
     "POST /v1/reembed": ADMIN,
+    "POST /mcp": SEARCH,  # the calls of its tools need their own scopes
 }
 # They concern all collections: not for a key that is bound to some.
 ALL_COLLECTIONS_ROUTES = {"GET /metrics", "POST /v1/collections", "POST /v1/reembed"}

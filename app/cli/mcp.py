@@ -20,16 +20,15 @@ if TYPE_CHECKING:  # an extra
 
 EXTRA = "sightline mcp needs the package mcp: pip install 'sightline-search[mcp]'"
 TIMEOUT = httpx.Timeout(120.0, connect=15.0)
-PATIENCE_SECONDS = 20.0  # that a tool waits for a server that is busy or away, before it tells the model so
 
 
 def serve_stdio(settings: Settings, folder: Path | None) -> None:
     """Answer on standard output until standard input ends. Raises StartupError, ServerError."""
     if find_spec("mcp") is None:
         raise StartupError(EXTRA)
-    from app.api.mcp_tools import PictureServer
+    from app.api.mcp_tools import PATIENCE_SECONDS, PictureServer
 
-    client = make_client(settings)
+    client = make_client(settings, PATIENCE_SECONDS)
 
     @asynccontextmanager
     async def connect(context: Context[Any, Any]) -> AsyncIterator[AsyncClient]:
@@ -38,7 +37,7 @@ def serve_stdio(settings: Settings, folder: Path | None) -> None:
     PictureServer(connect, folder).run("stdio")
 
 
-def make_client(settings: Settings) -> AsyncClient:
+def make_client(settings: Settings, patience: float) -> AsyncClient:
     """The client of the server, key and collection that the settings name. Raises ServerError."""
     url = parse_server(settings.server)
     http = httpx.AsyncClient(
@@ -53,6 +52,6 @@ def make_client(settings: Settings) -> AsyncClient:
         server,
         key=settings.read_client_key() or "",
         collection=settings.collection,
-        patience=PATIENCE_SECONDS,
+        patience=patience,
         http=http,
     )

@@ -31,6 +31,7 @@ REASONS = {
     "half an hour": "measures for that long",
     "elsewhere": "needs pictures on another server, or a folder that a server was started for",
     "captions": "needs a hundred pictures with captions",
+    "assistant": "needs an assistant that is not installed here",
     "exiftool": "needs a program that is not installed here",
     "proxy": "needs a proxy, a name and a certificate",
 }

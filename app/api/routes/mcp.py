@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # an extra
 
 EXTRA = "this server has no MCP: install it with pip install 'sightline-search[mcp]'"
 PASSED = ("authorization", "x-api-key", "cookie", "host")  # who calls, and how the caller names the server
-PATIENCE_SECONDS = 5.0  # that a tool waits for a server that is busy, before it tells the model so
 MAX_MARKS = 20_000  # brackets, commas and colons of a message: it is parsed on the event loop
 
 router = new_router("/mcp", "system")
@@ -109,6 +108,8 @@ async def collect_answer(app: ASGIApp, request: Request, body: bytes) -> Respons
 @asynccontextmanager
 async def open_client(context: Context[Any, Any]) -> AsyncIterator[AsyncClient]:
     """A client of this application, for the request that a message came with."""
+    from app.api.mcp_tools import PATIENCE_SECONDS
+
     request: Any = context.request_context.request
     headers = {name: request.headers[name] for name in PASSED if name in request.headers}
     headers["X-Request-Id"] = request.scope["request_id"]

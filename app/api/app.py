@@ -76,7 +76,7 @@ class Application(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """The document, made once. FastAPI keeps what its own method returns."""
         if self.openapi_schema is None:
-            complete_document(super().openapi(), self.state.service.settings)
+            complete_document(super().openapi(), self.state.service.settings, errors.Problem.model_json_schema())
         return super().openapi()
 
 

@@ -52,6 +52,7 @@ from app.api.errors import failed_problem, respond
 from app.api.files import OpenFileResponse
 from app.api.idempotency import IdempotencyDep, hash_form
 from app.api.multipart import describe_form, receive_form
+from app.api.openapi import ANY_FILE, bytes_answer
 from app.api.schemas.fields import REPLACE, WAIT, CollectionName, RequestModel, example
 from app.api.schemas.images import (
     DeleteIn,
@@ -73,7 +74,7 @@ from app.core.errors import (
     Validation,
     map_os_errors,
 )
-from app.core.picture_formats import find_download
+from app.core.picture_formats import find_download, list_file_types
 from app.core.types import AnswerWarning, Image, Preprocessing, Status
 from app.decode.picture import decode_picture
 from app.decode.pool import DecodePool, OutputFile
@@ -340,7 +341,7 @@ async def get_image_vector(library: LibraryDep, threads: ThreadsDep, collection:
     return VectorOut(id=image.id, vector=vector, d=len(vector), space=space.fingerprint, model=space.model)
 
 
-@router.get("/{id}/file", response_class=FileResponse)
+@router.get("/{id}/file", response_class=FileResponse, responses={200: bytes_answer(*list_file_types(), ANY_FILE)})
 async def get_image_file(library: LibraryDep, threads: ThreadsDep, collection: CollectionDep, id: str) -> FileResponse:
     """Get the bytes of a picture as they were sent. Browsers do not show HEIC, TIFF, JPEG XL, JPEG 2000 and RAW files;
     a thumbnail of 2048 pixels is for them."""
@@ -349,7 +350,11 @@ async def get_image_file(library: LibraryDep, threads: ThreadsDep, collection: C
     return file_response(file, media_type, f"{image.id}{suffix}", f'"{image.sha256}"', attachment=True)
 
 
-@router.get("/{id}/thumbnail", response_class=FileResponse)
+@router.get(
+    "/{id}/thumbnail",
+    response_class=FileResponse,
+    responses={200: bytes_answer("image/jpeg", "image/webp", ANY_FILE)},
+)
 async def get_image_thumbnail(
     library: LibraryDep,
     pool: DecodePoolDep,

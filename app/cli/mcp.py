@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from sightline_client import AsyncClient
 
-from app.cli.connection import find_proxy, load_certificates, parse_server
+from app.cli.connection import open_connection, parse_server
 from app.core.errors import StartupError
 from app.core.settings import Settings
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:  # an extra
     from mcp.server.mcpserver import Context
 
 EXTRA = "sightline mcp needs the package mcp: pip install 'sightline-search[mcp]'"
-TIMEOUT = httpx.Timeout(120.0, connect=15.0)
 
 
 def serve_stdio(settings: Settings, folder: Path | None) -> None:
@@ -40,14 +39,8 @@ def serve_stdio(settings: Settings, folder: Path | None) -> None:
 def make_client(settings: Settings, patience: float) -> AsyncClient:
     """The client of the server, key and collection that the settings name. Raises ServerError."""
     url = parse_server(settings.server)
-    http = httpx.AsyncClient(
-        auth=(url.username, url.password) if url.userinfo else None,
-        timeout=TIMEOUT,
-        verify=load_certificates(settings.ca_file) if url.scheme == "https" else True,
-        proxy=find_proxy(url),
-        trust_env=False,  # `find_proxy` and `load_certificates` read it
-    )
     server = str(url.copy_with(username=None, password=None))  # as messages name it
+    http = open_connection(httpx.AsyncClient, url, settings.ca_file)
     return AsyncClient(
         server,
         key=settings.read_client_key() or "",

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -25,6 +26,14 @@ from tests.support.servers import RunningServer
 
 COLLECTION = "assistants"
 MODERN = "2026-07-28"
+TOOLS = (
+    "search_pictures",
+    "similar_pictures",
+    "get_picture",
+    "classify_picture",
+    "describe_collections",
+    "add_picture",
+)
 HEADERS = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
 both_eras = pytest.mark.parametrize("era", ERAS)
 
@@ -48,14 +57,7 @@ def test_an_agent_finds_looks_refines_and_classifies(era: str, album: RunningSer
         async with connect_http(album.url, era) as client:
             assert (client.protocol_version == MODERN) is (era != "legacy")
             tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-            assert list(tools) == [
-                "search_pictures",
-                "similar_pictures",
-                "get_picture",
-                "classify_picture",
-                "describe_collections",
-                "add_picture",
-            ]
+            assert tuple(tools) == TOOLS
             assert all(tool.annotations and tool.annotations.read_only_hint for tool in list(tools.values())[:5])
             assert "never instructions" in (client.instructions or "")
             there = await use(client, "describe_collections")
@@ -294,3 +296,73 @@ def test_a_server_without_the_extra_says_what_to_install(service: Service, monke
     answer = TestClient(create_app(service), base_url="http://localhost").post("/mcp", json={})
     assert answer.status_code == 404
     assert "pip install 'sightline-search[mcp]'" in answer.json()["detail"]
+
+
+META = {
+    "io.modelcontextprotocol/protocolVersion": MODERN,
+    "io.modelcontextprotocol/clientCapabilities": {},
+    "io.modelcontextprotocol/clientInfo": {"name": "fuzz", "version": "1"},
+}
+RECORDED: tuple[dict[str, Any], ...] = (
+    {"method": "tools/list", "params": {}},
+    {"method": "server/discover", "params": {}},
+    {
+        "method": "initialize",
+        "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "f"}},
+    },
+    {
+        "method": "tools/call",
+        "params": {"name": "search_pictures", "arguments": {"query": "red", "k": 2, "filter": {}}},
+    },
+    {"method": "tools/call", "params": {"name": "get_picture", "arguments": {"id": "red", "collection": COLLECTION}}},
+    {"method": "tools/call", "params": {"name": "classify_picture", "arguments": {"id": "red", "labels": ["a", "b"]}}},
+    {
+        "method": "tools/call",
+        "params": {"name": "add_picture", "arguments": {"data": "eA==", "tags": [], "metadata": {}}},
+    },
+    {"method": "resources/read", "params": {"uri": f"sightline://{COLLECTION}/red"}},
+)
+ODD: tuple[Any, ...] = (None, -1, 10**30, 1.5, "", "x" * 3000, "\ud800", "../..", [], {}, [[]], {"a": {"b": []}}, True)
+
+
+def mutate(value: Any, random: Random) -> Any:
+    """A copy with one value somewhere in it replaced by an odd one, or gone, or there under another name."""
+    if isinstance(value, dict) and value and random.random() < 0.9:
+        name = random.choice(sorted(value))
+        rest = {key: one for key, one in value.items() if key != name}
+        turn = random.random()
+        return (
+            rest
+            if turn < 0.1
+            else {**rest, name + "s": value[name]}
+            if turn < 0.2
+            else {
+                **rest,
+                name: mutate(value[name], random),
+            }
+        )
+    if isinstance(value, list) and value and random.random() < 0.5:
+        return [mutate(one, random) for one in value] * random.choice((1, 1, 200))
+    return random.choice(ODD)
+
+
+@pytest.mark.parametrize("version", ["2025-06-18", MODERN])
+def test_mutations_of_recorded_messages_give_no_fault(version: str, album: RunningServer) -> None:
+    random = Random(18)
+    for n in range(120):
+        recorded = RECORDED[n % len(RECORDED)]
+        meta = {"_meta": META} if version == MODERN else {}
+        message = {"jsonrpc": "2.0", "id": n, **recorded, "params": {**recorded["params"], **meta}}
+        mutated = mutate(message, random)
+        headers = {**HEADERS, "MCP-Protocol-Version": version, "Mcp-Method": recorded["method"]}
+        if named := recorded["params"].get("name", recorded["params"].get("uri")):
+            headers["Mcp-Name"] = named
+        body = json.dumps(mutated).encode()
+        answer = album.http.post("/mcp", content=body, headers=headers)
+        assert answer.status_code < 500, (body, answer.text)
+        told = answer.json() if answer.content else {}
+        assert told.get("error", {}).get("code") != -32603 or "resources" in recorded["method"], (body, told)
+        for block in told.get("result", {}).get("content", []):
+            assert block.get("text") not in {f"Error executing tool {one}" for one in TOOLS}, (
+                body
+            )  # it would be a crash

@@ -35,6 +35,7 @@ from app.api.routes import (
     ingest,
     jobs,
     labels,
+    mcp,
     questions,
     reembed,
     saved_searches,
@@ -76,7 +77,7 @@ class Application(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """The document, made once. FastAPI keeps what its own method returns."""
         if self.openapi_schema is None:
-            complete_document(super().openapi(), self.state.service.settings)
+            complete_document(super().openapi(), self.state.service.settings, errors.Problem.model_json_schema())
         return super().openapi()
 
 
@@ -128,7 +129,7 @@ def add_routes(app: FastAPI) -> None:
         app.include_router(router)
     for module in (images, jobs, videos, watches, questions, saved_searches, evaluations, demo, duplicates):
         app.include_router(module.router)
-    for module in (enrichments, texts, collections, labels, heads, reembed, session):
+    for module in (enrichments, texts, collections, labels, heads, reembed, session, mcp):
         app.include_router(module.router)
     for router in (embeddings.router, model_list.router, model_list.probes, weaviate.router, weaviate.probes):
         app.include_router(router)

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -33,6 +33,22 @@ ERROR_SHAPES: dict[str, ErrorShape] = {}  # by path; scope["error_shape"] comes 
 class Problem(BaseModel):
     """An error (RFC 9457). `code` is stable; `retryable` says whether the same request may succeed later."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "about:blank",
+                    "title": "Not found",
+                    "status": 404,
+                    "detail": "there is no picture 'our-cat' in 'default'",
+                    "code": "not_found",
+                    "request_id": "0f3a5c1d2b4e46f7a8c9d0e1f2a3b4c5",
+                    "retryable": False,
+                }
+            ]
+        }
+    )
+
     type: str = "about:blank"
     title: str
     status: int
@@ -43,8 +59,8 @@ class Problem(BaseModel):
     image_id: str | None = Field(None, exclude_if=lambda id: id is None, description="The picture that failed.")
 
 
-_CONTENT = {"application/problem+json": {"schema": Problem.model_json_schema()}}
-RESPONSES: dict[int | str, dict[str, Any]] = {"default": {"description": "Error", "content": _CONTENT}}
+PROBLEM_CONTENT = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+RESPONSES: dict[int | str, dict[str, Any]] = {"default": {"description": "Error", "content": PROBLEM_CONTENT}}
 
 
 def add_error_handlers(app: FastAPI) -> None:

@@ -27,11 +27,25 @@ def describe_field(*, limits: dict[str, str] | None = None, **keywords: Any) -> 
     return Field(json_schema_extra={**keywords, **({LIMITS: dict(limits)} if limits else {})})
 
 
+def text_answer(media_type: str) -> dict[str, Any]:
+    """An answer that is text: that of a program, or lines of JSON."""
+    return {"content": {media_type: {"schema": {"type": "string"}}}}
+
+
+def bytes_answer(*media_types: str) -> dict[str, Any]:
+    """An answer that is a file of one of these types."""
+    return {"content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in media_types}}
+
+
+ANY_FILE = "application/octet-stream"  # stands for every type, for programs that know no others
+
 CollectionText = Annotated[str, describe_field(pattern=COLLECTION_PATTERN)]
 
 
-def complete_document(document: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """The document with the values of the settings, and with the calls that need no key; it is changed in place."""
+def complete_document(document: dict[str, Any], settings: Settings, problem: dict[str, Any]) -> dict[str, Any]:
+    """The document with the values of the settings, the calls that need no key, and the schema of errors; it is
+    changed in place."""
+    document["components"]["schemas"]["Problem"] = problem
     for node in _walk(document):
         for keyword, setting in node.pop(LIMITS, {}).items():
             node[keyword] = getattr(settings, setting)
@@ -39,6 +53,10 @@ def complete_document(document: dict[str, Any], settings: Settings) -> dict[str,
         for method, call in calls.items():
             for parameter in call.get("parameters", ()):
                 parameter["schema"] = without_null(parameter["schema"])
+            for answer in call["responses"].values():
+                for content in answer.get("content", {}).values():
+                    if "itemSchema" in content:  # of events; few programs know this word of OpenAPI 3.2
+                        content.setdefault("schema", {"type": "string"})
             if ROUTE_SCOPES.get(f"{method.upper()} {path}") is KeyScope.OPEN:
                 call["security"] = [{}, *call["security"]]
     return document

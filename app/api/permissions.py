@@ -110,6 +110,7 @@ ROUTE_SCOPES = {
     "GET /v1/saved-searches/{id}/matches": SEARCH,
     "GET /v1/saved-searches/{id}/events": SEARCH,
     "POST /v1/reembed": ADMIN,
+    "POST /mcp": SEARCH,  # the calls of its tools need their own scopes
     # The wires of other systems.
     "GET /health": OPEN,
     "GET /models": SEARCH,

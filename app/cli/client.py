@@ -1,34 +1,29 @@
-"""Calls a running server for the command line. Every failure is a ServerError of one line."""
+"""Calls a running server for the command line, by the Python client. Every failure is a ServerError of one line."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import re
-import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from email.utils import parsedate_to_datetime
-from functools import partial
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 from urllib.parse import quote
 
 import httpx
+import sightline_client
+from sightline_client import ApiError, ConnectionFailed, NamedPicture, SightlineError
+from sightline_client.call import Call
+from sightline_client.retry import BUSY, Patience, read_retry_after
 
 from app.cli import ServerError, answers
 from app.cli.answers import Answer, clean
-from app.cli.connection import describe_failure, describe_redirect, find_proxy, load_certificates, parse_server
-from app.core.backoff import Backoff
+from app.cli.connection import describe_failure, describe_redirect, find_proxy, open_connection, parse_server
 from app.core.types import DEFAULT_COLLECTION
 from app.search.query_syntax import parse_weighted_query
 
-T = TypeVar("T")
-
-TIMEOUT = httpx.Timeout(60.0, connect=15.0)
-UPLOAD_TIMEOUT = httpx.Timeout(600.0, connect=15.0)
+UPLOAD_SECONDS = 600.0  # until an answer must come to what makes the server work
 PATIENCE_SECONDS = 600.0  # that an upload waits for a server that is busy, or away, before it gives up
-BUSY = (429, 502, 503, 504)
 REPORT = "application/x-ndjson"
 # What an error means that does not come from Sightline.
 FOREIGN = dict.fromkeys((404, 405, 501), "; it is not Sightline") | {
@@ -46,6 +41,29 @@ class Unavailable(ServerError):
         self.answered = answered
 
 
+class PatientClient(sightline_client.Client):
+    """The Python client, which says what it waits for. It does not wait for a server that has never answered: perhaps
+    its address is wrong."""
+
+    say: Callable[[str], None] | None = None
+    has_answered = False
+    read: Callable[[SightlineError], ServerError]
+
+    def _next_pause(self, failure: ApiError | ConnectionFailed, asked: float, patience: Patience) -> float | None:
+        error = self.read(failure)
+        can_wait = isinstance(error, Unavailable) and (error.answered or self.has_answered)
+        pause = patience.next_pause(asked) if self.say is not None and can_wait else None
+        if self.say is not None and pause is not None and patience.told != (told := str(error)):
+            patience.told = told
+            self.say(f"{error}; waiting, and trying again for up to {PATIENCE_SECONDS / 60:g} minutes")
+        return pause
+
+    def _note_answer(self, patience: Patience) -> None:
+        self.has_answered = True
+        if self.say is not None and patience.told:
+            self.say("the server answers again")
+
+
 class Client:
     """The calls that the commands need, in one collection."""
 
@@ -60,21 +78,13 @@ class Client:
         self.server = str(url.copy_with(username=None, password=None)).rstrip("/")  # as messages name it
         self._collection = {"collection": collection} if collection != DEFAULT_COLLECTION else {}
         self._proxy = find_proxy(url)
-        self._say: Callable[[str], None] | None = None
-        self._has_answered = False
         try:
-            self._http = httpx.Client(
-                base_url=url,
-                headers={"Authorization": f"Bearer {key}"} if key else {},
-                timeout=TIMEOUT,
-                verify=load_certificates(ca_file) if url.scheme == "https" else True,
-                proxy=self._proxy,
-                trust_env=False,  # `find_proxy` and `load_certificates` read it
-            )
+            (key or "").encode("ascii")
         except UnicodeEncodeError:
             raise ServerError("this is no API key: it has characters that no key has") from None
-        except (httpx.InvalidURL, ValueError, ImportError) as error:
-            raise ServerError(f"the proxy that the environment names cannot be used: {error}") from None
+        self._http = open_connection(httpx.Client, url, ca_file)
+        self._client = PatientClient(self.server, key=key or "", patience=0.0, http=self._http)
+        self._client.read = self._read_failure
 
     def __enter__(self) -> Client:
         return self
@@ -84,7 +94,7 @@ class Client:
 
     def be_patient(self, say: Callable[[str], None]) -> None:
         """From now on wait for a server that is busy or away, at most PATIENCE_SECONDS each time; `say` tells so."""
-        self._say = say
+        self._client.say = say
 
     def upload_bulk(
         self,
@@ -96,50 +106,31 @@ class Client:
 
         `left_out` counts files that the command left out, by their kind; the job adds them to its own.
         """
-        data = {"left_out": json.dumps(left_out)} if left_out else {}
-        return self._wait_for(partial(self._upload_bulk, files, data, self._params_of(job), new_key()))
-
-    def _upload_bulk(
-        self,
-        files: Sequence[tuple[str, bytes | Path]],
-        data: dict[str, str],
-        params: dict[str, str],
-        key: dict[str, str],
-    ) -> dict[str, Any]:
-        with contextlib.ExitStack() as opened:
-            try:
-                parts: list[tuple[str, tuple[str, bytes | IO[bytes]]]] = [
-                    (
-                        "files",
-                        (to_valid_unicode(name), opened.enter_context(open(at, "rb")) if isinstance(at, Path) else at),
-                    )
-                    for name, at in files
-                ]
-            except OSError as error:
-                raise ServerError(f"{error.filename} cannot be read: {error.strerror}") from None
-            path, shape, timeout = "/v1/images/bulk", answers.Job, UPLOAD_TIMEOUT
-            return self._call("POST", path, shape, files=parts, data=data, params=params, headers=key, timeout=timeout)
+        parts = [NamedPicture(to_valid_unicode(name), content) for name, content in files]
+        form = {"files": parts, "left_out": left_out or None}
+        path, query = "/v1/images/bulk", self._params_of(job)
+        return self._send_form("POST", path, answers.Job, form, query=query, is_keyed=True, patience=PATIENCE_SECONDS)
 
     def find_known(self, digests: Sequence[str]) -> dict[str, list[str]]:
         """Which of up to 1,000 SHA-256 are of pictures of the collection, and what each of these lacks."""
         body = {"sha256": list(digests)}
         path = "/v1/images/known"
-        known = self._call_patiently("POST", path, answers.Known, json=body, params=self._collection)
+        known = self._call_patiently("POST", path, answers.Known, body, query=self._collection)
         lacks = known.get("lacks", {})
         return {digest: lacks.get(digest, []) for digest in known["sha256"]}
 
     def ingest_urls(self, items: Sequence[dict[str, Any]], job: str | None = None) -> dict[str, Any]:
         """Have the server fetch URLs, in a new job or in this one; returns the job."""
         lines = "".join(json.dumps(item) + "\n" for item in items).encode()
-        return self._ingest({"Content-Type": REPORT}, job, content=lines)
+        return self._ingest(job, content=lines, media_type=REPORT)
 
     def ingest_source(self, source: str, options: Mapping[str, Any], job: str | None = None) -> dict[str, Any]:
         """Have the server ingest a source that it reads itself, in a new job or in this one; returns the job."""
-        return self._ingest({}, job, json={"source": source, **options})
+        return self._ingest(job, body={"source": source, **options})
 
-    def _ingest(self, headers: dict[str, str], job: str | None, **body: Any) -> dict[str, Any]:
-        body |= {"params": self._params_of(job), "headers": {**headers, **new_key()}, "timeout": UPLOAD_TIMEOUT}
-        return self._call_patiently("POST", "/v1/images/ingest", answers.Job, **body)
+    def _ingest(self, job: str | None, **said: Any) -> dict[str, Any]:
+        said |= {"query": self._params_of(job), "is_keyed": True, "timeout": UPLOAD_SECONDS}
+        return self._call_patiently("POST", "/v1/images/ingest", answers.Job, **said)
 
     def _params_of(self, job: str | None) -> dict[str, str]:
         return {**self._collection, **({} if job is None else {"job": job})}
@@ -154,19 +145,19 @@ class Client:
             "POST",
             "/v1/texts",
             answers.Added,
-            json={"texts": list(texts)},
-            params=self._collection,
-            timeout=UPLOAD_TIMEOUT,
+            body={"texts": list(texts)},
+            query=self._collection,
+            timeout=UPLOAD_SECONDS,
         )
 
     def create_watch(self, source: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """Watch a folder, or find the one that is watched."""
         body = {"source": source, **options}
-        return self._call("POST", "/v1/watches", answers.Watch, json=body, params=self._collection)
+        return self._call("POST", "/v1/watches", answers.Watch, body=body, query=self._collection)
 
     def watches(self) -> list[dict[str, Any]]:
         """The watched folders of the collection."""
-        found: list[dict[str, Any]] = self._call("GET", "/v1/watches", answers.Watches, params=self._collection)[
+        found: list[dict[str, Any]] = self._call("GET", "/v1/watches", answers.Watches, query=self._collection)[
             "watches"
         ]
         return found
@@ -189,15 +180,13 @@ class Client:
 
     def remove_watch(self, id: str) -> None:
         """Watch a folder no more."""
-        with self._map_errors():
-            response = self._http.delete(f"/v1/watches/{quote(id, safe='')}", timeout=UPLOAD_TIMEOUT)
-        self._require_success(response)
+        self._exchange(Call("DELETE", f"/v1/watches/{quote(id, safe='')}", None, timeout=UPLOAD_SECONDS))
 
     def watched_files(self, id: str) -> Iterator[dict[str, Any]]:
         """What the server knows of the files of a watched folder."""
         params: dict[str, Any] = {"limit": 1000}
         while True:
-            page = self._call("GET", f"/v1/watches/{quote(id, safe='')}/files", answers.WatchedFiles, params=params)
+            page = self._call("GET", f"/v1/watches/{quote(id, safe='')}/files", answers.WatchedFiles, query=params)
             yield from page["files"]
             if page["next_cursor"] is None:
                 return
@@ -209,14 +198,13 @@ class Client:
         """Tell what became of files of a watched folder, and how its reader stands."""
         body = {"changes": list(changes), "report": report}
         path = f"/v1/watches/{quote(id, safe='')}/changes"
-        return self._call("POST", path, answers.Applied, json=body, timeout=UPLOAD_TIMEOUT)
+        return self._call("POST", path, answers.Applied, body=body, timeout=UPLOAD_SECONDS)
 
     def send_files(self, id: str, changes: Sequence[Mapping[str, Any]], files: Sequence[IO[bytes]]) -> dict[str, Any]:
         """Send files of a watched folder, with their changes."""
         path = f"/v1/watches/{quote(id, safe='')}/files"
-        parts = [("files", ("file", file)) for file in files]
-        data = {"change": [json.dumps(one) for one in changes]}
-        return self._call("POST", path, answers.Applied, files=parts, data=data, timeout=UPLOAD_TIMEOUT)
+        form = {"files": [NamedPicture("file", file) for file in files], "change": list(changes)}
+        return self._send_form("POST", path, answers.Applied, form)
 
     def job(self, id: str) -> dict[str, Any]:
         return self._call_patiently("GET", f"/v1/jobs/{quote(id, safe='')}", answers.Job)
@@ -224,7 +212,7 @@ class Client:
     def jobs(self, limit: int | None = None) -> dict[str, Any]:
         """The newest jobs: the server's answer."""
         params = {**self._collection, **({} if limit is None else {"limit": limit})}
-        return self._call("GET", "/v1/jobs", answers.Jobs, params=params)
+        return self._call("GET", "/v1/jobs", answers.Jobs, query=params)
 
     def find_job(self, id: str) -> str:
         """The whole id of a job that begins like this. Raises ServerError when there are several."""
@@ -237,21 +225,18 @@ class Client:
 
     def control_job(self, id: str, action: str) -> dict[str, Any]:
         """Pause, resume, cancel or retry a job; returns it."""
-        return self._call("POST", f"/v1/jobs/{quote(id, safe='')}/{action}", answers.Job, timeout=UPLOAD_TIMEOUT)
+        return self._call("POST", f"/v1/jobs/{quote(id, safe='')}/{action}", answers.Job, timeout=UPLOAD_SECONDS)
 
     def reembed(self, model: str, precision: str | None, *, dry_run: bool) -> dict[str, Any]:
         """Begin to move a server to another model, or ask what that costs; returns the job."""
         body = {"model": model, "precision": precision, "dry_run": dry_run}
-        return self._call("POST", "/v1/reembed", answers.Job, json=body, timeout=UPLOAD_TIMEOUT)
+        return self._call("POST", "/v1/reembed", answers.Job, body=body, timeout=UPLOAD_SECONDS)
 
     def read_report(self, id: str, status: str | None) -> Iterator[bytes]:
         """A line of JSON for each item of a job, or for each item with this status."""
         params = {"format": "ndjson", **({} if status is None else {"status": status})}
         path = f"/v1/jobs/{quote(id, safe='')}/items"
-        with self._map_errors(), self._http.stream("GET", path, params=params) as response:
-            if not response.is_success:
-                response.read()
-            self._require_success(response)
+        with self._stream(Call("GET", path, None, query=params)) as response:
             if response.headers.get("Content-Type", "").partition(";")[0] != REPORT:
                 raise self._not_sightline(response)
             yield from response.iter_bytes()
@@ -260,7 +245,7 @@ class Client:
         """The items of a job: `status="failed"`, or `warned="true"`."""
         params: dict[str, Any] = {"limit": 1000, **which}
         while True:
-            page = self._call_patiently("GET", f"/v1/jobs/{quote(id, safe='')}/items", answers.Items, params=params)
+            page = self._call_patiently("GET", f"/v1/jobs/{quote(id, safe='')}/items", answers.Items, query=params)
             yield from page["items"]
             if page["next_cursor"] is None:
                 return
@@ -283,11 +268,11 @@ class Client:
         if more:
             parts = [{"text": text, "weight": weight} for text, weight in parse_weighted_query(words)]
             body = {"query": parts or [{"text": words}], "k": k, "target": target, **options}
-            return self._call("POST", "/v1/search", answers.Found, json=body, params=self._collection)
+            return self._call("POST", "/v1/search", answers.Found, body=body, query=self._collection)
         params = {"q": words, "k": k, "target": target, **options, **self._collection}
         if filter is not None:
             params["filter"] = json.dumps(filter)
-        return self._call("GET", "/v1/search", answers.Found, params=params)
+        return self._call("GET", "/v1/search", answers.Found, query=params)
 
     def search_picture(
         self,
@@ -299,22 +284,15 @@ class Client:
         **more: Any,
     ) -> dict[str, Any]:
         """Search by a picture. `more` are other fields of its form."""
-        options = {} if filter is None else {"filter": json.dumps(filter)}
-        options |= {name: json.dumps(value) if value is True else str(value) for name, value in more.items()}
-        options |= {} if threshold is None else {"score_threshold": str(threshold)}
-        data = {"k": str(k), "target": target, **options, **self._collection}
-        try:
-            with open(path, "rb") as file:
-                files = {"file": (to_valid_unicode(path.name), file)}
-                return self._call("POST", "/v1/search/image", answers.Found, files=files, data=data)
-        except OSError as error:
-            raise ServerError(f"{path} cannot be read: {error.strerror}") from None
+        form = {"file": named_file(path), "k": k, "target": target, "filter": filter, "score_threshold": threshold}
+        form |= {name: value if value is True else str(value) for name, value in more.items()}
+        return self._send_form("POST", "/v1/search/image", answers.Found, form | self._collection, timeout=None)
 
     def ask(self, id: str, question: str, given: Sequence[str], by: str | None) -> dict[str, Any]:
         """Ask a question about a picture, with candidate answers; `by` is what is to answer."""
         body = {"question": question, "answers": list(given), **({} if by is None else {"by": by})}
         path = f"/v1/images/{quote(id, safe='')}/ask"
-        return self._call("POST", path, answers.Answered, json=body, params=self._collection, timeout=UPLOAD_TIMEOUT)
+        return self._call("POST", path, answers.Answered, body=body, query=self._collection, timeout=UPLOAD_SECONDS)
 
     def search_batch(self, searches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Up to 100 searches in one call; returns the answer to each, or its `error`."""
@@ -322,9 +300,9 @@ class Client:
             "POST",
             "/v1/search/batch",
             answers.FoundMany,
-            json={"searches": list(searches)},
-            params=self._collection,
-            timeout=UPLOAD_TIMEOUT,
+            body={"searches": list(searches)},
+            query=self._collection,
+            timeout=UPLOAD_SECONDS,
         )
         found: list[dict[str, Any]] = answered["answers"]
         if len(found) != len(searches):
@@ -334,25 +312,17 @@ class Client:
     def begin_task(self, call: str, options: Mapping[str, Any], path: Path | None) -> dict[str, Any]:
         """POST what a task needs, and the set at `path` if that is given; returns the job."""
         if path is None:
-            said = {"json": dict(options), "params": self._collection, "headers": new_key()}
-            return self._call_patiently("POST", call, answers.Job, **said)
-        try:
-            with open(path, "rb") as file:
-                files = {"file": (to_valid_unicode(path.name), file)}
-                data = {
-                    name: list(map(str, one)) if isinstance(one, list) else str(one) for name, one in options.items()
-                }
-                said = {"files": files, "data": data, "params": self._collection}
-                return self._call("POST", call, answers.Job, timeout=UPLOAD_TIMEOUT, **said)
-        except OSError as error:
-            raise ServerError(f"{path} cannot be read: {error.strerror}") from None
+            said = {"query": self._collection, "is_keyed": True}
+            return self._call_patiently("POST", call, answers.Job, dict(options), **said)
+        form = {name: list(map(str, one)) if isinstance(one, list) else str(one) for name, one in options.items()}
+        return self._send_form("POST", call, answers.Job, {"file": named_file(path), **form}, query=self._collection)
 
     def list_captions(self, most: int) -> Iterator[tuple[str, str]]:
         """The id and caption of pictures that have one, newest first."""
         params: dict[str, Any] = {"limit": 1000, **self._collection}
         count = 0
         while count < most:
-            page = self._call_patiently("GET", "/v1/images", answers.Pictures, params=params)
+            page = self._call_patiently("GET", "/v1/images", answers.Pictures, query=params)
             for image in page["images"]:
                 if image["status"] == "ready" and (image["caption"] or "").strip() and count < most:
                     count += 1
@@ -363,21 +333,12 @@ class Client:
 
     def download(self, id: str, path: Path) -> None:
         """Write the file of a picture."""
-        with (
-            self._map_errors(),
-            self._http.stream("GET", self._picture(id, "file"), params=self._collection) as response,
-        ):
-            if not response.is_success:
-                response.read()
-            self._require_success(response)
-            with open(path, "wb") as file:
-                file.writelines(response.iter_bytes())
+        call = Call[None]("GET", self._picture(id, "file"), None, query=self._collection)
+        with self._stream(call) as response, open(path, "wb") as file:
+            file.writelines(response.iter_bytes())
 
     def thumbnail(self, id: str) -> bytes:
-        with self._map_errors():
-            response = self._http.get(self._picture(id, "thumbnail"), params=self._collection)
-        self._require_success(response)
-        return response.content
+        return self._exchange(Call("GET", self._picture(id, "thumbnail"), None, query=self._collection)).content
 
     @staticmethod
     def _picture(id: str, what: str) -> str:
@@ -389,36 +350,36 @@ class Client:
             "POST",
             "/v1/images/delete",
             answers.Deleted,
-            json={"filter": filter, "dry_run": dry_run},
-            params=self._collection,
-            timeout=UPLOAD_TIMEOUT,
+            body={"filter": filter, "dry_run": dry_run},
+            query=self._collection,
+            timeout=UPLOAD_SECONDS,
         )
 
     def update_image(self, id: str, change: dict[str, Any]) -> dict[str, Any]:
         """Change caption, tags or metadata of a picture; returns it."""
         path = f"/v1/images/{quote(id, safe='')}"
-        return self._call("PATCH", path, answers.Picture, json=change, params=self._collection)
+        return self._call("PATCH", path, answers.Picture, body=change, query=self._collection)
 
     def find_duplicates(self) -> dict[str, Any]:
         """Begin a search for duplicates; returns its job."""
-        return self._call("POST", "/v1/duplicates", answers.Job, params=self._collection)
+        return self._call("POST", "/v1/duplicates", answers.Job, query=self._collection)
 
     def read_camera_data(self, again: bool) -> dict[str, Any]:
         """Begin to read the camera data of stored pictures; returns the job."""
         params = {"again": "true" if again else "false", **self._collection}
-        return self._call("POST", "/v1/camera-data", answers.Job, params=params)
+        return self._call("POST", "/v1/camera-data", answers.Job, query=params)
 
     def enrich(self, kind: str, selection: dict[str, Any], *, failed_only: bool) -> dict[str, Any]:
         """Let pictures wait for a second pass again; returns the job, which ends when they do."""
         body = {"kind": kind, "failed_only": failed_only, **selection, **self._collection}
-        return self._call("POST", "/v1/enrichments", answers.Job, json=body)
+        return self._call("POST", "/v1/enrichments", answers.Job, body=body)
 
     def duplicates(self, kind: str, threshold: float | None, limit: int = 100, cursor: str = "") -> dict[str, Any]:
         """A page of the groups of duplicates."""
         options: dict[str, Any] = {} if threshold is None else {"threshold": threshold}
         options |= {"cursor": cursor} if cursor else {}
         params = {"kind": kind, "limit": limit, **options, **self._collection}
-        return self._call("GET", "/v1/duplicates", answers.Duplicates, params=params, timeout=UPLOAD_TIMEOUT)
+        return self._call("GET", "/v1/duplicates", answers.Duplicates, query=params, timeout=UPLOAD_SECONDS)
 
     def all_duplicates(self, kind: str, threshold: float | None) -> dict[str, Any]:
         """All groups of duplicates, as one page."""
@@ -429,7 +390,7 @@ class Client:
         return {**whole, "next_cursor": None}
 
     def stats(self) -> dict[str, Any]:
-        return self._call("GET", "/v1/stats", answers.Stats, params=self._collection)
+        return self._call("GET", "/v1/stats", answers.Stats, query=self._collection)
 
     def model_hint(self) -> str | None:
         """What people should know of the loaded model, if anything."""
@@ -439,7 +400,7 @@ class Client:
     def use_head(self, collection: str, head: str | None) -> dict[str, Any]:
         """Let a collection use this head, or none."""
         return self._call(
-            "PUT", f"/v1/collections/{quote(collection, safe='')}/head", answers.Collection, json={"head": head}
+            "PUT", f"/v1/collections/{quote(collection, safe='')}/head", answers.Collection, body={"head": head}
         )
 
     @property
@@ -453,11 +414,11 @@ class Client:
 
     def set_labels(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Replace the labels of the collection; the answer names the job that applies them."""
-        return self._call("PUT", self._labels, answers.Labels, json=dict(body))
+        return self._call("PUT", self._labels, answers.Labels, body=dict(body))
 
     def apply_labels(self) -> dict[str, Any]:
         """Tag what is there again; returns the job."""
-        return self._call("POST", f"{self._labels}/apply", answers.Job, headers=new_key())
+        return self._call("POST", f"{self._labels}/apply", answers.Job, is_keyed=True)
 
     def collections(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._call("GET", "/v1/collections", answers.Collections)["collections"]
@@ -465,76 +426,89 @@ class Client:
 
     def make_collection(self, name: str, description: str) -> dict[str, Any]:
         body = {"name": name, "description": description}
-        return self._call("POST", "/v1/collections", answers.Collection, json=body)
+        return self._call("POST", "/v1/collections", answers.Collection, body=body)
 
     def drop_collection(self, name: str) -> None:
-        with self._map_errors():
-            response = self._http.delete(f"/v1/collections/{quote(name, safe='')}")
-        self._require_success(response)
+        response = self._exchange(Call("DELETE", f"/v1/collections/{quote(name, safe='')}", None))
         if response.status_code != 204:
             raise self._not_sightline(response)
 
     def readiness(self) -> dict[str, Any]:
         """The body of /readyz, whether the server is ready or not."""
-        with self._map_errors():
-            response = self._http.get("/readyz")
-        if response.status_code == 503:
-            with contextlib.suppress(ValueError):
-                not_ready: dict[str, Any] = answers.parse_answer(response, answers.Readiness)
-                return not_ready
+        try:
+            response = self._client._exchange(Call("GET", "/readyz", None))
+        except SightlineError as failure:
+            if isinstance(failure, ApiError) and failure.status == 503:
+                with contextlib.suppress(ValueError):
+                    not_ready: dict[str, Any] = answers.parse_answer(failure.response, answers.Readiness)
+                    return not_ready
+            raise self._read_failure(failure) from None
         return self._parse(response, answers.Readiness)
 
-    def _call(self, method: str, path: str, shape: type[Answer], **kwargs: Any) -> dict[str, Any]:
-        with self._map_errors():
-            response = self._http.request(method, path, **kwargs)
-        return self._parse(response, shape)
+    def _call(
+        self, method: str, path: str, shape: type[Answer], body: Mapping[str, Any] | None = None, **more: Any
+    ) -> dict[str, Any]:
+        """The answer to a call with a body of JSON; `more` are fields of a Call. It does not wait."""
+        said = {"body": body or {}, "nulls": tuple(body or ()), **more}
+        return self._parse(self._exchange(Call(method, path, None, **said)), shape)
 
-    def _call_patiently(self, method: str, path: str, shape: type[Answer], **kwargs: Any) -> dict[str, Any]:
+    def _call_patiently(self, *call: Any, **more: Any) -> dict[str, Any]:
         """Like `_call`, and waits after `be_patient`. The request changes nothing, or brings an Idempotency-Key."""
-        return self._wait_for(partial(self._call, method, path, shape, **kwargs))
+        return self._call(*call, **more, patience=PATIENCE_SECONDS)
 
-    def _wait_for(self, call: Callable[[], T]) -> T:
-        """Make a call, after `be_patient` again and again while the server is busy or away."""
-        backoff = Backoff(0.5, 10.0)
-        deadline = None
-        said = ""
-        while True:
-            try:
-                answer = call()
-            except Unavailable as error:
-                now = time.monotonic()
-                deadline = deadline or now + PATIENCE_SECONDS
-                pause = max(error.seconds, backoff.next())
-                if self._say is None or now + pause > deadline or not (error.answered or self._has_answered):
-                    raise
-                if said != (said := str(error)):
-                    self._say(f"{error}; waiting, and trying again for up to {PATIENCE_SECONDS / 60:g} minutes")
-                time.sleep(pause)
-            else:
-                self._has_answered = True
-                if self._say is not None and said:
-                    self._say("the server answers again")
-                return answer
+    def _send_form(
+        self, method: str, path: str, shape: type[Answer], form: Mapping[str, Any], **more: Any
+    ) -> dict[str, Any]:
+        """The answer to a call with a form, whose field `file` or `files` has the files."""
+        files = "files" if "files" in form else "file"
+        said = {"body": form, "files": files, "is_form": True, "timeout": UPLOAD_SECONDS, **more}
+        try:
+            return self._parse(self._exchange(Call(method, path, None, **said)), shape)
+        except OSError as error:
+            raise ServerError(f"{error.filename} cannot be read: {error.strerror}") from None
+
+    def _exchange(self, call: Call[None]) -> httpx.Response:
+        try:
+            return self._client._exchange(call)
+        except SightlineError as failure:
+            raise self._read_failure(failure) from None
+
+    @contextlib.contextmanager
+    def _stream(self, call: Call[None]) -> Iterator[httpx.Response]:
+        """The answer of a call as it comes."""
+        try:
+            with self._client._stream(call) as response:
+                yield response
+        except SightlineError as failure:
+            raise self._read_failure(failure) from None
+        except httpx.HTTPError as error:
+            raise self._read_broken(error) from None
 
     def _parse(self, response: httpx.Response, shape: type[Answer]) -> dict[str, Any]:
-        self._require_success(response)
         try:
             answer: dict[str, Any] = answers.parse_answer(response, shape)
         except ValueError:
             raise self._not_sightline(response) from None
         return answer
 
-    def _require_success(self, response: httpx.Response) -> None:
-        """Raise ServerError for anything but a status of success."""
-        if response.is_success:
-            return
+    def _read_failure(self, failure: SightlineError) -> ServerError:
+        """What the Python client raises, as one line with what to do about it."""
+        if not isinstance(failure, ApiError):
+            return self._read_broken(failure.__cause__)
+        response: httpx.Response = failure.response
         if 300 <= response.status_code < 400:
-            raise ServerError(describe_redirect(response, self.server))
+            return ServerError(describe_redirect(response, self.server))
         problem = answers.parse_problem(response)
         detail = self._describe_refusal(response, problem)
         if response.status_code in BUSY or (problem is not None and problem.retryable):
-            raise Unavailable(detail, read_retry_after(response), answered=True)
-        raise ServerError(detail)
+            return Unavailable(detail, read_retry_after(response.headers.get("Retry-After")), answered=True)
+        return ServerError(detail)
+
+    def _read_broken(self, error: BaseException | None) -> ServerError:
+        if not isinstance(error, httpx.HTTPError):
+            return ServerError(f"{self.server} redirects to what is not an address: {error}")
+        detail, may_pass = describe_failure(error, self._name)
+        return Unavailable(detail) if may_pass else ServerError(detail)
 
     def _describe_refusal(self, response: httpx.Response, problem: answers.Problem | None) -> str:
         if problem is None:
@@ -559,30 +533,9 @@ class Client:
         what = f"with {response.status_code}" + (f" and {kind}" if kind else "")
         return ServerError(f"the server at {self._name} is not Sightline: it answered {response.url.path} {what}")
 
-    @contextlib.contextmanager
-    def _map_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except httpx.HTTPError as error:
-            detail, may_pass = describe_failure(error, self._name)
-            raise (Unavailable(detail) if may_pass else ServerError(detail)) from None
-        except httpx.InvalidURL as error:
-            raise ServerError(f"{self.server} redirects to what is not an address: {error}") from None
 
-
-def new_key() -> dict[str, str]:
-    """A header by which the server knows a request that is sent again."""
-    return {"Idempotency-Key": uuid.uuid4().hex}
-
-
-def read_retry_after(response: httpx.Response) -> float:
-    """The seconds that an answer asks to wait; 0 if it does not say."""
-    text = response.headers.get("Retry-After", "").strip()
-    if text.isdecimal() and len(text) < 10:
-        return float(text)
-    with contextlib.suppress(ValueError, OverflowError):
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    return 0.0
+def named_file(path: Path) -> NamedPicture:
+    return NamedPicture(to_valid_unicode(path.name), path)
 
 
 def to_valid_unicode(name: str) -> str:

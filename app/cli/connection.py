@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 import urllib.request
+from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 from socket import gaierror
@@ -15,7 +16,10 @@ import httpx
 from app.cli import ServerError
 from app.cli.answers import clean
 
+C = TypeVar("C")
 E = TypeVar("E", bound=BaseException)
+
+TIMEOUT = httpx.Timeout(60.0, connect=15.0)
 
 PLAIN_ADDRESS = re.compile(r"[\w.-]+(:\d+)?(/.*)?|\[[0-9a-fA-F:]+\](:\d+)?(/.*)?")  # without http://
 EXPIRED, WRONG_NAME, WRONG_ADDRESS = 10, 62, 64  # OpenSSL's codes of certificates that no authority mends
@@ -45,6 +49,20 @@ def find_proxy(server: httpx.URL) -> httpx.Proxy | None:
     try:
         return httpx.Proxy(chosen if "://" in chosen else f"http://{chosen}")
     except (httpx.InvalidURL, ValueError) as error:
+        raise ServerError(f"the proxy that the environment names cannot be used: {error}") from None
+
+
+def open_connection(kind: Callable[..., C], server: httpx.URL, ca_file: Path | None) -> C:
+    """A client of httpx (`kind`) for a server, with its proxy, certificates and password. Raises ServerError."""
+    try:
+        return kind(
+            auth=(server.username, server.password) if server.userinfo else None,
+            timeout=TIMEOUT,
+            verify=load_certificates(ca_file) if server.scheme == "https" else True,
+            proxy=find_proxy(server),
+            trust_env=False,  # `find_proxy` and `load_certificates` read it
+        )
+    except (httpx.InvalidURL, ValueError, ImportError) as error:
         raise ServerError(f"the proxy that the environment names cannot be used: {error}") from None
 
 

@@ -799,6 +799,35 @@ def apply_labels(before: dict[str, Any], /, **given: Any) -> None:
         run(client, new_console())
 
 
+@main.command(
+    short_help="Offer the pictures to assistants, by MCP.",
+    epilog=examples(
+        "sightline mcp                           tools for an assistant on this machine, over stdin and stdout",
+        "sightline mcp --folder ~/Pictures       which may also add pictures from this folder",
+    ),
+)
+@click.option("--api-key", help="The same as --key.")
+@click.option(
+    "--folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where the assistant may read pictures of this machine, to add them.",
+)
+@setting_options(*CLIENT_OPTIONS, "collection")
+def mcp(api_key: str | None, folder: Path | None, **given: Any) -> None:
+    """Serve the Model Context Protocol on standard input and output, over a running server.
+
+    An assistant starts this command itself: its configuration names it. It needs
+    pip install 'sightline-search[mcp]'. The server's own address for assistants is /mcp.
+    """
+    from app.cli.mcp import serve_stdio
+
+    if api_key is not None:
+        if given["key"] or given["key_file"]:
+            raise click.UsageError("give either --api-key or --key or --key-file")
+        given["key"] = api_key
+    serve_stdio(load_settings(given), folder)
+
+
 @main.command(short_help="List the models that have a name here.")
 def models() -> None:
     """List the models that have a name here."""

@@ -141,6 +141,11 @@ def find_modules(formats: Iterable[str]) -> list[str]:
     return [one.module for one in _ALL if one.name in set(formats) and one.module is not None]
 
 
+def list_file_types() -> list[str]:
+    """The media types that `find_download` gives."""
+    return sorted({*(one.media_type for one in _ALL), *RAW_MEDIA_TYPES.values()})
+
+
 def find_download(name: str, source: str | None) -> tuple[str, str]:
     """Media type and suffix of the file of a picture; RAW files have one of many, which the sender's name tells."""
     one, suffix = FORMATS[name], PurePath(source or "").suffix.lower()

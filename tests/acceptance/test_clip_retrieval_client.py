@@ -13,7 +13,7 @@ import pytest
 from app.core.types import KeyScope
 from app.service.auth import ApiKeyService
 from app.storage.database import Database
-from tests.support.callers import ROOT, install_callers, run_calls
+from tests.support.callers import ROOT, run_calls
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer
 
@@ -31,7 +31,6 @@ def make_key(server: RunningServer) -> str:
 
 
 def test_every_query_of_the_client_is_answered(tmp_path: Path) -> None:
-    python = install_callers("clip-retrieval")
     with RunningServer(tmp_path / "data", fetch=True, fetch_also="127.0.0.1,::1") as server:
         for name, colour in (("red", "red"), ("blue", "blue"), ("rouge", "red")):
             (tmp_path / f"{name}.png").write_bytes(picture(colour, seed=len(name), size=(53, 41)))
@@ -40,13 +39,13 @@ def test_every_query_of_the_client_is_answered(tmp_path: Path) -> None:
         server.http.post("/v1/texts", json={"texts": [{"id": "sky", "text": "blue sky"}]})
         vector = json.dumps(server.http.get("/v1/images/blue/vector").json()["vector"])
         given = (tmp_path / "blue.png", f"{server.url}/v1/images/blue/file", vector)
-        told = run_calls(python, SCRIPT, f"{server.url}/knn-service", *given)
+        told = run_calls("clip-retrieval", SCRIPT, f"{server.url}/knn-service", *given)
         check_hits(server, {call: one["got"] for call, one in told.items()})
         key = make_key(server)
         keyed = f"{server.url.replace('http://', f'http://key:{key}@')}/knn-service"
-        again = run_calls(python, SCRIPT, keyed, *given)
+        again = run_calls("clip-retrieval", SCRIPT, keyed, *given)
         assert again["words"]["got"] == told["words"]["got"]
-        refused = run_calls(python, SCRIPT, f"{server.url}/knn-service", *given)
+        refused = run_calls("clip-retrieval", SCRIPT, f"{server.url}/knn-service", *given)
         assert "API key" in refused["words"]["got"]["message"]
     assert sorted(told) == sorted(re.findall(r"^\| `ClipClient`: (.+?) \|", PAGE.read_text("utf-8"), re.MULTILINE))
 

@@ -19,7 +19,7 @@ from app.core.types import KeyScope
 from app.encoder.dummy import DummyEncoder
 from app.service.auth import ApiKeyService
 from app.storage.database import Database
-from tests.support.callers import ROOT, install_callers, run_calls
+from tests.support.callers import ROOT, run_calls
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer
 
@@ -101,7 +101,7 @@ def check(call: str, got: dict[str, Any], seen: np.ndarray[Any, Any]) -> None:
 
 
 def test_frameworks_that_send_no_key_are_answered_where_none_is_needed(served: Served) -> None:
-    told = run_calls(install_callers("frameworks"), SCRIPTS / "frameworks.py", served.server.url, "none", *served.files)
+    told = run_calls("frameworks", SCRIPTS / "frameworks.py", served.server.url, "none", *served.files)
     assert list(told) == ["LangChain InfinityEmbeddings"]
     for call, got in told.items():
         check(call, got, served.seen)
@@ -111,7 +111,7 @@ def test_every_call_of_the_clients_has_its_result(served: Served) -> None:
     key, documented = served.make_key(), list_documented_calls()
     made = ["LangChain InfinityEmbeddings"]
     for name in ("clients", "frameworks"):
-        told = run_calls(install_callers(name), SCRIPTS / f"{name}.py", served.server.url, key, *served.files)
+        told = run_calls(name, SCRIPTS / f"{name}.py", served.server.url, key, *served.files)
         for call, got in told.items():
             check(call, got, served.seen)
         made += told

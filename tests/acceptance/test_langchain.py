@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.samples import ROOT, blocks
-from tests.support.callers import install_callers
+from tests.support.callers import caller_python
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer
 
@@ -18,7 +18,7 @@ PAGE = ROOT / "docs/howto/langchain-and-tables.md"
 
 
 def test_the_retriever_of_the_page_returns_pictures_as_documents(tmp_path: Path) -> None:
-    python = install_callers("langchain")
+    python = caller_python("langchain")
     with RunningServer(tmp_path / "data") as server:
         for n, (colour, caption) in enumerate((("red", "a red car"), ("blue", "the sea"), ("green", "a meadow"))):
             answer = server.upload(picture(colour, seed=n), caption=caption, metadata='{"album": "cars"}')

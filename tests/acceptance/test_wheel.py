@@ -18,6 +18,7 @@ from app.cli.demo import SEARCHES
 
 ROOT = Path(__file__).parent.parent.parent
 FEW = 40
+CLIENT = "clients/python/sightline_client"
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +50,9 @@ def uv(*arguments: str | Path) -> None:
 
 def test_the_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
     held = set(zipfile.ZipFile(wheel).namelist())
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "app", "index"]
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "app", "index", CLIENT]
     told = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
-    needed = {name for name in told if (ROOT / name).is_file()}
+    needed = {name.removeprefix("clients/python/") for name in told if (ROOT / name).is_file()}
     if not needed:
         pytest.skip("git does not know this tree")
     assert {"app/web/index.html", "app/encoder/starter/open_clip_model.safetensors"} <= needed
@@ -78,7 +79,12 @@ def test_a_registry_would_take_the_metadata(wheel: Path) -> None:
     assert {"Summary", "License-Expression", "Requires-Python", "Keywords", "Classifier"} <= fields
     assert "Description-Content-Type: text/markdown" in head
     assert description.startswith("# Sightline")
-    assert tops == {"app", "index", f"sightline_search-{__version__}.dist-info"}  # docs/howto/install.md tells them
+    assert tops == {
+        "app",
+        "index",
+        "sightline_client",
+        f"sightline_search-{__version__}.dist-info",
+    }  # docs/howto/install.md tells them
 
 
 @pytest.mark.timeout(280)

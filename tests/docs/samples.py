@@ -31,6 +31,7 @@ REASONS = {
     "half an hour": "measures for that long",
     "elsewhere": "needs pictures on another server, or a folder that a server was started for",
     "captions": "needs a hundred pictures with captions",
+    "assistant": "needs an assistant that is not installed here",
     "exiftool": "needs a program that is not installed here",
     "services": "needs a PostgreSQL and a bucket; tests/app/service/test_move.py and tests/reliability bring both",
     "LangChain": "needs LangChain; tests/acceptance/test_langchain.py runs it in an environment of its own",

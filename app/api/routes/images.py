@@ -51,6 +51,7 @@ from app.api.errors import failed_problem, respond
 from app.api.files import OpenFileResponse
 from app.api.idempotency import IdempotencyDep, hash_form
 from app.api.multipart import describe_form, receive_form
+from app.api.openapi import ANY_FILE, bytes_answer
 from app.api.read_after_write import AfterDep, WriteToken, set_token
 from app.api.schemas.fields import REPLACE, WAIT, CollectionName, RequestModel, example
 from app.api.schemas.images import (
@@ -75,7 +76,7 @@ from app.core.errors import (
     Validation,
     map_os_errors,
 )
-from app.core.picture_formats import find_download
+from app.core.picture_formats import find_download, list_file_types
 from app.core.types import AnswerWarning, Image, Preprocessing, Status
 from app.decode.picture import decode_picture
 from app.decode.pool import DecodePool, OutputFile
@@ -346,7 +347,7 @@ async def get_image_vector(library: LibraryDep, threads: ThreadsDep, collection:
     return VectorOut(id=image.id, vector=vector, d=len(vector), space=space.fingerprint, model=space.model)
 
 
-@router.get("/{id}/file", response_class=FileResponse)
+@router.get("/{id}/file", response_class=FileResponse, responses={200: bytes_answer(*list_file_types(), ANY_FILE)})
 async def get_image_file(
     library: LibraryDep, settings: SettingsDep, threads: ThreadsDep, collection: CollectionDep, id: str
 ) -> Response:
@@ -359,7 +360,11 @@ async def get_image_file(
     return file_response(file, media_type, f"{image.id}{suffix}", f'"{image.sha256}"', attachment=True)
 
 
-@router.get("/{id}/thumbnail", response_class=FileResponse)
+@router.get(
+    "/{id}/thumbnail",
+    response_class=FileResponse,
+    responses={200: bytes_answer("image/jpeg", "image/webp", ANY_FILE)},
+)
 async def get_image_thumbnail(
     library: LibraryDep,
     pool: DecodePoolDep,

@@ -33,7 +33,7 @@ from app.api.dependencies import (
 from app.api.idempotency import IdempotencyDep, hash_form
 from app.api.job_events import JobEvents
 from app.api.multipart import FormFile, describe_form, receive_form
-from app.api.openapi import CollectionText
+from app.api.openapi import CollectionText, text_answer
 from app.api.read_after_write import WriteToken, set_token
 from app.api.schemas.images import BulkForm
 from app.api.schemas.jobs import ItemOut, ItemPage, JobOut, JobsOut
@@ -123,7 +123,7 @@ async def get_job(request: Request, search: SearchDep, threads: ThreadsDep, job:
     return JobOut.of(confirmed)
 
 
-@router.get("/{id}/items", response_model=ItemPage, responses={200: {"content": {REPORT: {}}}})
+@router.get("/{id}/items", response_model=ItemPage, responses={200: text_answer(REPORT)})
 async def list_job_items(
     request: Request,
     jobs: JobsDep,

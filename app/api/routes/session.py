@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.admission import TINY_BODY
 from app.api.auth import AccessControl, AccessDep
 from app.api.dependencies import ThreadsDep
+from app.api.errors import PROBLEM_CONTENT
 from app.api.schemas.fields import RequestModel, example
 from app.api.strict_route import new_router
 from app.service.auth import SESSION_DAYS, Principal
@@ -41,7 +42,9 @@ async def get_session(request: Request, access: AccessDep) -> SessionOut:
     return session_response(access, request.scope["principal"])
 
 
-@router.post("", response_model=SessionOut, responses={401: {"description": "The key is wrong."}})
+@router.post(
+    "", response_model=SessionOut, responses={401: {"description": "The key is wrong.", "content": PROBLEM_CONTENT}}
+)
 async def open_session(
     request: Request, response: Response, access: AccessDep, threads: ThreadsDep, body: SessionIn
 ) -> SessionOut | Response:

@@ -20,6 +20,8 @@ from app.api.dependencies import (
     ServiceDep,
     ThreadsDep,
 )
+from app.api.openapi import text_answer
+from app.api.schemas.system import LivenessOut, ModelsOut, ReadinessOut, StatsOut
 from app.api.strict_route import ProbeRoute, new_router
 from app.api.wires.model_list import list_served
 from app.encoder.catalogue import CATALOGUE
@@ -52,7 +54,7 @@ class HealthChecks:
             return self._found
 
 
-@router.get("/v1/stats")
+@router.get("/v1/stats", responses={200: {"model": StatsOut}})
 async def get_stats(service: ServiceDep, threads: ThreadsDep, collection: CollectionDep) -> dict[str, Any]:
     """Get counts, the index and how far it is behind the log, the model and its space.
 
@@ -65,7 +67,7 @@ async def get_stats(service: ServiceDep, threads: ThreadsDep, collection: Collec
     return stats
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", responses={200: {"model": ModelsOut}})
 async def list_models(search: SearchDep, embeddings: EmbeddingsDep) -> dict[str, Any]:
     """List the models that are known, and say which one is loaded; `data` lists that one as OpenAI does."""
     served = list_served(embeddings, search, "sightline")
@@ -73,13 +75,13 @@ async def list_models(search: SearchDep, embeddings: EmbeddingsDep) -> dict[str,
     return {"object": "list", "data": served, **known}
 
 
-@probes.get("/livez")
+@probes.get("/livez", responses={200: {"model": LivenessOut}})
 async def check_liveness() -> dict[str, str]:
     """Say that the process answers."""
     return {"status": "ok"}
 
 
-@probes.get("/readyz")
+@probes.get("/readyz", responses={200: {"model": ReadinessOut}, 503: {"model": ReadinessOut}})
 async def check_readiness(
     request: Request, service: ServiceDep, access: AccessDep, threads: ThreadsDep, response: Response
 ) -> dict[str, Any]:
@@ -104,7 +106,7 @@ async def check_readiness(
     return {"status": status, "reasons": reasons, "faults": faults, "checks": shown}
 
 
-@probes.get("/metrics", response_class=Response)
+@probes.get("/metrics", response_class=Response, responses={200: text_answer("text/plain")})
 async def get_metrics(request: Request, threads: ThreadsDep) -> Response:
     """Get the metrics in Prometheus' text format."""
     text = await threads.checks.run(request.app.state.metrics.render)

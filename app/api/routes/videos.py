@@ -27,6 +27,7 @@ from app.api.dependencies import (
 )
 from app.api.idempotency import IdempotencyDep, hash_form
 from app.api.multipart import File, FormModel, describe_form, receive_form
+from app.api.openapi import ANY_FILE, bytes_answer
 from app.api.routes.images import MAX_NAME_CHARS, file_response, redirect_to_bucket
 from app.api.routes.jobs import PriorityQuery, job_response, make_options
 from app.api.schemas.fields import MAX_ENTRIES, MOST_TAGS, Caption, CollectionName, FormMetadata, FormTag
@@ -157,7 +158,7 @@ async def get_video(videos: VideosDep, threads: ThreadsDep, collection: Collecti
     return VideoOut.of(await threads.reads.run(videos.get, collection, id))
 
 
-@router.get("/{id}/file", response_class=FileResponse)
+@router.get("/{id}/file", response_class=FileResponse, responses={200: bytes_answer(*MEDIA_TYPES.values(), ANY_FILE)})
 async def get_video_file(
     videos: VideosDep, settings: SettingsDep, threads: ThreadsDep, collection: CollectionDep, id: str
 ) -> Response:

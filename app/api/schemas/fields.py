@@ -200,14 +200,15 @@ NOT_NULL = {"not": {"type": "null"}}
 
 def one_of(*names: str, **schemas: Any) -> dict[str, Any]:
     """JSON Schema's words for: exactly one of these fields, which is not null; `schemas` are of fields that have more
-    values that mean nothing."""
+    values that mean nothing. Programs that write clients would make a class of each choice, so it stands in an `if`."""
     fields = {**dict.fromkeys(names, NOT_NULL), **schemas}
-    return {"oneOf": [{"required": [name], "properties": {name: one}} for name, one in fields.items()]}
+    choices = [{"required": [name], "properties": {name: one}} for name, one in fields.items()]
+    return {"if": {"oneOf": choices}, "else": False}
 
 
-def not_both(*names: str) -> dict[str, Any]:
-    """JSON Schema's words for: one of these fields is missing, or null."""
-    return {"not": {"required": list(names), "properties": dict.fromkeys(names, NOT_NULL)}}
+def both(*names: str) -> dict[str, Any]:
+    """JSON Schema's words for: none of these fields is missing, or null."""
+    return {"required": list(names), "properties": dict.fromkeys(names, NOT_NULL)}
 
 
 WAIT = "Seconds to wait until the picture is ready (0)."

@@ -204,9 +204,9 @@ class VectorOut(BaseModel):
 
     id: str
     vector: list[float]
-    d: int
     space: str = Field(description="The fingerprint of the space: vectors of two spaces are never compared.")
     model: str
+    d: int  # the last: openapi-python-client reads fields in their order, from a variable of this name
 
 
 class SelectionIn(RequestModel):

@@ -34,8 +34,8 @@ from app.api.schemas.fields import (
     RequestModel,
     ScoreThreshold,
     Target,
+    both,
     example,
-    not_both,
     one_of,
 )
 from app.api.schemas.images import ErrorOut, ImageOut, WarningOut
@@ -197,7 +197,7 @@ class PartIn(RequestModel):
 class ParamsIn(RequestModel):
     """How much an approximate index compares; an exact index ignores it."""
 
-    model_config = ConfigDict(json_schema_extra={"allOf": [not_both(*names) for names in OLD_NAMES]})
+    model_config = ConfigDict(json_schema_extra={"not": {"anyOf": [both(*names) for names in OLD_NAMES]}})
 
     nprobe: Effort | None = Field(None, description="How many lists of the index are searched.")
     refine_k: Effort | None = Field(None, description="Candidates compared again by full vectors.")

@@ -156,7 +156,7 @@ Scalar = Annotated[
 TimeBound = Annotated[
     str,
     StringConstraints(max_length=64),
-    ModelField(json_schema_extra={"anyOf": [{"format": "date"}, {"format": "date-time"}]}),
+    WithJsonSchema({"anyOf": [{"type": "string", "maxLength": 64, "format": one} for one in ("date", "date-time")]}),
 ]
 Values = Annotated[
     list[T], FailFast(), BeforeValidator(_count_values), ModelField(json_schema_extra={"maxItems": MAX_VALUES})

@@ -29,6 +29,9 @@ class Call(Generic[T]):
 
     What is None is not sent, but for the fields `nulls` of its body.
 
+    `content` is a body that is sent as it is, of the type `media_type`. `timeout` and `patience`, in seconds, are those
+    of this call where it needs others.
+
     `is_keyed`: it takes an Idempotency-Key, so that it may be sent again. `is_repeatable`: doing it twice is doing it
     once. `is_optional`: its answer may be empty.
     """
@@ -44,6 +47,10 @@ class Call(Generic[T]):
     is_keyed: bool = False
     is_repeatable: bool = True
     is_optional: bool = False
+    content: bytes | None = None
+    media_type: str = "application/json"
+    timeout: float | None = None
+    patience: float | None = None
 
     def with_collection(self, collection: str | None) -> Call[T]:
         """The call in this collection, where it takes one and names none."""

@@ -29,11 +29,14 @@ class JobFailed(SightlineError):
 class ApiError(SightlineError):
     """The server refused. `code` is stable (docs/reference/http.md), `detail` is for people.
 
-    `problem` is the whole answer (RFC 9457), `request_id` finds the request in the server's log.
+    `problem` is the whole answer (RFC 9457), `request_id` finds the request in the server's log, `response` is httpx's.
     """
 
-    def __init__(self, status: int, problem: Mapping[str, Any], request_id: str | None = None) -> None:
+    def __init__(
+        self, status: int, problem: Mapping[str, Any], request_id: str | None = None, response: Any = None
+    ) -> None:
         self.status = status
+        self.response = response
         self.problem = problem
         self.code = str(problem.get("code", "unknown"))
         self.detail = str(problem.get("detail", f"the server answered {status}"))

@@ -104,6 +104,14 @@ class Changes(BaseModel):
     """Paths of files that are no pictures, and why."""
 
 
+class Check(BaseModel):
+    """One check of the server's health."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
 class Classification(BaseModel):
     """Labels, likeliest first; the probabilities add up to 1, or are each its own (of a model like SigLIP)."""
 
@@ -138,6 +146,16 @@ class Collections(BaseModel):
     """All collections by name."""
 
     collections: list[Collection]
+
+
+class Counts(BaseModel):
+    """Pictures by their status."""
+
+    queued: int
+    processing: int
+    ready: int
+    failed: int
+    total: int
 
 
 class DeleteOut_SavedSearchOut_(BaseModel):
@@ -243,6 +261,14 @@ class Enrichment(BaseModel):
     """Why it was given up."""
     result: dict[str, Any] | None = None
     """What the pass found last, beside the fields of the picture."""
+
+
+class EnrichmentCounts(BaseModel):
+    """How far a second pass is."""
+
+    waiting: int
+    done: int
+    failed: int
 
 
 class Enrichments(BaseModel):
@@ -389,6 +415,31 @@ class ImagePage(BaseModel):
     """What is odd about the filter."""
 
 
+class Index(BaseModel):
+    """An index, and how far it is behind the log."""
+
+    kind: str
+    ntotal: int
+    applied_seq: int
+    lag: int
+    base: int | None = None
+    tail: int | None = None
+    tombstones: int | None = None
+    built_seq: int | None = None
+    built_at: str | None = None
+    building: bool | None = None
+    build_error: str | None = None
+    probes: int | None = None
+    rerank: int | None = None
+    effort: int | None = None
+    recall: Recall | None = None
+
+
+class Indexes(BaseModel):
+    images: Index | None = None
+    texts: Index | None = None
+
+
 class Item(BaseModel):
     """The result of one item of a job."""
 
@@ -492,6 +543,27 @@ class Labels(BaseModel):
     warnings: list[AnswerWarning]
 
 
+class Liveness(BaseModel):
+    status: Literal["ok"]
+
+
+class LoadedModel(BaseModel):
+    """The model that serves."""
+
+    name: str
+    knows: str
+    languages: list[str]
+    max_tokens: int | None = None
+    hint: str | None = None
+    photographs: bool | None = None
+    space: str
+    weights: str
+    image_size: int
+    device: str
+    runtime: str
+    d: int
+
+
 class Location(BaseModel):
     """Where a picture was taken, in degrees (WGS 84)."""
 
@@ -536,6 +608,35 @@ class Matches(BaseModel):
     """What is odd about the texts and the filter that were sent; empty for most."""
 
 
+class Model(BaseModel):
+    """A model that has a name here. What nobody has published is null."""
+
+    name: str
+    alias: str | None = None
+    knows: str
+    parameters: float
+    languages: str
+    max_tokens: int | None = None
+    licence: str
+    recall: float | None = None
+    coco_r1: float | None = None
+    flickr_r1: float | None = None
+    xm3600_r1: float | None = None
+    source: str | None = None
+    note: str
+    names: list[str]
+    memory_mib: int
+    download_mb: int | None = None
+    d: int
+
+
+class Models(BaseModel):
+    """The models that are known, and the one that is loaded."""
+
+    models: list[Model]
+    loaded: LoadedModel | None = None
+
+
 class NewLabel(BaseModel):
     """A label: a picture that it fits gets it as a tag."""
 
@@ -573,6 +674,13 @@ class NewWebhook(BaseModel):
     """true: try again what was given up."""
 
 
+class OpenIndexes(BaseModel):
+    """The indexes of all collections that are open, and their bytes."""
+
+    open: int
+    bytes: int
+
+
 class QueryPart(BaseModel):
     """One part of a query: exactly one of text, image_id, text_id, image and vector."""
 
@@ -595,6 +703,25 @@ class Ranks(BaseModel):
 
     vector: int | None = None
     keyword: int | None = None
+
+
+class Readiness(BaseModel):
+    """Whether searches can be answered."""
+
+    status: Literal["ok", "degraded", "not ready"]
+    reasons: list[str]
+    faults: list[str]
+    checks: list[Check]
+
+
+class Recall(BaseModel):
+    """What was measured of an approximate index, by searches that were repeated exactly."""
+
+    at_10: float | None = None
+    queries: int
+    target: float
+    effort: int
+    updated_at: str | None = None
 
 
 class Refused(BaseModel):
@@ -715,6 +842,14 @@ class SearchResult(BaseModel):
     """What is odd about the texts and the filter that were sent; empty for most."""
 
 
+class ServedSpace(BaseModel):
+    """An embedding space: the one that serves, or the one that fills beside it."""
+
+    model: str
+    space: str
+    state: str
+
+
 class Session(BaseModel):
     """Whether keys are needed here, and what the key of the request allows."""
 
@@ -756,6 +891,21 @@ class Space(BaseModel):
     fingerprint: str
     model: str
     d: int
+
+
+class Stats(BaseModel):
+    """Counts, indexes and the model. What is null is not known before the model is loaded."""
+
+    collection: str
+    images: Counts
+    texts: int
+    enrichments: dict[str, EnrichmentCounts]
+    index: Indexes | None = None
+    open_indexes: OpenIndexes | None = None
+    """Not for a key that is bound to collections."""
+    model: LoadedModel | None = None
+    spaces: list[ServedSpace] | None = None
+    """Not for a key that is bound to collections."""
 
 
 class StoredTexts(BaseModel):
@@ -852,10 +1002,10 @@ class Vector(BaseModel):
 
     id: str
     vector: list[float]
-    d: int
     space: str
     """The fingerprint of the space: vectors of two spaces are never compared."""
     model: str
+    d: int
 
 
 class Verdict(BaseModel):

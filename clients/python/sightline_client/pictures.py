@@ -20,10 +20,10 @@ MAX_DOWNLOAD = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class NamedPicture:
-    """A picture with the name that the server shows. `content` is a path or bytes."""
+    """A picture with the name that the server shows. `content` is a path, bytes or an open file."""
 
     name: str
-    content: str | os.PathLike[str] | bytes
+    content: str | os.PathLike[str] | bytes | IO[bytes]
 
 
 Picture = str | os.PathLike[str] | bytes | IO[bytes] | NamedPicture | PillowImage
@@ -50,13 +50,15 @@ def open_picture(picture: Picture, opened: ExitStack) -> tuple[str, IO[bytes] | 
     return read_open_picture(picture)
 
 
-def read_open_picture(picture: Any) -> tuple[str, bytes]:
+def read_open_picture(picture: Any) -> tuple[str, IO[bytes] | bytes]:
     if hasattr(picture, "save") and hasattr(picture, "mode"):
         return "picture.png", encode_pillow(picture)
     if hasattr(picture, "read"):
-        if picture.seekable():
-            picture.seek(0)
-        return Path(str(getattr(picture, "name", "picture"))).name, picture.read()
+        name = Path(str(getattr(picture, "name", "picture"))).name
+        if not picture.seekable():
+            return name, picture.read()
+        picture.seek(0)
+        return name, picture
     raise TypeError(f"a picture is a path, a URL, bytes, an open file or a Pillow image, not {type(picture).__name__}")
 
 

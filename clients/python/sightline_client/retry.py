@@ -10,24 +10,24 @@ from email.utils import parsedate_to_datetime
 
 BUSY = frozenset({429, 502, 503, 504})
 FIRST_PAUSE, LAST_PAUSE = 0.25, 10.0
-MAX_PAUSE = 300.0  # that an answer may ask for
 
 
 @dataclass(slots=True)
 class Patience:
-    """How long a call goes on trying: `seconds` in all, with pauses that double, or as long as the server says."""
+    """How long a call goes on trying: `seconds` from its first failure on, with pauses that double, or as long as the
+    server says. `told` is the last failure that a person was told."""
 
     seconds: float
     clock: Callable[[], float] = time.monotonic
-    began: float = field(default=0.0, init=False)
+    began: float | None = field(default=None, init=False)
     pause: float = field(default=FIRST_PAUSE, init=False)
-
-    def __post_init__(self) -> None:
-        self.began = self.clock()
+    told: str = field(default="", init=False)
 
     def next_pause(self, asked: float = 0.0) -> float | None:
         """How long to wait now; None when the patience is over. `asked` is what the server wants."""
-        pause = max(min(asked, MAX_PAUSE), self.pause * random.uniform(0.5, 1.0))
+        if self.began is None:
+            self.began = self.clock()
+        pause = max(asked, self.pause * random.uniform(0.5, 1.0))
         self.pause = min(self.pause * 2, LAST_PAUSE)
         left = self.began + self.seconds - self.clock()
         return pause if pause <= left else None

@@ -4,17 +4,14 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
-import httpx
 import pytest
 
 from app.cli import ServerError
-from app.cli.client import Client, read_retry_after
+from app.cli.client import Client
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer
 
@@ -283,15 +280,6 @@ def test_other_commands_do_not_wait(scripted: tuple[Client, list[str]]) -> None:
     Script.script += [(429, "0")]
     with Client(scripted[0].server) as client, pytest.raises(ServerError, match="queue_full"):
         client.job("j")
-
-
-def test_the_time_to_wait_is_seconds_or_a_date() -> None:
-    def read(value: str) -> float:
-        return read_retry_after(httpx.Response(503, headers={"Retry-After": value}))
-
-    later = format_datetime(datetime.now(UTC) + timedelta(minutes=5), usegmt=True)
-    assert [read("7"), read("-1"), read("soon"), read("9" * 30)] == [7.0, 0.0, 0.0, 0.0]
-    assert 200 < read(later) <= 300
 
 
 def test_a_job_is_found_by_the_beginning_of_its_id(client: Client, server: RunningServer, tmp_path: Path) -> None:

@@ -35,12 +35,15 @@ from sightline_client.models import (
     JobState,
     Known,
     Labels,
+    Liveness,
     Matches,
     MatchPage,
+    Models,
     NewLabel,
     NewText,
     NewWebhook,
     QueryPart,
+    Readiness,
     SavedSearch,
     SavedSearches,
     SearchParams,
@@ -48,6 +51,7 @@ from sightline_client.models import (
     SearchResult,
     Session,
     Sources,
+    Stats,
     StoredTexts,
     Text,
     TextPage,
@@ -67,26 +71,26 @@ from sightline_client.pictures import Picture
 class AsyncCalls(AsyncTransport):
     """The calls of a server, one method each."""
 
-    async def get_stats(self, *, collection: str | None = None) -> dict[str, Any]:
-        """Get counts, the index and how far it is behind the log, the model and its space. `open_indexes`, `spaces`
-        and `cluster` concern all collections, so that a key that is bound to some does not get them.
+    async def get_stats(self, *, collection: str | None = None) -> Stats:
+        """Get counts, the index and how far it is behind the log, the model and its space. `open_indexes` and
+        `spaces` count all collections, so that a key that is bound to some does not get them.
         """
-        return await self._run(Call("GET", "/v1/stats", dict[str, Any], query={"collection": collection}))
+        return await self._run(Call("GET", "/v1/stats", Stats, query={"collection": collection}))
 
-    async def list_models(self) -> dict[str, Any]:
-        """List the models that are known, and say which one is loaded; `data` lists that one as OpenAI does."""
-        return await self._run(Call("GET", "/v1/models", dict[str, Any]))
+    async def list_models(self) -> Models:
+        """List the models that are known, and say which one is loaded."""
+        return await self._run(Call("GET", "/v1/models", Models))
 
-    async def check_liveness(self) -> dict[str, str]:
+    async def check_liveness(self) -> Liveness:
         """Say that the process answers."""
-        return await self._run(Call("GET", "/livez", dict[str, str]))
+        return await self._run(Call("GET", "/livez", Liveness))
 
-    async def check_readiness(self) -> dict[str, Any]:
+    async def check_readiness(self) -> Readiness:
         """Say whether searches can be answered. If not, 503 with the reasons. `faults` are failures in the
         background, which the server tries again by itself. Where keys are needed, a caller without one gets
         neither reasons nor faults nor checks, nor does one whose key is bound to collections: they tell of all.
         """
-        return await self._run(Call("GET", "/readyz", dict[str, Any]))
+        return await self._run(Call("GET", "/readyz", Readiness))
 
     async def get_metrics(self) -> bytes:
         """Get the metrics in Prometheus' text format."""

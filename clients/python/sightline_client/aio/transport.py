@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any, Self, TypeVar
 
 import httpx
@@ -18,7 +18,8 @@ from sightline_client.retry import BUSY, Patience, read_retry_after
 
 T = TypeVar("T")
 
-TIMEOUT = httpx.Timeout(120.0, connect=15.0)
+CONNECT_SECONDS = 15.0
+TIMEOUT = httpx.Timeout(120.0, connect=CONNECT_SECONDS)
 MAX_CONNECTIONS = 32
 
 
@@ -62,33 +63,50 @@ class AsyncTransport:
 
     async def _run(self, call: Call[T]) -> T:
         """Do a call. Raises ApiError, ConnectionFailed, NotSightline."""
+        return read_answer(call, await self._exchange(call))
+
+    async def _exchange(self, call: Call[T]) -> httpx.Response:
+        """The answer of a server that has done a call. Raises ApiError, ConnectionFailed."""
         call = call.with_collection(self.collection)
         headers = {**self._headers, **({"Idempotency-Key": uuid.uuid4().hex} if call.is_keyed else {})}
         pictures = await self._fetch_pictures(call)
-        patience = Patience(self.patience)
+        patience = Patience(self.patience if call.patience is None else call.patience)
         while True:
             failure: ApiError | ConnectionFailed
             try:
                 response = await self._send(call, headers, pictures)
-            except httpx.TransportError as error:
-                failure, asked = ConnectionFailed(describe_failure(error, self.server)), 0.0
+            except (httpx.RequestError, httpx.InvalidURL) as error:
+                failure, asked = read_failure(error, self.server), 0.0
                 is_new = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-                is_safe = is_new or call.is_repeatable
+                is_safe = is_new or (call.is_repeatable and isinstance(error, httpx.TransportError))
             else:
                 if response.is_success:
-                    return read_answer(call, response)
+                    self._note_answer(patience)
+                    return response
                 failure, asked = read_problem(response), read_retry_after(response.headers.get("Retry-After"))
-                is_safe = response.status_code in BUSY
-            pause = patience.next_pause(asked) if is_safe else None
+                is_safe = response.status_code in BUSY or failure.problem.get("retryable") is True
+            pause = self._next_pause(failure, asked, patience) if is_safe else None
             if pause is None:
                 raise failure
             await sleep(pause)
 
+    def _next_pause(self, failure: ApiError | ConnectionFailed, asked: float, patience: Patience) -> float | None:
+        """How long to wait before a call that failed is sent again; None to give up."""
+        return patience.next_pause(asked)
+
+    def _note_answer(self, patience: Patience) -> None:
+        """Called when a server has done a call."""
+
     async def _send(self, call: Call[T], headers: Mapping[str, str], pictures: list[Picture]) -> httpx.Response:
         options: dict[str, Any] = {"params": encode_query(call.query), "headers": dict(headers)}
+        if call.timeout is not None:
+            options["timeout"] = httpx.Timeout(call.timeout, connect=CONNECT_SECONDS)
         with ExitStack() as opened:
             fields = call.fields()
-            if pictures or call.is_form:
+            if call.content is not None:
+                options["content"] = call.content
+                options["headers"]["Content-Type"] = call.media_type
+            elif pictures or call.is_form:
                 parts = [(call.files or "file", open_picture(picture, opened)) for picture in pictures]
                 said: dict[str, list[str]] = {}
                 for name, value in encode_query(fields):
@@ -99,6 +117,25 @@ class AsyncTransport:
             # A server may have the bytes of pictures read from a bucket; httpx does not send it the key.
             options["follow_redirects"] = call.method == "GET"
             return await self._http.request(call.method, self.server + call.path, **options)
+
+    @asynccontextmanager
+    async def _stream(self, call: Call[T]) -> AsyncIterator[httpx.Response]:
+        """The answer of a call as it comes; reading it raises httpx's errors. Raises ApiError, ConnectionFailed."""
+        call = call.with_collection(self.collection)
+        try:
+            request = self._http.build_request(
+                call.method, self.server + call.path, params=encode_query(call.query), headers=self._headers
+            )
+            response = await self._http.send(request, stream=True)
+        except (httpx.RequestError, httpx.InvalidURL) as error:
+            raise read_failure(error, self.server) from error
+        try:
+            if not response.is_success:
+                await response.aread()
+                raise read_problem(response)
+            yield response
+        finally:
+            await response.aclose()
 
     async def _fetch_pictures(self, call: Call[T]) -> list[Picture]:
         """The pictures of a call; those at URLs are fetched, without the key."""
@@ -133,10 +170,11 @@ def read_problem(response: httpx.Response) -> ApiError:
         problem = response.json()
     except (ValueError, RecursionError):
         problem = None
-    return ApiError(
-        response.status_code, problem if isinstance(problem, dict) else {}, response.headers.get("X-Request-ID")
-    )
+    found = problem if isinstance(problem, dict) else {}
+    return ApiError(response.status_code, found, response.headers.get("X-Request-ID"), response)
 
 
-def describe_failure(error: httpx.TransportError, server: str) -> str:
-    return f"no answer from {server}: {str(error) or type(error).__name__}"
+def read_failure(error: Exception, server: str) -> ConnectionFailed:
+    failure = ConnectionFailed(f"no answer from {server}: {str(error) or type(error).__name__}")
+    failure.__cause__ = error
+    return failure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from app.cli.upload import ingest_paths, ingest_urls
 from tests.app.api.asking import check_refusal, make_picture, search_ids
 from tests.app.sources.moved import clip_retrieval, paint, vectors
 from tests.support.archives import make_tar
+from tests.support.assistants import be_refused, connect_http, use
 from tests.support.object_stores import WHO, Store
 from tests.support.servers import RunningServer
 from tests.support.web_servers import WebServer, content, status
@@ -104,6 +106,22 @@ def test_pictures_come_by_url_with_what_is_said_of_them(fetching: RunningServer,
     assert fetching.http.get("/v1/images/by-url/file").content == red
     assert "by-url" in search_ids(fetching, "red")
     assert list((fetching.data_dir / "media" / ".incoming").iterdir()) == []
+
+
+def test_an_assistant_adds_a_picture_by_its_url(fetching: RunningServer, web: WebServer) -> None:
+    web.pages |= {"/noted": content(make_picture("purple")), "/noise": content(b"no picture")}
+
+    async def work() -> None:
+        async with connect_http(fetching.url, "auto") as client:
+            added = await use(client, "add_picture", url=f"{web.url}/noted", caption="a note", tags=["kept"])
+            assert (added["status"], added["caption"], added["tags"]) == ("ready", "a note", ["kept"])
+            again = await use(client, "add_picture", url=f"{web.url}/noted")
+            assert again["id"] == added["id"]
+            assert "(unsupported_media_type)" in await be_refused(client, "add_picture", url=f"{web.url}/noise")
+            foreign = await be_refused(client, "add_picture", url="http://10.0.0.1/a.png")
+            assert "(url_not_allowed); give the picture as `data`" in foreign
+
+    asyncio.run(work())
 
 
 def test_long_lists_come_line_by_line_and_a_second_time_cost_no_download(

@@ -57,6 +57,7 @@ class ThreadPools:
         self.queries = ThreadPool("queries", min(queries, 64), queries)
         self.reads = ThreadPool("reads", 8, 1024)
         self.writes = ThreadPool("writes", 32, 1024)
+        self.explanations = ThreadPool("explanations", 2, 14)  # each is many pictures; searches go first
         self.outside = ThreadPool("questions", 4, 28)  # calls that wait for another server
         self.checks = ThreadPool("checks", 2, 256)  # health checks are answered while everything else waits
 

@@ -29,6 +29,7 @@ from app.decode.pool import DecodePool
 from app.service.camera_data import CameraDataReader
 from app.service.duplicates import DuplicateService
 from app.service.enrichment import EnrichmentService
+from app.service.explain import ExplainService
 from app.service.heads import HeadService
 from app.service.image_waiter import ImageWaiter
 from app.service.labels import LabelService
@@ -92,6 +93,7 @@ JobsDep = Annotated[JobService, get_part(lambda service: service.jobs)]
 CameraDataDep = Annotated[CameraDataReader, get_part(lambda service: service.camera_data)]
 DuplicatesDep = Annotated[DuplicateService, get_part(lambda service: service.duplicates)]
 EnrichmentDep = Annotated[EnrichmentService, get_part(lambda service: service.enrichment)]
+ExplainDep = Annotated[ExplainService, get_part(lambda service: service.explain)]
 HeadsDep = Annotated[HeadService, get_part(lambda service: service.heads)]
 LabelsDep = Annotated[LabelService, get_part(lambda service: service.labels)]
 SavedSearchesDep = Annotated[SavedSearchService, get_part(lambda service: service.saved_searches)]

@@ -27,6 +27,7 @@ from app.service.duplicates import DuplicateService
 from app.service.enrichment import KIND as ENRICH
 from app.service.enrichment import EnrichmentService, check_enrichment_settings
 from app.service.evaluation import EVALUATE, EvaluationTask
+from app.service.explain import ExplainService
 from app.service.factory import check_source_settings, open_pool, open_poster, open_source_policy
 from app.service.heads import TEACH, HeadService
 from app.service.health import HealthCheck, check_ingest
@@ -70,6 +71,7 @@ class Service:
     camera_data: CameraDataReader
     enrichment: EnrichmentService
     questions: QuestionService
+    explain: ExplainService
     labels: LabelService
     saved_searches: SavedSearchService
     arrivals: ArrivalLoop
@@ -196,6 +198,7 @@ def open_service(settings: Settings) -> Service:
             camera_data=CameraDataReader(library, jobs, pool),
             enrichment=EnrichmentService(library, jobs, settings),
             questions=QuestionService(library, pool, search, settings),
+            explain=ExplainService(library, pool, search),
             labels=labels,
             saved_searches=saved,
             arrivals=arrivals,

@@ -23,7 +23,7 @@ export const REASONS = {
       [/^no picture of the collection '(.*)' has a caption.*$/, "图库“$1”中没有带说明的图片。请为图片添加说明。"],
       [/^(\d+) pictures are too few to say.*$/, "只有 $1 张图片，太少，无法判断。"],
       [/^the head was refused: of (\d+) held-out texts, (\S+) have .* without it and (\S+) with it; the difference is between (\S+) and (\S+) .*$/, "没有明显的改进，因此不采用：在留作检验的 $1 条说明中，找到对应图片的比例从 $2 变为 $3（95 % 置信区间：$4 至 $5）。"],
-      [/^(\d+) distinct texts.* are too few to teach with: (\d+) are needed$/, "不同的说明只有 $1 条，太少；至少需要 $2 条。"],
+      [/^(\d+) distinct texts?.* (?:is|are) too few to teach with: (\d+) are needed$/, "不同的说明只有 $1 条，太少；至少需要 $2 条。"],
       [/^([\d,]+) texts are those of another picture, too:.*$/, "有 $1 条说明同时属于其他图片：其中只有一张能排第一。"],
       [/^the file has (?:more than )?([\d,]+) bytes; the limit is ([\d,]+)$/, "文件有 $1 字节，上限为 $2 字节。"],
       [/^the file has more than ([\d,]+) bytes$/, "文件超过 $1 字节。"],

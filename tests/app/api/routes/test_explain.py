@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from app.api.routes.explain import wants_picture
-from app.encoder.dummy import PALETTE
 from tests.app.api.asking import check_refusal
+from tests.support.pictures import draw_two
 from tests.support.servers import RunningServer
 
 
@@ -18,20 +18,6 @@ from tests.support.servers import RunningServer
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     with RunningServer(tmp_path_factory.mktemp("explain") / "data", workers=1) as one:
         yield one
-
-
-def draw_two(size: tuple[int, int] = (240, 240)) -> bytes:
-    """Red on the upper left, blue on the lower right, of stripes in other colours."""
-    (width, height), image = size, Image.new("RGB", size)
-    draw = ImageDraw.Draw(image)
-    others = [colour for names, colour in PALETTE.items() if not {"red", "blue"} & {*names}]
-    for n in range(width // 8 + 1):
-        draw.rectangle((8 * n, 0, 8 * n + 8, height), fill=others[n % len(others)])
-    draw.rectangle((0, 0, width * 2 // 5, height * 2 // 5), fill=(220, 30, 30))
-    draw.rectangle((width * 3 // 5, height * 3 // 5, width, height), fill=(30, 60, 220))
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,8 @@ import random
 
 from PIL import Image, ImageDraw
 
+from app.encoder.dummy import PALETTE
+
 COLOURS = {
     "red": (220, 30, 30),
     "green": (30, 150, 50),

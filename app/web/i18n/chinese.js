@@ -302,7 +302,7 @@ export const CHINESE = {
   question_ask: "提问",
   answered_encoder: "搜索模型 {model} 将答案与图片作了比较。",
   answered_captioner: "{model} 看了这张图片。",
-  labels: "推荐标签",
+  labels: "推荐词条",
   as_caption: "用作说明",
   as_caption_one: "用作说明：{text}",
   as_tag: "添加为标签",

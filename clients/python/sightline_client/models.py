@@ -67,6 +67,15 @@ class AppliedLabels(BaseModel):
     basis: Literal["pairs", "shares", "none"] | None = None
 
 
+class Area(BaseModel):
+    """What the model sees of a picture, in shares of its width and height; beyond 0 and 1 where it is padded."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
 class Ask(BaseModel):
     """The answers, likeliest first. `by` and `model` say what has answered."""
 
@@ -250,6 +259,26 @@ class Enrichments(BaseModel):
 
     id: str
     enrichments: dict[str, Enrichment]
+
+
+class Explanation(BaseModel):
+    """What of the picture, and what of the words, made the cosine."""
+
+    id: str
+    score: float
+    """The cosine of the picture and the words."""
+    verdict: PlaceVerdict
+    grid: list[list[float]]
+    """Rows of cells, from the top left: how much the cosine falls when that part is covered."""
+    heat: list[list[float]]
+    """The same from 0 to 1, to be drawn; all 0 where the match is none."""
+    area: Area
+    """Where the grid lies in the picture."""
+    words: list[WordWeight]
+    """In the order of the query."""
+    model: str
+    warnings: list[AnswerWarning]
+    """What is odd about the texts and the filter that were sent; empty for most."""
 
 
 class Facet(BaseModel):
@@ -571,6 +600,15 @@ class NewWebhook(BaseModel):
     """Make a new secret, which the answer shows once."""
     enabled: Literal[True] | None = None
     """true: try again what was given up."""
+
+
+class PlaceVerdict(BaseModel):
+    """Whether the model knows where in the picture the words are met."""
+
+    match: Literal["good", "weak", "none"]
+    """none: it does not know, and the grid means nothing."""
+    confidence: float
+    """0: it could be either; 1: certain."""
 
 
 class QueryPart(BaseModel):
@@ -999,3 +1037,12 @@ class Weights(BaseModel):
 
     vector: float = 1.0
     keyword: float = 1.0
+
+
+class WordWeight(BaseModel):
+    """A word of the query, or some, and how much the cosine falls without it; null if nothing is left without
+    it.
+    """
+
+    text: str
+    weight: float | None = None

@@ -21,6 +21,7 @@ from sightline_client.models import (
     DeleteOut_VideoOut_,
     Duplicates,
     Enrichments,
+    Explanation,
     FileChange,
     Filter,
     Head,
@@ -789,6 +790,28 @@ class Calls(Transport):
                 f"/v1/images/{quote(id)}/ask",
                 Ask,
                 body={"question": question, "answers": answers, "by": by, "collection": collection},
+            )
+        )
+
+    def explain_image(
+        self,
+        id: str,
+        *,
+        q: str,
+        size: int | None = None,
+        time_words: bool | None = None,
+        today: str | None = None,
+        collection: str | None = None,
+    ) -> Explanation:
+        """Say which part of a picture meets words, and which of the words counted. With `Accept: image/png` the
+        answer is the picture with a heat map.
+        """
+        return self._run(
+            Call(
+                "GET",
+                f"/v1/images/{quote(id)}/explain",
+                Explanation,
+                query={"q": q, "size": size, "time_words": time_words, "today": today, "collection": collection},
             )
         )
 

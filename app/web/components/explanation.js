@@ -7,6 +7,7 @@ import { parseQuery } from "../state/query.js";
 import { make } from "./dom.js";
 import { toast } from "./toast.js";
 
+const VERDICTS = { good: "why_good", weak: "why_weak", none: "why_none" };
 const TILE = 512; // px of the longer side
 const LARGE = 1024;
 let held = null; // {picture, src}: a hit that shows its heat map
@@ -61,7 +62,7 @@ export async function showExplanation(section, id, query, stage) {
 }
 
 function describeVerdict({ match }, { q }) {
-  return translate(`why_${match}`, { words: parseQuery(q).words });
+  return translate(VERDICTS[match], { words: parseQuery(q).words });
 }
 
 /** Where the strongest cell is, for those who do not see the picture. */

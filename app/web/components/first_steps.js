@@ -1,4 +1,5 @@
-// Three things to try, above the pictures of a newcomer: until they are closed, or at the next visit after a search.
+// Three things to try, above the pictures of a newcomer: until the person closes them, or has searched and comes
+// again.
 
 import { byId } from "./dom.js";
 

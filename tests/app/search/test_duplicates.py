@@ -10,7 +10,8 @@ from app.search.duplicates import Group, find_candidates, group_pairs, join_hash
 
 
 def make_hash(bits: int, sketch: int = 0) -> bytes:
-    return bits.to_bytes(8, "little") + bytes([sketch]) * 48
+    """Of a picture with contrasts; `sketch` is added to its colours."""
+    return bits.to_bytes(8, "little") + bytes([40 + sketch, (216 + sketch) % 256] * 24)
 
 
 def candidates(

@@ -1,7 +1,7 @@
 .PHONY: demo test test-all check install lock bench prove
 
-demo:  ## install, serve the demo gallery, show three searches; ARGS=--once ends after them
-	scripts/install
+demo:  ## install (TORCH=auto: no torch without a GPU), serve the demo gallery, show three searches; ARGS=--once ends
+	TORCH=$${TORCH:-auto} scripts/install
 	.venv/bin/sightline demo $(ARGS)
 
 test:  ## install what the tests need; check style and types, run the fast tests; ARGS go to pytest

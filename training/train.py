@@ -21,10 +21,14 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from app.core.files import sha256_file
+from app.encoder.conversion import convert_into
+from app.encoder.loader import WEIGHTS
+from app.encoder.weights import LocatedModel
 from training import evaluate
 from training.feed import Batch, stream
 from training.guide import Guide
-from training.model import SIDE, create_model, export
+from training.model import SIDE, STARTER, create_model, export
 from training.sprites import WORK, load_atlas
 from training.step import Stepper
 from training.vocabulary import load_tokenizer
@@ -190,6 +194,8 @@ def main() -> None:
         return  # --resume continues from here
     if not arguments.no_export:
         export(state.average, tokenizer)
+        weights = STARTER / WEIGHTS
+        convert_into(LocatedModel("starter", f"local-dir:{STARTER}", weights, sha256_file(weights)), STARTER)
         (WORK / "final.txt").write_text(evaluate.report(), encoding="utf-8")
 
 

@@ -817,6 +817,24 @@ def models() -> None:
     show_models(new_console())
 
 
+@main.command(short_help="Convert a model, for machines without torch.")
+@click.argument("model")
+@click.argument("folder", type=click.Path(path_type=Path))
+@setting_options("data_dir", "models_dir")
+def convert(model: str, folder: Path, **given: Any) -> None:
+    """Write MODEL into the new FOLDER with its towers converted for CPUs.
+
+    A copy of the folder serves on any machine as `--model local-dir:FOLDER`, without torch and without a conversion at
+    the first start. An index made with MODEL stays valid.
+    """
+    from app.encoder.portable import export_model
+
+    console = new_console()
+    with console.status(f"converting {model}"):
+        export_model(model, load_settings(given).models, folder)
+    console.print(f"{model} is in {folder}; serve it by --model local-dir:{folder.absolute()}", soft_wrap=True)
+
+
 @main.command(short_help="Check that files, rows and log agree.")
 @setting_options("data_dir")
 def verify(**given: Any) -> None:

@@ -1,7 +1,8 @@
 """Convert a model for OpenVINO, in a process of its own, so that the server never imports torch.
 
 `ensure_converted` returns the folder of the converted model. Its name depends on the weights, the configuration and the
-versions of all libraries that take part; the first call converts, later calls find the folder.
+versions of all libraries that take part; the first call converts, later calls find the folder. A folder with a model
+may bring the converted model with it (`convert_into`): then nobody who serves it needs torch.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -28,14 +29,19 @@ from typing import Any
 import numpy as np
 
 from app.core.errors import StartupError
+from app.core.files import sha256_file
 from app.core.locks import hold_lock, pause_unless_stopped
 from app.core.process import die_with_parent, spawn
 from app.encoder.openvino import IMAGE_FILE, INFO_FILE, TEXT_FILE, CompiledModelInfo, OpenVinoEncoder, load_openvino
+from app.encoder.pretrained import has_torch, require_torch
+from app.encoder.tokenizer import TOKENIZER
 from app.encoder.weights import LocatedModel, read_logit_bias
 
 log = logging.getLogger(__name__)
 
 FORMAT = 2  # of the files; with a new number every model is converted again
+COMPILED = "compiled"  # the folder of a converted model, in that of its files and in the cache
+CONFIG = "open_clip_config.json"
 LIBRARIES = ("openvino", "torch", "open_clip_torch", "timm")
 MIN_COSINE = 0.999  # between the vectors of a converted tower and those of torch, over PROBES
 PROBES = ("a red car", "two cats next to a cake, by the sea", "笑脸", "x")
@@ -45,7 +51,7 @@ EXIT_MISFIT = 3  # exit status if the weights do not fit the architecture; torch
 
 def key_of(spec: LocatedModel) -> str:
     """16 hex digits over everything that the converted model depends on; the name is no part of it."""
-    configuration = (spec.folder / "open_clip_config.json").read_text("utf-8") if spec.folder else ""
+    configuration = (spec.folder / CONFIG).read_text("utf-8") if spec.folder else ""
     versions = [f"{library} {version(library)}" for library in LIBRARIES]
     fields = {**asdict(spec), "name": "", "weights": "", "cache": ""}
     inputs = json.dumps([FORMAT, fields, configuration, versions])
@@ -62,18 +68,61 @@ def open_encoder(
     bulk: bool = False,
 ) -> OpenVinoEncoder:
     """Convert the model if needed, and load it; a damaged conversion is made again. Raises as `ensure_converted`."""
-    folder = ensure_converted(spec, cache, stop)
     bias = read_logit_bias(spec.weights)  # of the weights, so that a conversion of an older version has it too
-    load = partial(OpenVinoEncoder, folder, precision, threads, bulk=bulk, logit_bias=bias)
+
+    def load(folder: Path) -> OpenVinoEncoder:
+        encoder = OpenVinoEncoder(folder, precision, threads, bulk=bulk, logit_bias=bias)
+        encoder.space = replace(encoder.space, model=spec.name)  # models of other names may share a conversion
+        return encoder
+
+    if (enclosed := find_enclosed(spec)) is not None:
+        try:
+            return load(enclosed)
+        except DAMAGE_ERRORS as error:
+            log.warning("the converted model in %s is damaged (%s); converting it", enclosed, type(error).__name__)
+    folder = ensure_converted(spec, cache, stop)
     with suppress(*DAMAGE_ERRORS):
-        return load()
+        return load(folder)
     with hold_lock(folder.with_suffix(".lock"), stop):
         try:
-            return load()  # another process may have repaired it meanwhile
+            return load(folder)  # another process may have repaired it meanwhile
         except DAMAGE_ERRORS as error:
             log.warning("the converted model %s is damaged (%s); converting it again", spec.name, type(error).__name__)
             _convert_in_child(spec, folder, stop)
-            return load()
+            return load(folder)
+
+
+def find_enclosed(spec: LocatedModel) -> Path | None:
+    """The converted model in the folder of a model, if it was made of these weights and this configuration."""
+    if spec.folder is None:
+        return None
+    folder = spec.folder / COMPILED
+    try:
+        info = CompiledModelInfo.read(folder)
+        fits = (info.space.weights, info.configuration) == (spec.digest, sha256_file(spec.folder / CONFIG))
+    except (OSError, ValueError):
+        return None
+    return folder if fits else None
+
+
+def convert_into(spec: LocatedModel, model: Path) -> None:
+    """Convert a model into the folder `model`, which holds its configuration and weights, so that a copy of the whole
+    can be served without torch.
+
+    Raises StartupError, also where its tokenizer cannot do without open_clip, and ValueError as `ensure_converted`.
+    """
+    folder = model / COMPILED
+    _convert_in_child(replace(spec, half=True), folder, None)
+    info = CompiledModelInfo.read(folder)
+    tokenization = info.tokenization
+    if Path(tokenization.source).name != TOKENIZER:
+        raise StartupError(f"the tokenizer of {spec.name} exists in open_clip alone, which needs torch")
+    source = os.path.relpath(tokenization.source, folder)
+    if not (folder / source).resolve().is_relative_to(model.resolve()):
+        shutil.copy(tokenization.source, folder / TOKENIZER)
+        source = TOKENIZER
+    tokenization = replace(tokenization, source=source, cache="")
+    replace(info, tokenization=tokenization, configuration=sha256_file(model / CONFIG)).write(folder)
 
 
 def ensure_converted(spec: LocatedModel, cache: Path, stop: threading.Event | None = None) -> Path:
@@ -82,8 +131,9 @@ def ensure_converted(spec: LocatedModel, cache: Path, stop: threading.Event | No
     Raises StartupError if weights and architecture do not fit, ValueError with the reason if the model cannot be
     converted, OSError if `cache` cannot be written, StopRequested if `stop` is set meanwhile.
     """
+    require_torch(spec.name)
     folder = _folder_of(spec, cache)
-    if is_converted(spec, cache):
+    if (folder / INFO_FILE).is_file():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Server and workers start together: one converts, the others wait.
@@ -95,11 +145,12 @@ def ensure_converted(spec: LocatedModel, cache: Path, stop: threading.Event | No
 
 
 def is_converted(spec: LocatedModel, cache: Path) -> bool:
-    return (_folder_of(spec, cache) / INFO_FILE).is_file()
+    """Whether the model can be opened without a conversion."""
+    return find_enclosed(spec) is not None or (has_torch() and (_folder_of(spec, cache) / INFO_FILE).is_file())
 
 
 def _folder_of(spec: LocatedModel, cache: Path) -> Path:
-    return cache / "compiled" / key_of(spec)
+    return cache / COMPILED / key_of(spec)
 
 
 def _convert_in_child(spec: LocatedModel, folder: Path, stop: threading.Event | None) -> None:
@@ -139,7 +190,7 @@ def convert(spec: LocatedModel, folder: Path) -> None:
     tower, pool, _ = make_text_tower(model.clip)
     tokens = tokenization.tokenizer()(PROBES[:2])
     save_model = partial(load_openvino().save_model, compress_to_fp16=spec.half)
-    with _replace_folder(folder) as draft:
+    with replace_folder(folder) as draft:
         image_tower = _trace(
             Tower(model.clip, "encode_image"), np.zeros((2, 3, size, size), np.float32), [-1, 3, size, size]
         )
@@ -161,7 +212,7 @@ def convert(spec: LocatedModel, folder: Path) -> None:
 
 
 @contextmanager
-def _replace_folder(folder: Path) -> Iterator[Path]:
+def replace_folder(folder: Path) -> Iterator[Path]:
     """A draft folder that replaces `folder` at the end, as a whole or not at all."""
     draft = folder.with_suffix(".draft")
     shutil.rmtree(draft, ignore_errors=True)

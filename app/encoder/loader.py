@@ -34,7 +34,7 @@ from app.encoder.memory_check import (
     estimate_openvino,
     estimate_torch,
 )
-from app.encoder.pretrained import find_architecture, find_pretrained, list_architectures
+from app.encoder.pretrained import find_architecture, find_pretrained, has_torch, list_architectures, require_torch
 from app.encoder.protocol import Encoder
 from app.encoder.weights import LocatedModel, ParameterCount, count_parameters
 
@@ -79,7 +79,7 @@ class EncoderOptions:
 
 def has_gpu() -> bool:
     """Whether torch can use a GPU. Imports torch only if the system has such a device."""
-    if not any(path.exists() for path in GPU_DEVICES):
+    if not any(path.exists() for path in GPU_DEVICES) or not has_torch():
         return False
     import torch
 
@@ -102,7 +102,9 @@ def check_model_name(name: str, cache: Path) -> None:
 
 
 def find_captioner_name(captioner: str) -> str:
-    """The loader's name of `open_clip:ARCHITECTURE/TAG_OR_PATH`. Raises StartupError if that is no CoCa."""
+    """The loader's name of `open_clip:ARCHITECTURE/TAG_OR_PATH`. Raises StartupError if that is no CoCa, and without
+    torch."""
+    require_torch(captioner)
     name = captioner.removeprefix(CAPTIONER)
     if name.startswith(("local-dir:", "hf-hub:")):
         return name
@@ -226,6 +228,7 @@ def _load_in_openvino(
 
 
 def _load_in_torch(spec: LocatedModel, options: EncoderOptions, reason: str) -> Encoder:
+    require_torch(spec.name)
     import torch  # here, because `colours`, OpenVINO and the client commands work without it
 
     from app.encoder import open_clip
@@ -257,6 +260,7 @@ def _locate_file(name: str) -> LocatedModel:
 
 
 def _require_architecture(name: str, architecture: str) -> None:
+    require_torch(name.split()[-1].strip("'"))
     if architecture not in list_architectures():
         hint = suggest_names(architecture, list_architectures())
         raise StartupError(f"{name}: open_clip knows no architecture {architecture!r}{hint}")

@@ -51,6 +51,7 @@ class CompiledModelInfo:
     preprocessing: Preprocessing
     tokenization: Tokenization
     temperature: float
+    configuration: str = ""  # the SHA-256 of the model's configuration, where both are in one folder
 
     def write(self, folder: Path) -> None:
         (folder / INFO_FILE).write_text(json.dumps(asdict(self)), encoding="utf-8")
@@ -59,9 +60,11 @@ class CompiledModelInfo:
     def read(cls, folder: Path) -> CompiledModelInfo:
         """Raises OSError or ValueError if the file is damaged."""
         info = TypeAdapter(CompiledModelInfo).validate_json((folder / INFO_FILE).read_bytes())
-        if info.tokenization.source != TOKENIZER:
+        source = info.tokenization.source
+        if Path(source).name != TOKENIZER:
             return info
-        return replace(info, tokenization=replace(info.tokenization, source=str(folder / TOKENIZER)))  # beside it
+        path = Path(os.path.normpath(folder / source))  # beside it, or in the folder around it
+        return replace(info, tokenization=replace(info.tokenization, source=str(path)))
 
 
 class CompiledTower:

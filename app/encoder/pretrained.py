@@ -34,6 +34,20 @@ class PretrainedConfig:
     tags: list[str]
 
 
+def has_torch() -> bool:
+    """Whether this is no installation of `TORCH=none`. Does not import torch."""
+    return find_spec("torch") is not None and find_spec("open_clip") is not None
+
+
+def require_torch(name: str) -> None:
+    """Raise StartupError, which says how to get it, where torch is not installed."""
+    if not has_torch():
+        raise StartupError(
+            f"model {name} needs torch, which is not installed here: run `TORCH=cpu scripts/install` (or install"
+            f" open_clip_torch), or convert the model on another machine by `sightline convert {name} FOLDER`"
+        )
+
+
 @cache
 def _find_configurations() -> dict[str, Path]:
     spec = find_spec("open_clip")

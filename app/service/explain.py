@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,8 +41,9 @@ class ExplainService:
         searcher, preprocessing = self._search.searcher, self._search.model.encoder.preprocessing
 
         def read() -> Pixels:
-            task = self._pool.submit(decode_picture, self._find_file(image), preprocessing, self._pool.picture_limits)
-            return task.result().pixels
+            with self._open(image) as path:
+                task = self._pool.submit(decode_picture, path, preprocessing, self._pool.picture_limits)
+                return task.result().pixels
 
         found = searcher.explainer.explain(query, image.sha256, read)
         area = find_seen_area((image.width or 1, image.height or 1), preprocessing)
@@ -51,12 +53,14 @@ class ExplainService:
     def draw(self, id: str, query: SearchQuery, side: int) -> bytes:
         """The picture with its heat map, as a PNG. Raises as `explain`."""
         grid = self.explain(id, query).found.heat.tolist()
-        path = self._find_file(self._library.get(query.collection, id))
         preprocessing, limits = self._search.model.encoder.preprocessing, self._pool.picture_limits
-        return base64.b64decode(self._pool.submit(draw_heat_map, path, grid, preprocessing, limits, side).result())
+        with self._open(self._library.get(query.collection, id)) as path:
+            return base64.b64decode(self._pool.submit(draw_heat_map, path, grid, preprocessing, limits, side).result())
 
-    def _find_file(self, image: Image) -> Path:
+    @contextmanager
+    def _open(self, image: Image) -> Iterator[Path]:
+        """The file of a picture. Raises BlobMissing."""
         path = self._library.blobs.path(image.sha256)
         if not path.exists():
             raise BlobMissing("the file of this picture is missing")
-        return path
+        yield path

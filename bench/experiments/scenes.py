@@ -7,6 +7,7 @@ missing shard.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -37,7 +38,8 @@ def main() -> None:
     open_tools(FOLDER)  # makes the atlas and the compiled towers, before two processes need them at once
     load_texts(FOLDER)
     missing = [n for n in range(-(-count // SHARD)) if not shard_path(FOLDER, n).exists()]
-    with ProcessPoolExecutor(PROCESSES, initializer=os.nice, initargs=(19,)) as pool:
+    spawn = multiprocessing.get_context("spawn")  # a fork of a process that has loaded a model hangs
+    with ProcessPoolExecutor(PROCESSES, spawn, initializer=os.nice, initargs=(19,)) as pool:
         for n in pool.map(make_shard, [FOLDER] * len(missing), missing):
             print(f"{(n + 1) * SHARD:,} pictures", flush=True)
 

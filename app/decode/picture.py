@@ -153,7 +153,7 @@ def draw_heat_map(
         small, out = _make_thumbnail(upright, side), io.BytesIO()
         heat = _stretch_grid(np.asarray(grid, np.float32), find_seen_area(size, preprocessing), small.size)
         grey = np.asarray(small.convert("L").convert("RGB"), np.float32)
-        warm = heat[:, :, None] * (0.45 * np.asarray(small, np.float32) + 0.55 * np.array(HEAT, np.float32))
+        warm = heat[:, :, None] * (0.6 * np.asarray(small, np.float32) + 0.4 * np.array(HEAT, np.float32))
         mixed = grey * 0.75 * (1 - heat[:, :, None]) + warm
         Image.fromarray(mixed.clip(0, 255).astype(np.uint8)).save(out, format="PNG")
     return base64.b64encode(out.getvalue()).decode()

@@ -8,6 +8,7 @@ import { make } from "./dom.js";
 import { toast } from "./toast.js";
 
 const VERDICTS = { good: "why_good", weak: "why_weak", none: "why_none" };
+const LEAST = 0.01; // of the shares of words that are listed
 const TILE = 512; // px of the longer side
 const LARGE = 1024;
 let held = null; // {picture, src}: a hit that shows its heat map
@@ -73,13 +74,13 @@ function describePlace({ grid, area }) {
   return translate("why_place", { x: percent(area.left, area.width, best.x), y: percent(area.top, area.height, best.y) });
 }
 
-/** The words with their shares of what all together add; none for a query of one word. */
+/** The words that counted, with their shares of what all together add; none for a query of one word. */
 function makeWords(words) {
   const known = words.filter(({ weight }) => weight !== null);
   const sum = known.reduce((total, { weight }) => total + Math.max(0, weight), 0);
   if (known.length < 2 || !sum) return null;
-  const lines = known.map(({ text, weight }) => {
-    const share = Math.max(0, weight) / sum;
+  const counted = known.map(({ text, weight }) => ({ text, share: Math.max(0, weight) / sum })).filter(({ share }) => share >= LEAST);
+  const lines = counted.map(({ text, share }) => {
     const line = make("li", {}, make("span", { dir: "auto" }, text), make("span", { className: "muted" }, `${Math.round(100 * share)} %`));
     line.style.setProperty("--share", share.toFixed(3));
     return line;

@@ -80,7 +80,7 @@ def test_no_hashes_are_joined_to_none() -> None:
     joined = join_hashes(parts)
     assert joined.bits.tolist() == [1, 0, 2]
     assert joined.known.tolist() == [True, False, True]
-    assert joined.sketches[2].tolist() == [3] * 48
+    assert joined.sketches[2].tolist() == [43, -37] * 24
 
 
 def test_nearly_empty_pages_need_nearer_hashes() -> None:

@@ -159,12 +159,15 @@ def cover_parts(pixels: Pixels) -> Pixels:
 
 
 def spread(drops: Embeddings) -> Grid:
-    """A weight for each cell: the mean of the drops of the windows that cover it."""
+    """A weight for each cell: the sum of the drops of the windows that cover it, over the most that cover one.
+
+    With their mean, a cell of the margin would count as much as the cell beside it, which two windows cover.
+    """
     sums, counts = np.zeros((2, SIDE, SIDE), np.float32)
     for drop, (y, x) in zip(drops, WINDOWS, strict=True):
         sums[y : y + WINDOW, x : x + WINDOW] += drop
         counts[y : y + WINDOW, x : x + WINDOW] += 1
-    return np.asarray(sums / counts, np.float32)
+    return np.asarray(sums / counts.max(), np.float32)
 
 
 def find_share(others: Embeddings, score: float) -> float:

@@ -51,7 +51,13 @@ def test_every_cell_is_covered_and_a_window_has_the_mean_colour() -> None:
     assert (views[0, -1, -1] == pixels[-1, -1]).all()
 
 
-def test_weight_of_a_cell_is_the_mean_of_its_windows() -> None:
+def test_cells_of_the_margin_count_less() -> None:
+    grid = spread(np.ones(len(WINDOWS), np.float32))
+    assert grid.max() == 1
+    assert grid[0, 1] == 0.5
+
+
+def test_weight_of_a_cell_is_that_of_its_windows() -> None:
     drops = np.zeros(len(WINDOWS), np.float32)
     drops[WINDOWS.index((2, 2))] = 1
     grid = spread(drops)

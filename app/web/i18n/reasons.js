@@ -19,6 +19,7 @@ export const REASONS = {
       [/^there is no text .*$/, "此词条已被删除。"],
       [/^there is no collection '(.*)'$/, "图库“$1”不存在。"],
       [/^there is a collection '(.*)' already$/, "图库“$1”已存在。"],
+      [/^the query has no words besides those of time.*$/, "搜索词只有时间，而图片上看不出拍摄时间。"],
       [/^there is no job .*$/, "此任务已不存在。"],
       [/^no picture of the collection '(.*)' has a caption.*$/, "图库“$1”中没有带说明的图片。请为图片添加说明。"],
       [/^(\d+) pictures are too few to say.*$/, "只有 $1 张图片，太少，无法判断。"],

@@ -97,7 +97,9 @@ function showPicture(hit, isSame) {
   const generated = makeGeneratedCaption(image, { canEdit, onChange });
   shown = { hit, caption, tags };
   const side = dialog.querySelector(".side");
+  const isExplained = isSame && side.querySelector(".why")?.hidden === false; // it was drawn again, as a hit say
   side.replaceChildren(...makeSide(hit, caption, tags, generated, canEdit).filter(Boolean));
+  if (isExplained) toggleExplanation();
   side.scrollTop = 0;
   if (!isSame) showSimilar(image);
 }

@@ -35,8 +35,15 @@ SHARE = 4  # one caller may have a quarter of a budget, and the last quarter is 
 # Python, which two such calls would do no faster; there are two decoders.
 LARGE, PICTURES, BATCHES = "large requests", "searches with pictures", "calls with many parts"
 EMBEDDINGS = "requests for embeddings"  # the encoder's work: while it has some, the next are decoded
+EXPLANATIONS = "explanations"  # of which each is fourteen pictures
 CORES = os.cpu_count() or 2
-AT_ONCE = {LARGE: 16, PICTURES: max(2, CORES), BATCHES: max(1, CORES // 2), EMBEDDINGS: 2 * max(2, CORES)}
+AT_ONCE = {
+    LARGE: 16,
+    PICTURES: max(2, CORES),
+    BATCHES: max(1, CORES // 2),
+    EMBEDDINGS: 2 * max(2, CORES),
+    EXPLANATIONS: 1,
+}
 MAX_WAITING = 48  # of one kind and caller
 REFUSAL_SECONDS = 0.5  # until the refusal of one more is sent: who asks again at once would take the event loop
 CHEAP_SECONDS = 0.001  # of the processor: what takes longer is followed by a pause

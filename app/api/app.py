@@ -30,6 +30,7 @@ from app.api.routes import (
     duplicates,
     enrichments,
     evaluations,
+    explain,
     heads,
     images,
     ingest,
@@ -127,7 +128,7 @@ def add_routes(app: FastAPI) -> None:
         app.include_router(router)
     for router in (search.pictures, search.queries, ingest.sources, camera_data.router):
         app.include_router(router)
-    for module in (images, jobs, videos, watches, questions, saved_searches, evaluations, demo, duplicates):
+    for module in (images, jobs, videos, watches, questions, explain, saved_searches, evaluations, demo, duplicates):
         app.include_router(module.router)
     for module in (enrichments, texts, collections, labels, heads, reembed, session, mcp):
         app.include_router(module.router)

@@ -36,6 +36,7 @@ KEY_REQUIRED = "this call needs an API key: send it as `Authorization: Bearer sl
 PROBES = ("/livez", "/readyz", "/metrics")  # monitors ask for them under any name, or under none
 PAUSE_SECONDS = 1.0  # before the answer to who has sent too many wrong keys: who goes on at once costs little
 UNLIMITED_PATHS = ("/livez", "/readyz", "/web/{path:path}")  # health checks, and the files of the page
+COSTS = {"/v1/images/{id}/explain": 10}  # of a call that works like many, in requests of the rate limit
 
 
 class AccessControl:
@@ -98,7 +99,8 @@ class AccessControl:
         principal: Principal | None = scope["principal"]
         scope["caller"] = principal.key_id if principal else rate_limit_key(scope["client"])
         if permission is None or permission.path not in UNLIMITED_PATHS:
-            wait = self._limiter.count_request(scope["client"], principal.key_id if principal else None)
+            cost = COSTS.get(permission.path, 1) if permission else 1
+            wait = self._limiter.count_request(scope["client"], principal.key_id if principal else None, cost)
             if wait is not None:
                 return self._too_often(scope, wait, "too many requests; try again later")
         if permission is None:

@@ -144,6 +144,7 @@ class ThreadPools:
         self.searches: SharedCalls[SearchQuery, SearchResult] = SharedCalls(self.queries, max(2, count_cores()))
         self.reads = ThreadPool("reads", 8, 1024)
         self.writes = ThreadPool("writes", 32, 1024)
+        self.explanations = ThreadPool("explanations", 2, 14)  # each is many pictures; searches go first
         self.outside = ThreadPool("questions", 4, 28)  # calls that wait for another server
         self.checks = ThreadPool("checks", 2, 256)  # health checks are answered while everything else waits
 

@@ -30,6 +30,7 @@ from app.service.camera_data import CameraDataReader
 from app.service.duplicates import DuplicateService
 from app.service.embeddings import EmbeddingService
 from app.service.enrichment import EnrichmentService
+from app.service.explain import ExplainService
 from app.service.heads import HeadService
 from app.service.image_waiter import ImageWaiter
 from app.service.labels import LabelService
@@ -94,6 +95,7 @@ CameraDataDep = Annotated[CameraDataReader, get_part(lambda service: service.cam
 DuplicatesDep = Annotated[DuplicateService, get_part(lambda service: service.duplicates)]
 EmbeddingsDep = Annotated[EmbeddingService, get_part(lambda service: service.embeddings)]
 EnrichmentDep = Annotated[EnrichmentService, get_part(lambda service: service.enrichment)]
+ExplainDep = Annotated[ExplainService, get_part(lambda service: service.explain)]
 HeadsDep = Annotated[HeadService, get_part(lambda service: service.heads)]
 LabelsDep = Annotated[LabelService, get_part(lambda service: service.labels)]
 SavedSearchesDep = Annotated[SavedSearchService, get_part(lambda service: service.saved_searches)]

@@ -50,6 +50,7 @@ ROUTE_SCOPES = {
     "PATCH /v1/images/{id}": WRITE,
     "DELETE /v1/images/{id}": WRITE,
     "POST /v1/images/{id}/ask": SEARCH,
+    "GET /v1/images/{id}/explain": SEARCH,
     "GET /v1/images/{id}/file": SEARCH,
     "GET /v1/images/{id}/thumbnail": SEARCH,
     "GET /v1/images/{id}/vector": SEARCH,

@@ -38,13 +38,13 @@ class RateLimiter:
         self._keys = _Counts(None)  # there are few: a stranger cannot make any
         self._addresses = _Counts(MAX_CALLERS)
 
-    def count_request(self, client: tuple[str, int] | None, key_id: str | None = None) -> int | None:
-        """Count a request; the seconds to wait when the key, or the address, has sent too many, else None."""
+    def count_request(self, client: tuple[str, int] | None, key_id: str | None = None, cost: int = 1) -> int | None:
+        """Count a request `cost` times; the seconds to wait when the key, or the address, has sent too many."""
         if self._rule is None:
             return None
         if key_id is None:
-            return self._count(self._rule, client)
-        return self._keys.count(self._share(self._rule), key_id)
+            return self._count(self._rule, client, cost)
+        return self._keys.count(self._share(self._rule), key_id, cost)
 
     def count_wrong_key(self, client: tuple[str, int] | None, rule: RateLimitItem = WRONG_KEYS) -> int | None:
         """Count a wrong key; the seconds to wait when the address has sent too many, else None."""
@@ -55,13 +55,13 @@ class RateLimiter:
         servers = self._count_servers()
         return rule if servers == 1 else type(rule)(max(1, rule.amount // servers), rule.multiples, rule.namespace)
 
-    def _count(self, rule: RateLimitItem, client: tuple[str, int] | None) -> int | None:
+    def _count(self, rule: RateLimitItem, client: tuple[str, int] | None, cost: int = 1) -> int | None:
         rule = self._share(rule)
         if (site := find_site(client)) is not None:
             wide = type(rule)(rule.amount * SITE_FACTOR, rule.multiples, rule.namespace)
-            if (wait := self._addresses.count(wide, site)) is not None:
+            if (wait := self._addresses.count(wide, site, cost)) is not None:
                 return wait
-        return self._addresses.count(rule, rate_limit_key(client))
+        return self._addresses.count(rule, rate_limit_key(client), cost)
 
 
 class _Counts:
@@ -72,11 +72,11 @@ class _Counts:
         self.storage = MemoryStorage()
         self._counter = FixedWindowRateLimiter(self.storage)
 
-    def count(self, rule: RateLimitItem, name: str) -> int | None:
+    def count(self, rule: RateLimitItem, name: str, cost: int = 1) -> int | None:
         known = self.storage.storage
         if self._most is not None and len(known) >= self._most and rule.key_for(name) not in known:
             name = OTHER_CALLERS
-        if self._counter.hit(rule, name):
+        if self._counter.hit(rule, name, cost=min(cost, rule.amount)):
             return None
         return max(1, math.ceil(self._counter.get_window_stats(rule, name).reset_time - time.time()))
 

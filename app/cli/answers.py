@@ -62,6 +62,26 @@ class Answered(Answer):
     warnings: list[Warned] = []
 
 
+class WordWeight(Answer):
+    text: str
+    weight: float | None
+
+
+class PlaceVerdict(Answer):
+    match: str
+    confidence: float
+
+
+class Explanation(Answer):
+    """Which part of a picture met words, and which of the words counted."""
+
+    score: float
+    verdict: PlaceVerdict
+    heat: list[list[float]]
+    words: list[WordWeight]
+    warnings: list[Warned] = []
+
+
 class Found(Answer):
     """The answer to a search."""
 

@@ -294,6 +294,19 @@ class Client:
         path = f"/v1/images/{quote(id, safe='')}/ask"
         return self._call("POST", path, answers.Answered, body=body, query=self._collection, timeout=UPLOAD_SECONDS)
 
+    def explain(self, id: str, words: str) -> dict[str, Any]:
+        """Which part of a picture met the words."""
+        params = {**self._collection, "q": words}
+        return self._call("GET", self._picture(id, "explain"), answers.Explanation, params=params)
+
+    def draw_explanation(self, id: str, words: str) -> bytes:
+        """The picture with a heat map, as a PNG."""
+        params = {**self._collection, "q": words}
+        with self._map_errors():
+            response = self._http.get(self._picture(id, "explain"), params=params, headers={"Accept": "image/png"})
+        self._require_success(response)
+        return response.content
+
     def search_batch(self, searches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Up to 100 searches in one call; returns the answer to each, or its `error`."""
         answered = self._call(
@@ -519,6 +532,8 @@ class Client:
             hint = "; the server does not know this call"
             if (path := httpx.URL(self.server).path).strip("/"):
                 hint = f"; --server is the address of the server alone: {self.server.removesuffix(path)}"
+        if problem.code == "not_found" and re.search(r"'[0-9a-f]{4,31}'", problem.detail):
+            hint = "; give all 32 digits of an id: tables show the first 8, --json shows all"
         missing = re.fullmatch(r"there is no collection '([^']+)'", problem.detail)
         if missing and response.request.method != "DELETE":
             hint = f"; make it with `sightline collections make {clean(missing[1])}`"

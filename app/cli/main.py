@@ -499,6 +499,37 @@ def ask(id: str, question: str, answers: tuple[str, ...], by: str | None, as_jso
         show_answers(found, new_console())
 
 
+@main.command(
+    short_help="Say which part of a picture met words.",
+    epilog=examples("sightline explain IMG_0815 red car --save why.png"),
+)
+@click.argument("id", metavar="ID")
+@click.argument("words", metavar="WORDS", nargs=-1, required=True)
+@click.option(
+    "--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the picture with a heat map (PNG)."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
+@setting_options(*CLIENT_OPTIONS, "collection")
+def explain(id: str, words: tuple[str, ...], save: Path | None, as_json: bool, **given: Any) -> None:
+    """Say which part of a picture of a running server met words, and which of the words counted.
+
+    The shades are the parts of the picture, from its upper left: the darker, the more the words are met there.
+    """
+    from app.cli.output import show_explanation
+
+    with open_client(given) as client:
+        found = client.explain(id, " ".join(words))
+        if save is not None:
+            try:
+                save.write_bytes(client.draw_explanation(id, " ".join(words)))
+            except OSError as error:
+                raise click.ClickException(f"{save} cannot be written: {error.strerror}") from None
+    if as_json:
+        print_json(found)
+    else:
+        show_explanation(found, new_console())
+
+
 @main.command(short_help="Delete the pictures that match a filter.")
 @click.option(
     "--filter", callback=parse_json, required=True, help="Delete the pictures that match this filter, as JSON."

@@ -21,6 +21,12 @@ from app.encoder.catalogue import CATALOGUE, FIGURES, NAME_FORMS
 if TYPE_CHECKING:
     from app.cli.local_files import Failure
 
+SHADES = " ░▒▓█"
+PLACES = {
+    "good": "the dark part met the words",
+    "weak": "perhaps the dark part met the words",
+    "none": "the model does not know which part met the words",
+}
 MAX_SHOWN = 50  # items that failed
 Row = Sequence[str]
 
@@ -129,6 +135,18 @@ def show_answers(found: dict[str, Any], console: Console) -> None:
     rows = [(f"{one['probability']:.3f}", one["answer"]) for one in found["answers"]]
     print_rows(console, ("probability", "answer"), rows, rows)
     click.echo(f"answered by the {found['by']} {clean(found['model'])}", err=True)
+    for warning in found.get("warnings", ()):
+        click.echo(f"warning: {clean(warning['detail'])}", err=True)
+
+
+def show_explanation(found: dict[str, Any], console: Console) -> None:
+    """Where a picture met words, as shades, and the words with their weights; what it means goes to standard error."""
+    if found["verdict"]["match"] != "none":
+        for row in found["heat"]:
+            click.echo("".join(SHADES[min(len(SHADES) - 1, int(max(0.0, heat) * len(SHADES)))] * 2 for heat in row))
+    rows = [("" if one["weight"] is None else f"{one['weight']:+.3f}", one["text"]) for one in found["words"]]
+    print_rows(console, ("weight", "word"), rows, rows)
+    click.echo(PLACES.get(found["verdict"]["match"], ""), err=True)
     for warning in found.get("warnings", ()):
         click.echo(f"warning: {clean(warning['detail'])}", err=True)
 

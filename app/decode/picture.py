@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, Protocol
@@ -54,6 +54,7 @@ THUMBNAIL_GAP = 1.0  # averaging for whole factors, bicubic for the rest: a seve
 _MAX_WHOLE_SQUARES = 16  # a strip of more squares than this is cropped before the resize
 TOO_LITTLE_MEMORY = "the picture needs more memory than a decode child may have (SIGHTLINE_DECODE_MEMORY)"
 WHITE = (255, 255, 255)
+HEAT = (255, 110, 0)  # of a heat map where it is 1
 # Whose decoders must find the size that our header check found. In the others it may be turned already, or cropped.
 _EXACT = frozenset({"jpeg", "png", "webp", "gif", "bmp"})
 _UPRIGHT = frozenset({"heic", "jxl"})  # whose decoders turn the picture; EXIF repeats what the file says elsewhere
@@ -136,6 +137,40 @@ def read_jpeg(path: File, limits: PictureLimits, side: int) -> str:
         small.info.clear()
         small.save(out, **THUMBNAIL_OPTIONS[".jpg"])
     return base64.b64encode(out.getvalue()).decode()
+
+
+def draw_heat_map(
+    path: File, grid: Sequence[Sequence[float]], preprocessing: Preprocessing, limits: PictureLimits, side: int
+) -> str:
+    """The picture at `path` with a heat map, as the base64 of a PNG of at most `side` pixels a side.
+
+    `grid` covers what the model sees of the picture, with 0 (cold, the picture in grey) to 1. Raises as
+    `decode_picture`.
+    """
+    with _map_decode_errors(limits) as seen, path.open("rb") as file:
+        header = seen.header = read_header(file, limits)
+        upright, _, size = _decode(file, header, Preprocessing(1), limits, side)
+        small, out = _make_thumbnail(upright, side), io.BytesIO()
+        heat = _stretch_grid(np.asarray(grid, np.float32), find_seen_area(size, preprocessing), small.size)
+        grey = np.asarray(small.convert("L").convert("RGB"), np.float32)
+        warm = heat[:, :, None] * (0.6 * np.asarray(small, np.float32) + 0.4 * np.array(HEAT, np.float32))
+        mixed = grey * 0.75 * (1 - heat[:, :, None]) + warm
+        Image.fromarray(mixed.clip(0, 255).astype(np.uint8)).save(out, format="PNG")
+    return base64.b64encode(out.getvalue()).decode()
+
+
+def _stretch_grid(
+    grid: npt.NDArray[np.float32], area: tuple[float, float, float, float], size: Size
+) -> npt.NDArray[np.float32]:
+    """The grid over its area of a picture of `size`, smoothed, 0 outside: float32 [height, width]."""
+    left, top, width, height = area
+    rows, columns = grid.shape
+    x = ((np.arange(size[0]) + 0.5) / size[0] - left) / width * columns - 0.5
+    y = ((np.arange(size[1]) + 0.5) / size[1] - top) / height * rows - 0.5
+    inside = ((y > -0.5) & (y < rows - 0.5))[:, None] & ((x > -0.5) & (x < columns - 0.5))[None]
+    across = np.stack([np.interp(x, np.arange(columns), row) for row in grid])
+    stretched = np.stack([np.interp(y, np.arange(rows), column) for column in across.T], axis=1)
+    return np.asarray(np.where(inside, stretched, 0.0), np.float32)
 
 
 @dataclass(slots=True)
@@ -385,6 +420,15 @@ def resize_for_model(image: Image.Image, preprocessing: Preprocessing) -> Image.
     box = (left * across, top * down, (left + side) * across, (top + side) * down)
     box = (box[0], box[1], min(box[2], image.width), min(box[3], image.height))
     return image.resize((side, side), filter_, box=box)
+
+
+def find_seen_area(size: Size, preprocessing: Preprocessing) -> tuple[float, float, float, float]:
+    """What the model sees of an upright picture: left, top, width and height, in shares of the picture's sides.
+
+    It is larger than the picture where that is padded.
+    """
+    (width, height), side = _resized_size(size, preprocessing), preprocessing.size
+    return (width - side) / 2 / width, (height - side) / 2 / height, side / width, side / height
 
 
 def crop_padding(decoded: DecodedPicture, preprocessing: Preprocessing) -> Pixels:

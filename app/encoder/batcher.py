@@ -2,6 +2,7 @@
 
 As in text-embeddings-inference: no timer (the requests that arrive during one batch are the next); cancelled requests
 are dropped; all requests of a batch get its error. No limit of its own: each thread of queries has one request here.
+A patient request is a pass of its own while no other waits.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from app.encoder.protocol import Embeddings, Encoder, Pixels
 from app.encoder.query_cache import QueryCache
 
 MAX_BATCH_ROWS = 64  # texts or pictures in one forward pass
+PATIENCE = 0.5  # seconds after which a patient request gets a pass although others wait
 
 
 @dataclass(slots=True)
@@ -31,6 +33,7 @@ class EncodeRequest:
     pixels: Pixels | None = None
     answer: Future[Embeddings] = field(default_factory=Future)
     arrived: float = field(default_factory=perf_counter)
+    is_patient: bool = False
 
     @property
     def kind(self) -> str:
@@ -48,6 +51,8 @@ class Batcher:
         self._metrics = metrics or ProcessMetrics()
         self._cache = QueryCache(cache_bytes)
         self._waiting: deque[EncodeRequest] = deque()
+        self._patient: deque[EncodeRequest] = deque()
+        self._patient_at = 0.0  # when a patient request was last taken
         self._running = 0
         self._condition = threading.Condition()
         self._closed = False
@@ -63,14 +68,14 @@ class Batcher:
             return answer
         return self._submit(EncodeRequest(texts=texts))
 
-    def submit_images(self, pixels: Pixels) -> Future[Embeddings]:
-        """float32 [n, d] for uint8 [n, size, size, 3]."""
-        return self._submit(EncodeRequest(pixels=pixels))
+    def submit_images(self, pixels: Pixels, *, is_patient: bool = False) -> Future[Embeddings]:
+        """float32 [n, d] for uint8 [n, size, size, 3]. A patient request lets others go first, for PATIENCE at most."""
+        return self._submit(EncodeRequest(pixels=pixels, is_patient=is_patient))
 
     @property
     def queue_length(self) -> int:
         """How many requests wait for their pass, or for its end."""
-        return len(self._waiting) + self._running
+        return len(self._waiting) + len(self._patient) + self._running
 
     def is_alive(self) -> bool:
         """False if the thread has died; no request gets an answer then."""
@@ -87,7 +92,7 @@ class Batcher:
         with self._condition:
             if self._closed or not self._thread.is_alive():
                 raise ModelUnavailable("the encoder has stopped")
-            self._waiting.append(request)
+            (self._patient if request.is_patient else self._waiting).append(request)
             self._condition.notify()
         return request.answer
 
@@ -99,8 +104,9 @@ class Batcher:
         finally:
             with self._condition:
                 self._closed = True
-                unanswered = [*batch, *self._waiting]
+                unanswered = [*batch, *self._waiting, *self._patient]
                 self._waiting.clear()
+                self._patient.clear()
             for request in unanswered:
                 if not request.answer.done():
                     request.answer.set_exception(ModelUnavailable("the encoder has stopped"))
@@ -110,8 +116,8 @@ class Batcher:
         with self._condition:
             self._running = 0
             while True:
-                while self._waiting:
-                    batch = self._take_batch()
+                while self._waiting or self._patient:
+                    batch = self._take_patient() or self._take_batch()
                     if batch:
                         self._running = len(batch)
                         return batch
@@ -119,7 +125,21 @@ class Batcher:
                     return []
                 self._condition.wait()
 
+    def _take_patient(self) -> list[EncodeRequest]:
+        """One patient request, if it is its turn."""
+        while self._patient:
+            since = max(self._patient[0].arrived, self._patient_at)
+            if self._waiting and perf_counter() - since < PATIENCE:
+                break
+            request = self._patient.popleft()
+            if request.answer.set_running_or_notify_cancel():
+                self._patient_at = perf_counter()
+                return [request]
+        return []
+
     def _take_batch(self) -> list[EncodeRequest]:
+        if not self._waiting:
+            return []
         is_text = self._waiting[0].pixels is None
         batch: list[EncodeRequest] = []
         rows = 0
@@ -135,6 +155,8 @@ class Batcher:
     def _encode(self, batch: list[EncodeRequest]) -> None:
         started = perf_counter()
         for request in batch:
+            if request.is_patient:
+                continue
             self._metrics.encoder_waits.labels(request.kind).observe(started - request.arrived)
         try:
             if batch[0].pixels is None:

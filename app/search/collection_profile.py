@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -89,6 +89,12 @@ class Profile:
 
 
 UNKNOWN = Profile()
+
+
+def read_generic_captions(languages: Collection[str]) -> list[str]:
+    """The captions that come with the service: the English ones, and with `zh` among the languages all."""
+    lines = GENERIC.read_text("utf-8").splitlines()
+    return [line for line in lines if "zh" in languages or line.isascii()]
 
 
 class CollectionProfiles:
@@ -195,9 +201,7 @@ class CollectionProfiles:
     def _read_generic(self) -> Embeddings:
         """The vectors of the captions that come with the service, in the languages that the model knows."""
         if self._bank is None:
-            reads_chinese = "zh" in find_facts(self._encoder.space.model).languages
-            lines = GENERIC.read_text("utf-8").splitlines()
-            self._bank = self._encode([line for line in lines if reads_chinese or line.isascii()])
+            self._bank = self._encode(read_generic_captions(find_facts(self._encoder.space.model).languages))
         return self._bank
 
     def _read_bank(self, collection: str, head: Head | None = None) -> Embeddings:

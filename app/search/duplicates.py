@@ -21,6 +21,8 @@ DEFAULT_THRESHOLDS: Mapping[DuplicateKind, float] = {"exact": 10.0, "near": 0.2}
 MAX_THRESHOLDS: Mapping[DuplicateKind, float] = {"exact": 16.0, "near": 0.3}
 """Pairs up to these are stored: bits of 64 that differ, and 1 - cosine."""
 EXACT_SKETCH, NEAR_SKETCH = 0.30, 0.40  # how far the colours of a pair may differ, in contrasts of a picture
+FLAT = 0.7  # the contrast of a sketch, up to 1, below which a picture is nearly empty: a page of some lines
+FLAT_BITS, FLAT_SKETCH = 4, 0.12  # of such pictures, and the latter in contrasts of the flatter one
 NEAR_BITS = 22  # of 64: half of them differ between unrelated pictures
 NEIGHBOURS = 32  # of each picture, by its vector
 MAX_PAIRS = 256  # of a picture with earlier ones, by their hashes
@@ -107,6 +109,12 @@ def measure_colours(hashes: Hashes, first: Rows, second: Rows) -> npt.NDArray[np
     return np.asarray(np.sqrt((apart * apart).mean(axis=1)) / np.float32(SKETCH_SCALE))
 
 
+def measure_contrasts(hashes: Hashes, rows: Rows) -> npt.NDArray[np.float32]:
+    """How much the sketches have of the contrast to which they are scaled; an empty page has little of it."""
+    sketches = hashes.sketches[rows].astype(np.float32)
+    return np.asarray(np.sqrt((sketches * sketches).mean(axis=1)) / np.float32(SKETCH_SCALE))
+
+
 def find_candidates(
     hashes: Hashes, start: int, stop: int, own: Rows, scores: Scores, neighbours: Rows
 ) -> tuple[Rows, Rows]:
@@ -127,6 +135,8 @@ def judge_pairs(hashes: Hashes, first: Rows, second: Rows) -> tuple[Rows, npt.ND
     colours = measure_colours(hashes, first, second)
     known = hashes.known[first] & hashes.known[second]
     exact = known & (bits <= MAX_THRESHOLDS["exact"]) & (colours <= EXACT_SKETCH)
+    contrast = np.minimum(measure_contrasts(hashes, first), measure_contrasts(hashes, second))
+    exact &= (contrast >= FLAT) | ((bits <= FLAT_BITS) & (colours <= FLAT_SKETCH * contrast))
     near = known & (bits <= NEAR_BITS) & (colours <= NEAR_SKETCH)
     return np.where(exact, bits, -1), near
 

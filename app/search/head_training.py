@@ -122,7 +122,8 @@ def split_pairs(pairs: Pairs, pictures: Sequence[str]) -> Split:
     count = len(pairs.texts)
     if count < MIN_TEXTS:
         shared = f" ({pairs.left_out} more belong to many pictures each)" if pairs.left_out else ""
-        raise HeadRefused(f"{count} distinct texts{shared} are too few to teach with: {MIN_TEXTS} are needed")
+        texts = "text is" if count == 1 and not shared else f"texts{shared} are"
+        raise HeadRefused(f"{count} distinct {texts} too few to teach with: {MIN_TEXTS} are needed")
     keys: dict[int, str] = {}
     for text, own in enumerate(pairs.own_pictures):
         group = int(pairs.groups[text])

@@ -32,6 +32,7 @@ from app.search.arrange import (
     warn_of_fields,
 )
 from app.search.collection_profile import UNKNOWN, CollectionProfiles, Profile
+from app.search.explain import Explainer
 from app.search.facets import Counts, FacetCounter
 from app.search.fusion import (
     DEPTH,
@@ -155,6 +156,7 @@ class Searcher:
         self.heads = HeadCache(database, encoder.space.fingerprint)
         self.profiles = CollectionProfiles(database, encoder, self._query_encoder.encode_texts, use, self.heads.get)
         self.zero_shot = ZeroShot(encoder, self._query_encoder, self.profiles, self.heads, use)
+        self.explainer = Explainer(encoder, batcher, self._query_encoder, self._begin_explanation)
         self.running = 0  # calls that are being answered right now
         self._lock = threading.Lock()  # of `running`
 
@@ -399,6 +401,13 @@ class Searcher:
         has_words = query.applied_mode != "vector"
         terms = keywords.split_query(self.reader.replace_emoji(query.words)) if has_words else []
         return PreparedQuery(search.query, search.vector, terms, self.reader.measure_unknown(query.words))
+
+    def _begin_explanation(self, query: SearchQuery) -> tuple[SearchQuery, Head | None]:
+        """The query as it is searched for, and the head that it goes through. Raises Validation, NotFound."""
+        search = self._begin(query)
+        if search.error is not None:
+            raise search.error
+        return search.query, search.head
 
     def embed(self, collection: str, parts: Sequence[QueryPart]) -> Embeddings:
         """The vector of a query. Raises Validation, NotFound, Rejected, Busy."""

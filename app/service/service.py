@@ -28,6 +28,7 @@ from app.service.embeddings import EmbeddingService
 from app.service.enrichment import KIND as ENRICH
 from app.service.enrichment import EnrichmentService, check_enrichment_settings
 from app.service.evaluation import EVALUATE, EvaluationTask
+from app.service.explain import ExplainService
 from app.service.factory import check_source_settings, open_fetcher, open_pool, open_poster, open_source_policy
 from app.service.heads import TEACH, HeadService
 from app.service.health import HealthCheck, check_ingest
@@ -76,6 +77,7 @@ class Service:
     embeddings: EmbeddingService
     enrichment: EnrichmentService
     questions: QuestionService
+    explain: ExplainService
     labels: LabelService
     saved_searches: SavedSearchService
     arrivals: ArrivalLoop
@@ -220,6 +222,7 @@ def open_service(settings: Settings) -> Service:
             embeddings=EmbeddingService(search, pool, open_fetcher(settings), settings.served_names),
             enrichment=EnrichmentService(library, jobs, settings, membership),
             questions=QuestionService(library, pool, search, settings),
+            explain=ExplainService(library, pool, search),
             labels=labels,
             saved_searches=saved,
             arrivals=arrivals,

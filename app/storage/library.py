@@ -248,7 +248,7 @@ class Library:
     ) -> tuple[dict[int, Image], dict[int, Text]]:
         """Those of the pictures and texts with these keys that are in the collection. Raises NotFound."""
 
-        def work(c: apsw.Connection) -> tuple[dict[int, Image], dict[int, Text]]:
+        def work(c: Connection) -> tuple[dict[int, Image], dict[int, Text]]:
             collections.require(c, collection)
             found = images.get_by_keys(c, image_keys), map(text_from_row, texts.get_rows(c, text_keys).values())
             return (

@@ -10,6 +10,8 @@ import { copyText } from "./components/clipboard.js";
 import { byId, watchDialogs } from "./components/dom.js";
 import { watchDrops } from "./components/drop_zone.js";
 import { showExamples } from "./components/examples.js";
+import { canExplain, holdExplanation, releaseExplanation } from "./components/explanation.js";
+import { showFirstSteps, watchFirstSteps } from "./components/first_steps.js";
 import { watchFilter } from "./components/filter_dialog.js";
 import { watchKeyboard } from "./components/keyboard.js";
 import { hideModelNotice, loadModel, showModelNotice, showWarnings, watchModelNotice } from "./components/notices.js";
@@ -174,6 +176,7 @@ function startSearch(isRestored) {
     byId("count").textContent = "";
     showArrangement(store.results, state);
     showExamples(store.results, state);
+    showFirstSteps(store.results, state);
     showWarnings(null);
     showTextsIntro(searchAgain);
     return;
@@ -237,6 +240,7 @@ function showResults(isFirst) {
   showResultCount(results, state);
   showArrangement(results, state);
   showExamples(results, state);
+  showFirstSteps(results, state);
   showUnshared(getQuery(state).file);
   showUnreadable(results);
   showWarnings(results.lastPage?.answer);
@@ -421,9 +425,16 @@ function stopTyping() {
 
 /** The search that is shown, if the server can keep it: one for pictures, without a dropped file. */
 function currentSearch() {
-  const query = getQuery(store.state);
+  const query = getQuery(withoutTime(store.state, store.results.time));
   const isKept = query.target === "images" && !query.file && (parseQuery(query.q).words || query.like.length);
   return isKept ? { query, hits: store.results.hits } : null;
+}
+
+/** The state with the days that its words of time mean in place of these words: a saved search takes words as words. */
+function withoutTime(state, time) {
+  if (!time) return state;
+  const days = [["from", time.from], ["to", time.to]].filter(([, day]) => day);
+  return { ...state, q: state.q.replace(time.text, " ").replace(/\s+/g, " ").trim(), conditions: [...state.conditions, ...days] };
 }
 
 /** Whether there is nothing to search: the collection has no pictures. */
@@ -472,6 +483,12 @@ const keyActions = {
     selectAll(results.hits);
     return true;
   },
+  why(tile) {
+    if (!tile || !canExplain(getQuery(store.state))) return false;
+    holdExplanation(tile, getQuery(store.state));
+    return true;
+  },
+  endWhy: releaseExplanation,
   searchLike: (id) => (searchLike([id]), true),
   remove(id) {
     const ids = selectedHits().map((hit) => hit.id);
@@ -503,6 +520,7 @@ watchUnshared({ getFile: () => getQuery(store.state).file, onAdd: addSearchedFil
 watchArrangement({ getState: () => store.state, onChange: (change) => changeState({ ...change, show: null }) });
 watchFilter({ getState: () => store.state, onChange: changeFilter });
 watchDetail({
+  getQuery: () => getQuery(store.state),
   onClose: handleDetailClose,
   onLike: (id) => searchLike([id]),
   onJudge: judgePicture,
@@ -517,6 +535,7 @@ watchSelectionBar({ onAction: runSelectionAction });
 onSelectionChange(showSelected);
 watchDeletions({ onChange: handleDeletion, onUndo: handleUndo });
 watchToast();
+watchFirstSteps();
 watchSources(refresh);
 watchCollections({ onOpen: openCollection, onDelete: clearCache });
 watchSavedSearches({ getSearch: currentSearch });

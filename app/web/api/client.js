@@ -182,6 +182,17 @@ function imagePath(id) {
   return `v1/images/${encodeURIComponent(id)}`;
 }
 
+/** Which part of a picture met the words, and which of the words counted. */
+export function explainImage(id, query) {
+  return request(explanationUrl(id, query));
+}
+
+/** The same as a picture with a heat map, for an `img`. */
+export function explanationUrl(id, { q, isTimeOff = false }, size) {
+  const time = isTimeOff ? { time_words: "false" } : { today: LOCAL_DAY.format() };
+  return withCollection(makePath(`${imagePath(id)}/explain`, { q, size, ...time }));
+}
+
 // Videos
 
 /** The frames of a video in the order of their times. */

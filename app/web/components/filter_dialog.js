@@ -13,11 +13,12 @@ const FIELDS = [...SINGLE_KINDS, "tag"];
 export function watchFilter({ getState, onChange }) {
   const dialog = byId("filter-dialog");
   const form = dialog.querySelector("form");
-  const { name, value } = form.elements;
+  const { name, value, from, to } = form.elements;
   let shown = []; // the conditions that the fields began with, which they replace
   const requireBoth = () => {
     value.required = Boolean(name.value.trim());
     name.required = Boolean(value.value.trim());
+    to.setCustomValidity(from.value && to.value && to.value < from.value ? translate("filter_days") : "");
   };
   form.addEventListener("input", requireBoth);
   watchSuggestions(name);

@@ -13,6 +13,9 @@ export function watchKeyboard(actions) {
     const isInGrid = event.target.closest?.(".tile");
     if ((isInGrid && handleGridKey(event, actions)) || handlePageKey(event, actions)) event.preventDefault();
   });
+  const end = () => actions.endWhy();
+  document.addEventListener("keyup", (event) => event.key.toLowerCase() === "w" && end());
+  window.addEventListener("blur", end);
   watchCheckbox();
 }
 
@@ -29,6 +32,7 @@ function handlePageKey(event, actions) {
   if (isControl || event.altKey) return false;
   if (key === "Delete") return actions.remove(null);
   if (!hasSingleKeys()) return false;
+  if (key.toLowerCase() === "w") return event.repeat || actions.why(document.activeElement?.closest(".tile") ?? document.querySelector(".tile:hover"));
   if (key === "/") return actions.focusSearch();
   if (key === "?") return actions.showHelp();
   return false;

@@ -47,7 +47,7 @@ function isUnfit({ lastPage }) {
 }
 
 function describeResults(results, state) {
-  if (results.isSearch) return describeSearch(getQuery(state), isUnfit(results) ? "nothing_fits" : results.isList ? "taken_list" : "best_matches");
+  if (results.isSearch) return describeSearch(getQuery(state), isUnfit(results) ? "nothing_fits" : results.isList ? "taken_list" : state.sort ? "sorted_matches" : "best_matches");
   const n = results.total ?? results.hits.length;
   return n > 1 && state.conditions.length ? translate(state.sort ? "filtered_sorted" : "filtered", { n }) : translateCount("count_images", n);
 }

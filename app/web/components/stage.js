@@ -21,6 +21,7 @@ export class Stage {
   #image = null;
   #picture = make("img", { draggable: false });
   #lines = makeOverlay();
+  #heat = null; // the address of the heat map that is shown in place of the picture
   #video = null; // of a frame
   #buttons = {};
   #zoom = 1;
@@ -64,7 +65,9 @@ export class Stage {
       this.element.style.setProperty(`--${side}`, image[side] ?? PREVIEW); // the style limits how much it enlarges
     }
     this.fit();
-    if (!isBroken) this.#picture.src = image.animated ? fileUrl(image.id) : thumbnailUrl(image.id, PREVIEW);
+    this.#heat = null;
+    this.element.classList.remove("explained");
+    if (!isBroken) this.#picture.src = this.#preview(image);
     this.#showVideo(image);
   }
 
@@ -94,6 +97,19 @@ export class Stage {
     this.#video?.remove();
     this.#video = null;
     this.element.classList.remove("playing");
+  }
+
+  /** Show a heat map in place of the picture; null ends that. */
+  showHeat(url) {
+    if (url === this.#heat || !this.#image) return;
+    this.#heat = url;
+    this.element.classList.toggle("explained", Boolean(url));
+    this.#picture.src = url ?? this.#preview(this.#image);
+    if (!url && !this.isFit) this.#loadOriginal();
+  }
+
+  #preview({ id, animated }) {
+    return animated ? fileUrl(id) : thumbnailUrl(id, PREVIEW);
   }
 
   /** Draw boxes around lines of text, {text, box}; a box is four corners as shares of width and height. Those with one of `words` stand out. */
@@ -156,10 +172,10 @@ export class Stage {
   async #loadOriginal() {
     const image = this.#image;
     const url = SHOWN.includes(image.format) ? fileUrl(image.id) : thumbnailUrl(image.id, RENDERED);
-    if (this.#picture.getAttribute("src") === url) return;
+    if (this.#heat || this.#picture.getAttribute("src") === url) return;
     const original = make("img", { src: url });
     await original.decode().catch(() => {}); // the preview stays until the original is there
-    if (original.naturalWidth && this.#image === image && !this.isFit) this.#picture.src = url;
+    if (original.naturalWidth && this.#image === image && !this.isFit && !this.#heat) this.#picture.src = url;
   }
 
   #watch() {

@@ -6,6 +6,7 @@ import { hasScope } from "../api/session.js";
 import { makeCaptionField } from "../components/caption_field.js";
 import { copyText } from "../components/clipboard.js";
 import { byId, make, makeButton } from "../components/dom.js";
+import { canExplain, showExplanation } from "../components/explanation.js";
 import { makeGeneratedCaption } from "../components/generated_caption.js";
 import { hasSingleKeys } from "../components/keyboard.js";
 import { makeQuestionForm } from "../components/question_form.js";
@@ -22,14 +23,16 @@ import { hasTexts } from "./texts.js";
 
 const MAX_LABELS = 5;
 const SIMILAR = 12;
+const HELD_MS = 600; // a key that is pressed longer was held
 const SIMILAR_PAUSE_MS = 200; // a user who goes from picture to picture asks for nothing
 let shown = null; // {hit, caption, tags}: the picture and its fields
 let stage = null;
 let listeners = {};
+let pressedAt = 0; // when the key W went down
 let similar = null; // an AbortController of the search for similar pictures
 
 /**
- * `onRemoveVideo(ids, remove)`: a video with these frames goes, by `remove()`. `onJudge(kind, id)`: the picture is "liked" or "unliked" as a hit of the search. `onStep(by)`: -1 to the previous, 1 to the next picture; `onShow(id)`: back to this picture; `onChange(image)` after a
+ * `getQuery()`: the search that is shown. `onRemoveVideo(ids, remove)`: a video with these frames goes, by `remove()`. `onJudge(kind, id)`: the picture is "liked" or "unliked" as a hit of the search. `onStep(by)`: -1 to the previous, 1 to the next picture; `onShow(id)`: back to this picture; `onChange(image)` after a
  * change of its record.
  */
 export function watchDetail(given) {
@@ -55,6 +58,7 @@ export function watchDetail(given) {
     if (action) runAction(action);
   });
   dialog.addEventListener("keydown", handleKey);
+  dialog.addEventListener("keyup", handleKeyUp);
 }
 
 /** `neighbours`: {previous, next}, whether there are such pictures. */
@@ -93,7 +97,9 @@ function showPicture(hit, isSame) {
   const generated = makeGeneratedCaption(image, { canEdit, onChange });
   shown = { hit, caption, tags };
   const side = dialog.querySelector(".side");
+  const isExplained = isSame && side.querySelector(".why")?.hidden === false; // it was drawn again, as a hit say
   side.replaceChildren(...makeSide(hit, caption, tags, generated, canEdit).filter(Boolean));
+  if (isExplained) toggleExplanation();
   side.scrollTop = 0;
   if (!isSame) showSimilar(image);
 }
@@ -130,6 +136,7 @@ function runAction(action) {
     remove: () => listeners.onRemove(id),
     remove_video: () => removeVideo(shown.hit.image.video_id),
     labels: () => showLabels(id),
+    why: () => toggleExplanation(),
     zoom_in: () => stage.zoomIn(),
     zoom_out: () => stage.zoomOut(),
     full_screen: () => stage.toggleFullScreen(),
@@ -144,9 +151,29 @@ function handleKey(event) {
   if (isControl) return;
   const actions = { ArrowLeft: "previous", ArrowRight: "next" };
   if (!event.repeat && hasScope("write")) actions.Delete = "remove";
-  if (hasSingleKeys()) Object.assign(actions, { l: "like", "+": "zoom_in", "=": "zoom_in", "-": "zoom_out", f: "full_screen" });
+  if (hasSingleKeys()) Object.assign(actions, { ...(event.repeat ? {} : { w: "why" }), l: "like", "+": "zoom_in", "=": "zoom_in", "-": "zoom_out", f: "full_screen" });
   const action = actions[event.key] ?? actions[event.key.toLowerCase()];
+  if (action === "why" && !pressedAt) pressedAt = event.timeStamp;
   if (action) runAction(action);
+}
+
+/** Show why the picture is a hit, or no longer. */
+function toggleExplanation() {
+  const button = byId("detail").querySelector("[data-action=why]");
+  const section = byId("detail").querySelector(".why");
+  if (!button) return;
+  const isOn = section.hidden;
+  button.ariaPressed = String(isOn);
+  section.hidden = !isOn;
+  if (isOn) showExplanation(section, shown.hit.id, listeners.getQuery(), stage);
+  else stage.showHeat(null);
+}
+
+/** The key that was held long shows it only so long. */
+function handleKeyUp(event) {
+  if (event.key.toLowerCase() !== "w" || !pressedAt) return;
+  if (event.timeStamp - pressedAt > HELD_MS && !byId("detail").querySelector(".why")?.hidden) toggleExplanation();
+  pressedAt = 0;
 }
 
 function makeSide(hit, caption, tags, generated, canEdit) {
@@ -158,6 +185,8 @@ function makeSide(hit, caption, tags, generated, canEdit) {
   const isReady = image.status === "ready";
   const labels = makeActionButton("labels");
   labels.hidden = true;
+  const why = isReady && canExplain(listeners.getQuery()) ? makeActionButton("why") : null;
+  why?.setAttribute("aria-pressed", "false");
   if (isReady && canEdit) hasTexts().then((has) => (labels.hidden = !has));
   return [
     title,
@@ -165,7 +194,8 @@ function makeSide(hit, caption, tags, generated, canEdit) {
     generated,
     tags.element,
     ...makeStatus(image),
-    make("div", { className: "buttons" }, isReady ? makeActionButton("like") : null, labels),
+    make("div", { className: "buttons" }, isReady ? makeActionButton("like") : null, why, labels),
+    make("section", { className: "why", hidden: true, "aria-live": "polite" }),
     hit.score === undefined ? null : make("div", { className: "buttons" }, makeActionButton("liked"), makeActionButton("unliked")),
     make("section", { className: "labels", hidden: true, "aria-live": "polite" }),
     makeReadText(image, hit.highlights?.ocr ?? [], stage),

@@ -6,13 +6,17 @@ import { hasScope } from "../api/session.js";
 import { byId, make, makeButton } from "../components/dom.js";
 import { makeForm, makeLabel } from "../components/form.js";
 import { describeError, translate, translateCount } from "../i18n/i18n.js";
+import { currentCollection } from "../state/collection_context.js";
 import { readConditions } from "../state/filter.js";
 import { joinQuery } from "../state/query.js";
 import { makeHref } from "../state/url_state.js";
 
 const NEAREST = 10; // the last of so many hits has the score that is offered as the least
 
+const COUNTING_MS = 700; // between two looks at what the server still counts
+
 let getSearch = () => null;
+let timer = 0;
 
 /** `given.getSearch()` gives {query, hits} of the search that is shown, or null if there is none to save. */
 export function watchSavedSearches(given) {
@@ -30,10 +34,14 @@ async function showDialog() {
 }
 
 async function showList() {
+  clearTimeout(timer);
   try {
     const saved = await listSavedSearches();
     byId("saved-list").replaceChildren(...saved.map(makeItem));
     byId("saved-none").hidden = saved.length > 0;
+    showWhetherSaved(saved);
+    const isCounting = saved.some(({ is_complete, error }) => !is_complete && !error);
+    if (isCounting && byId("saved-dialog").open) timer = setTimeout(showList, COUNTING_MS);
   } catch (problem) {
     showError(problem);
   }
@@ -45,7 +53,8 @@ function showError(problem) {
 }
 
 function makeItem(saved) {
-  const counts = [translateCount("count_images", saved.total), saved.new && translate("saved_new", { n: saved.new })];
+  const isCounting = !saved.is_complete && !saved.error;
+  const counts = [isCounting ? translate("saved_counting") : translateCount("count_images", saved.total), saved.new && translate("saved_new", { n: saved.new })];
   const link = make("a", { href: makeAddress(saved), dir: "auto" }, make("strong", {}, saved.name));
   const notes = [saved.error, ...saved.warnings.map(({ detail }) => detail), describeWebhook(saved.webhook)].filter(Boolean);
   link.addEventListener("click", () => hasScope("write") && seeSavedSearch(saved.id));
@@ -74,6 +83,16 @@ function describeWebhook(webhook) {
 function makeAddress({ collection, query }) {
   const { q, like } = joinQuery(query.query);
   return makeHref({ collection, q, like, liked: query.like, unliked: query.unlike, conditions: readConditions(query.filter) });
+}
+
+/** What is saved already is not offered again. */
+function showWhetherSaved(saved) {
+  const search = getSearch();
+  if (!search || byId("saved-new").hidden) return;
+  const { q, like, liked, unliked, filter } = search.query;
+  const address = makeHref({ collection: currentCollection(), q, like, liked, unliked, conditions: readConditions(filter) });
+  if (!saved.some((one) => makeAddress(one) === address)) return;
+  byId("saved-new").replaceChildren(make("p", { className: "muted" }, translate("saved_known")));
 }
 
 function showForm() {

@@ -67,6 +67,15 @@ class AppliedLabels(BaseModel):
     basis: Literal["pairs", "shares", "none"] | None = None
 
 
+class Area(BaseModel):
+    """What the model sees of a picture, in shares of its width and height; beyond 0 and 1 where it is padded."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
 class Ask(BaseModel):
     """The answers, likeliest first. `by` and `model` say what has answered."""
 
@@ -276,6 +285,26 @@ class Enrichments(BaseModel):
 
     id: str
     enrichments: dict[str, Enrichment]
+
+
+class Explanation(BaseModel):
+    """What of the picture, and what of the words, made the cosine."""
+
+    id: str
+    score: float
+    """The cosine of the picture and the words."""
+    verdict: PlaceVerdict
+    grid: list[list[float]]
+    """Rows of cells, from the top left: how much the cosine falls when that part is covered."""
+    heat: list[list[float]]
+    """The same from 0 to 1, to be drawn; all 0 where the match is none."""
+    area: Area
+    """Where the grid lies in the picture."""
+    words: list[WordWeight]
+    """In the order of the query."""
+    model: str
+    warnings: list[AnswerWarning]
+    """What is odd about the texts and the filter that were sent; empty for most."""
 
 
 class Facet(BaseModel):
@@ -608,6 +637,19 @@ class Matches(BaseModel):
     """What is odd about the texts and the filter that were sent; empty for most."""
 
 
+class Member(BaseModel):
+    """A process of a cluster that is alive."""
+
+    kind: str
+    host: str
+    pid: int
+    since: str
+    seconds: float
+    """Since it was last heard of."""
+    duties: list[str]
+    """Work that this server does for all."""
+
+
 class Model(BaseModel):
     """A model that has a name here. What nobody has published is null."""
 
@@ -633,6 +675,8 @@ class Model(BaseModel):
 class Models(BaseModel):
     """The models that are known, and the one that is loaded."""
 
+    object: Literal["list"]
+    data: list[ServedModel]
     models: list[Model]
     loaded: LoadedModel | None = None
 
@@ -679,6 +723,15 @@ class OpenIndexes(BaseModel):
 
     open: int
     bytes: int
+
+
+class PlaceVerdict(BaseModel):
+    """Whether the model knows where in the picture the words are met."""
+
+    match: Literal["good", "weak", "none"]
+    """none: it does not know, and the grid means nothing."""
+    confidence: float
+    """0: it could be either; 1: certain."""
 
 
 class QueryPart(BaseModel):
@@ -842,6 +895,15 @@ class SearchResult(BaseModel):
     """What is odd about the texts and the filter that were sent; empty for most."""
 
 
+class ServedModel(BaseModel):
+    """A name of the loaded model, as OpenAI lists models."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
 class ServedSpace(BaseModel):
     """An embedding space: the one that serves, or the one that fills beside it."""
 
@@ -906,6 +968,8 @@ class Stats(BaseModel):
     model: LoadedModel | None = None
     spaces: list[ServedSpace] | None = None
     """Not for a key that is bound to collections."""
+    cluster: list[Member] | None = None
+    """Null on one machine, and for a key that is bound."""
 
 
 class StoredTexts(BaseModel):
@@ -1149,3 +1213,12 @@ class Weights(BaseModel):
 
     vector: float = 1.0
     keyword: float = 1.0
+
+
+class WordWeight(BaseModel):
+    """A word of the query, or some, and how much the cosine falls without it; null if nothing is left without
+    it.
+    """
+
+    text: str
+    weight: float | None = None

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from app.cli.main import main
-from tests.support.pictures import picture
+from tests.support.pictures import draw_two, picture
 from tests.support.servers import RunningServer
 
 
@@ -64,6 +64,25 @@ def test_a_question_is_answered_with_probabilities(server: RunningServer, loaded
     refused = run(server, "ask", id, "What colour is it?", "red")
     assert refused.exit_code != 0
     assert "at least 2" in refused.stderr
+    shortened = run(server, "ask", "0123abcd", "What colour is it?", "red", "blue")
+    assert "give all 32 digits" in shortened.stderr
+
+
+def test_explain_shows_where_words_are_met(server: RunningServer, tmp_path: Path) -> None:
+    id = server.upload(draw_two()).json()["id"]
+    shown = run(server, "explain", id, "red", "sofa", "--save", str(tmp_path / "why.png"))
+    assert shown.exit_code == 0, shown.output
+    lines = shown.stdout.splitlines()
+    assert "█" in "".join(lines[:2])
+    assert "█" not in "".join(lines[3:6])
+    assert lines[6].split("\t")[1] == "red"
+    assert "met the words" in shown.stderr
+    assert (tmp_path / "why.png").read_bytes().startswith(b"\x89PNG")
+    assert "does not know" in run(server, "explain", id, "xylophone").stderr
+    assert len(json.loads(run(server, "explain", id, "red", "--json").stdout)["grid"]) == 6
+    unwritable = run(server, "explain", id, "red", "--save", str(tmp_path / "no" / "why.png"))
+    assert unwritable.exit_code != 0
+    assert "cannot be written" in unwritable.stderr
 
 
 @pytest.mark.parametrize(

@@ -207,3 +207,37 @@ def test_a_text_that_was_asked_before_needs_no_pass(encoder: GatedEncoder) -> No
         assert len(encoder.passes) == passes + 1
     finally:
         batcher.close()
+
+
+def test_patient_requests_let_others_go_first(encoder: GatedEncoder, batcher: Batcher) -> None:
+    one = np.zeros((1, 32, 32, 3), np.uint8)
+    first = batcher.submit_texts(["red"])
+    encoder.began.wait(WAIT)
+    patient = [batcher.submit_images(one, is_patient=True) for _ in range(3)]
+    later = [batcher.submit_texts(["blue"]), batcher.submit_images(np.zeros((2, 32, 32, 3), np.uint8))]
+    assert patient[1].cancel()
+    assert batcher.queue_length == 6
+    encoder.gate.set()
+    for future in (first, *later, patient[0], patient[2]):
+        assert len(future.result(WAIT))
+    assert encoder.passes == [("texts", 1), ("texts", 1), ("images", 2), ("images", 1), ("images", 1)]
+
+
+def test_patient_request_does_not_wait_for_ever(
+    encoder: GatedEncoder, batcher: Batcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.encoder.batcher.PATIENCE", 0.0)
+    batcher.submit_texts(["red"])
+    encoder.began.wait(WAIT)
+    patient = batcher.submit_images(np.zeros((1, 32, 32, 3), np.uint8), is_patient=True)
+    later = batcher.submit_texts(["blue"])
+    encoder.gate.set()
+    assert len(patient.result(WAIT)) == len(later.result(WAIT)) == 1
+    assert encoder.passes == [("texts", 1), ("images", 1), ("texts", 1)]
+
+
+def test_close_answers_patient_requests(encoder: GatedEncoder, batcher: Batcher) -> None:
+    patient = batcher.submit_images(np.zeros((1, 32, 32, 3), np.uint8), is_patient=True)
+    encoder.gate.set()
+    batcher.close()
+    assert len(patient.result(WAIT)) == 1

@@ -10,7 +10,8 @@ from app.search.duplicates import Group, find_candidates, group_pairs, join_hash
 
 
 def make_hash(bits: int, sketch: int = 0) -> bytes:
-    return bits.to_bytes(8, "little") + bytes([sketch]) * 48
+    """Of a picture with contrasts; `sketch` is added to its colours."""
+    return bits.to_bytes(8, "little") + bytes([40 + sketch, (216 + sketch) % 256] * 24)
 
 
 def candidates(
@@ -79,4 +80,15 @@ def test_no_hashes_are_joined_to_none() -> None:
     joined = join_hashes(parts)
     assert joined.bits.tolist() == [1, 0, 2]
     assert joined.known.tolist() == [True, False, True]
-    assert joined.sketches[2].tolist() == [3] * 48
+    assert joined.sketches[2].tolist() == [43, -37] * 24
+
+
+def test_nearly_empty_pages_need_nearer_hashes() -> None:
+    page, copy, other = bytes([10, 250, 4, 0] * 12), bytes([10, 249, 4, 1] * 12), bytes([4, 2, 10, 250] * 12)
+    bits = [b"\x00" * 8, b"\x03" + b"\x00" * 7, b"\x3f" + b"\x00" * 7]
+    hashes = unpack_hashes([bits[0] + page, bits[1] + copy, bits[2] + page, bits[1] + other])
+    found, _ = judge_pairs(hashes, np.array([1, 2, 3]), np.array([0, 0, 0]))
+    assert found.tolist() == [2, -1, -1]
+    rich = bytes([60, 196, 30, 226] * 12)
+    found, _ = judge_pairs(unpack_hashes([bits[0] + rich, bits[2] + rich]), np.array([1]), np.array([0]))
+    assert found.tolist() == [6]

@@ -67,8 +67,8 @@ def test_nothing_serious_in_the_results(page: Page, page_server: RunningServer) 
     expect(page.locator(".list li").first).to_be_visible()
     assert faults(page) == []
     page.goto(page_server.url + "/?target=texts")
-    page.get_by_text("Add labels").first.click()
-    expect(page.get_by_role("textbox", name="One label per line")).to_be_visible()
+    page.get_by_text("Add texts").first.click()
+    expect(page.get_by_role("textbox", name="One text per line")).to_be_visible()
     assert faults(page) == []
 
 
@@ -76,7 +76,7 @@ def test_nothing_serious_in_the_large_view_and_its_form(page: Page, page_server:
     page.goto(page_server.url + "/?q=red&show=red-1")
     dialog = page.get_by_role("dialog")
     expect(dialog).to_be_visible()
-    dialog.get_by_role("button", name="Suggest labels").click()
+    dialog.get_by_role("button", name="Suggest texts").click()
     expect(dialog.locator(".labels li").first).to_be_visible()
     expect(dialog.locator(".strip img").first).to_be_visible()
     assert faults(page) == []

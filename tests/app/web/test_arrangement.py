@@ -24,7 +24,7 @@ def test_the_list_and_the_hits_are_put_in_order(page_on_server: Watched) -> None
     expect(page.locator(".tile").first).to_have_attribute("data-id", newest[-1])
     assert ids(page) == newest[::-1]
     page.locator("#box").fill("red")
-    expect(page.locator("#count")).to_have_text("Best matches for “red”")
+    expect(page.locator("#count")).to_have_text("Matches for “red”, sorted")
     assert ids(page) == newest[::-1]  # all of them are hits
     page.get_by_label("Order").select_option("Best match")
     expect(page).to_have_url(re.compile(r"\?q=red$"))

@@ -55,7 +55,7 @@ def test_the_switcher_is_always_in_sight_and_the_dialog_that_adds_names_the_coll
     page.get_by_role("dialog").get_by_role("button", name="default").click()
     shown = page.get_by_role("dialog", name="Collections")
     expect(shown.get_by_role("listitem")).to_have_count(1)
-    expect(shown).to_contain_text("10 pictures · 3 labels")
+    expect(shown).to_contain_text("10 pictures · 3 texts")
     expect(shown.get_by_role("button", name="Delete default")).to_have_count(0)
 
 
@@ -63,7 +63,7 @@ def test_another_one_is_chosen_and_every_call_speaks_of_it(collections_page: Wat
     page = collections_page.open("/?q=red")
     expect(page.locator(".tile")).to_have_count(4)
     dialog(page)
-    page.get_by_role("button", name="trips 4 pictures · 1 label by the sea").click()
+    page.get_by_role("button", name="trips 4 pictures · 1 text by the sea").click()
     expect(page).to_have_url(re.compile(r"\?collection=trips&q=red$"))  # the words are asked there, too
     first_is(page, "red")
     expect(page).to_have_title("red · trips · Sightline")
@@ -71,7 +71,7 @@ def test_another_one_is_chosen_and_every_call_speaks_of_it(collections_page: Wat
     page.on("request", lambda request: asked.append(request.url))
     page.locator(".tile[data-id=same-0]").click()
     expect(page.get_by_role("dialog").get_by_role("heading", level=2)).to_have_text("of trips")
-    page.get_by_role("button", name="Suggest labels").click()
+    page.get_by_role("button", name="Suggest texts").click()
     expect(page.locator(".labels li").first).to_contain_text("a red thing")
     page.get_by_role("textbox", name="Caption").fill("of trips again")
     page.get_by_label("Add a tag").fill("new")
@@ -80,7 +80,7 @@ def test_another_one_is_chosen_and_every_call_speaks_of_it(collections_page: Wat
     page.get_by_role("button", name="More like this").click()
     expect(page).to_have_url(re.compile(r"\?collection=trips&like=same-0$"))
     expect(page.locator(".tile")).to_have_count(3)
-    choose(page, "Labels")
+    choose(page, "Texts")
     page.locator("#home").click()
     expect(page).to_have_url(re.compile(r"\?collection=trips$"))
     page.get_by_role("link", name="Activity").click()

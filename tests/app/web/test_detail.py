@@ -179,10 +179,10 @@ def test_labels_are_suggested_and_applied_by_one_click(browser: Browser, album: 
     page = watched.open(f"/?show={id}")
     dialog = page.get_by_role("dialog")
     expect(dialog.locator(".strip img").first).to_be_visible()
-    expect(dialog.get_by_role("button", name="Suggest labels")).to_be_hidden()  # there are none
+    expect(dialog.get_by_role("button", name="Suggest texts")).to_be_hidden()  # there are none
     album.http.post("/v1/texts", json={"texts": [{"text": "a green thing"}, {"text": "a red thing"}]})
     page.reload()
-    dialog.get_by_role("button", name="Suggest labels").click()
+    dialog.get_by_role("button", name="Suggest texts").click()
     label = dialog.locator(".labels li").first
     expect(label).to_contain_text("a green thing")
     label.get_by_role("button", name="Use as caption").click()
@@ -321,7 +321,7 @@ def test_who_may_only_search_reads_and_is_offered_nothing_else(browser: Browser,
     page, _ = open_first(watched)
     dialog = page.get_by_role("dialog")
     expect(dialog.locator(".strip img").first).to_be_visible()
-    for name in ("Delete", "Suggest labels"):
+    for name in ("Delete", "Suggest texts"):
         expect(dialog.get_by_role("button", name=name)).to_be_hidden()
     expect(dialog.get_by_role("textbox")).to_have_count(0)
     watched.context.close()

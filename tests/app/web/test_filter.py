@@ -72,7 +72,7 @@ def test_the_dialog_is_used_by_keys_and_closed_without_a_change(page_on_server: 
 def test_what_passes_nothing_is_said_and_texts_have_no_tags(page_on_server: Watched) -> None:
     page = page_on_server.open("/?tag=nothing&to=2020-01-01&q=red")
     expect(page.locator("#results")).to_contain_text("No pictures match these filters")
-    choose(page, "Labels")
+    choose(page, "Texts")
     expect(page.locator("#filters button")).to_have_count(1)
     assert chips(page) == ["until 2020-01-01"]
     page.locator("#filters button").click()

@@ -89,7 +89,7 @@ def test_nothing_runs_in_the_grid_the_large_view_and_the_form(page: Page) -> Non
         expect(dialog.locator("section:last-of-type dd").first).to_have_text(PAYLOADS[n], use_inner_text=False)
         page.keyboard.press("ArrowRight")
     for _ in range(5):
-        dialog.get_by_role("button", name="Suggest labels").click()
+        dialog.get_by_role("button", name="Suggest texts").click()
         dialog.locator(".labels li").first.get_by_role("button", name="Use as caption").click()
         expect(dialog.locator(".strip img").first).to_be_visible()
         page.keyboard.press("ArrowLeft")

@@ -86,7 +86,7 @@ def test_a_composition_is_not_searched_before_it_ends(page_on_server: Watched) -
 def test_the_target_switch_finds_texts_and_a_text_finds_pictures(page_on_server: Watched) -> None:
     page = page_on_server.open("/?q=blue")
     first_is(page, "blue")
-    choose(page, "Labels")
+    choose(page, "Texts")
     expect(page.locator(".list li").first).to_contain_text("a blue thing")
     expect(page).to_have_url(re.compile("target=texts"))
     page.locator(".list a").nth(0).click()
@@ -96,9 +96,9 @@ def test_the_target_switch_finds_texts_and_a_text_finds_pictures(page_on_server:
 
 def test_texts_without_a_query_say_what_to_do(page_on_server: Watched) -> None:
     page = page_on_server.open("/?target=texts")
-    expect(page.locator(".message")).to_contain_text("drop a picture to find the labels")
-    page.get_by_text("Add labels").first.click()
-    expect(page.get_by_role("textbox", name="One label per line")).to_be_visible()
+    expect(page.locator(".message")).to_contain_text("drop a picture to find the texts")
+    page.get_by_text("Add texts").first.click()
+    expect(page.get_by_role("textbox", name="One text per line")).to_be_visible()
 
 
 def test_texts_are_listed_and_deleted_with_a_way_back(page_on_server: Watched, page_server: RunningServer) -> None:
@@ -127,7 +127,7 @@ def test_dropping_one_picture_searches_by_it(page_on_server: Watched) -> None:
     assert page.evaluate("[window.covered, window.only]") == [True, ""]
     expect(page.locator("#chip img")).to_be_visible()
     expect(page.locator("#drop-zones")).to_be_hidden()
-    choose(page, "Labels")
+    choose(page, "Texts")
     expect(page.locator(".list li").first).to_contain_text("a blue thing")
     page.get_by_role("button", name="Remove the picture").click()
     expect(page.locator("#chip")).to_be_hidden()
@@ -301,7 +301,7 @@ def test_more_like_this_finds_others_without_the_picture_itself(page_on_server: 
 
 def test_name_it_shows_the_texts_that_fit(page_on_server: Watched) -> None:
     page = page_on_server.open("/?show=green-9")
-    page.get_by_role("button", name="Suggest labels").click()
+    page.get_by_role("button", name="Suggest texts").click()
     expect(page.locator(".labels li").first).to_contain_text("a green thing")
 
 

@@ -107,8 +107,8 @@ def test_what_the_key_does_not_allow_is_said(browser: Browser, locked_server: Lo
     page = watched.open("/?target=texts")
     page.get_by_label("API key").fill(key)
     page.keyboard.press("Enter")
-    page.get_by_label("One label per line").fill("a red thing")
-    page.get_by_role("button", name="Add labels").click()
+    page.get_by_label("One text per line").fill("a red thing")
+    page.get_by_role("button", name="Add texts").click()
     expect(page.get_by_role("alert").filter(has_text="this call needs a key of scope write")).to_be_visible()
     watched.context.close()
 

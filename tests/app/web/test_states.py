@@ -31,12 +31,12 @@ def test_an_empty_server_says_how_to_begin_and_loads_the_demo_gallery_by_one_cli
         assert page.evaluate("window.only") == "add"
         expect(page.locator(".upload > p")).to_have_text("0 added · 1 failed", timeout=60_000)
         page.locator(".upload").get_by_role("button", name="Close").click()
-        choose(page, "Labels")
-        expect(page.locator(".message")).to_contain_text("No labels yet")
+        choose(page, "Texts")
+        expect(page.locator(".message")).to_contain_text("No texts yet")
         expect(page.locator(".message")).not_to_contain_text("drop")
-        page.get_by_label("One label per line").fill("a red thing")
-        page.get_by_role("button", name="Add labels").click()
-        expect(page.locator(".message")).to_contain_text("drop a picture to find the labels")
+        page.get_by_label("One text per line").fill("a red thing")
+        page.get_by_role("button", name="Add texts").click()
+        expect(page.locator(".message")).to_contain_text("drop a picture to find the texts")
         page.get_by_role("link", name="Pictures").click()
         missing = {"code": "not_found", "detail": "is not installed"}
         page.route("**/v1/demo", lambda route: route.fulfill(status=404, json=missing), times=1)

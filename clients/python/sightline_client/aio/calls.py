@@ -22,6 +22,7 @@ from sightline_client.models import (
     DeleteOut_VideoOut_,
     Duplicates,
     Enrichments,
+    Explanation,
     FileChange,
     Filter,
     Head,
@@ -72,13 +73,13 @@ class AsyncCalls(AsyncTransport):
     """The calls of a server, one method each."""
 
     async def get_stats(self, *, collection: str | None = None) -> Stats:
-        """Get counts, the index and how far it is behind the log, the model and its space. `open_indexes` and
-        `spaces` count all collections, so that a key that is bound to some does not get them.
+        """Get counts, the index and how far it is behind the log, the model and its space. `open_indexes`, `spaces`
+        and `cluster` concern all collections, so that a key that is bound to some does not get them.
         """
         return await self._run(Call("GET", "/v1/stats", Stats, query={"collection": collection}))
 
     async def list_models(self) -> Models:
-        """List the models that are known, and say which one is loaded."""
+        """List the models that are known, and say which one is loaded; `data` lists that one as OpenAI does."""
         return await self._run(Call("GET", "/v1/models", Models))
 
     async def check_liveness(self) -> Liveness:
@@ -812,6 +813,28 @@ class AsyncCalls(AsyncTransport):
                 f"/v1/images/{quote(id)}/ask",
                 Ask,
                 body={"question": question, "answers": answers, "by": by, "collection": collection},
+            )
+        )
+
+    async def explain_image(
+        self,
+        id: str,
+        *,
+        q: str,
+        size: int | None = None,
+        time_words: bool | None = None,
+        today: str | None = None,
+        collection: str | None = None,
+    ) -> Explanation:
+        """Say which part of a picture meets words, and which of the words counted. With `Accept: image/png` the
+        answer is the picture with a heat map.
+        """
+        return await self._run(
+            Call(
+                "GET",
+                f"/v1/images/{quote(id)}/explain",
+                Explanation,
+                query={"q": q, "size": size, "time_words": time_words, "today": today, "collection": collection},
             )
         )
 

@@ -24,6 +24,7 @@ from app.service.search_service import SearchService
 from app.service.tasks import TaskContext
 from app.storage.database import Database
 from app.storage.jobs import JobService
+from app.storage.sql import Connection
 from app.storage.tables import collections, embeddings, label_sets
 
 KIND = "auto_tags"  # of the job

@@ -1,4 +1,4 @@
-"""Pictures in a bucket: what is acknowledged is there, the cache is only a cache, and a fault of the store has a name."""
+"""Pictures in a bucket: what is acknowledged is there, the cache is only a cache, a fault of the store has a name."""
 
 from __future__ import annotations
 

@@ -20,13 +20,13 @@ from app.storage.filters.sql import time_limit
 from app.storage.postgresql import database as module
 from app.storage.postgresql.connection import PostgresqlConnection, map_error
 from app.storage.postgresql.database import PostgresqlDatabase
-from app.storage.postgresql.schema import BASE, list_steps, migrate
+from app.storage.postgresql.schema import list_steps, migrate
 from app.storage.sql import Connection, fetch_all, fetch_number
 from app.storage.tables import api_keys, collections, embeddings, images, jobs, queue_depth
 from tests.support.makers import FINGERPRINT, SPACE, insert
 from tests.support.postgresql import PostgresqlServer
 
-MIGRATIONS = Path(module.__file__).parent.parent / "migrations"
+NEWEST = max(int(path.name[:4]) for path in (Path(module.__file__).parent.parent / "migrations").glob("*.sql"))
 OF_SQLITE = {"image_words", "image_parts", "spelled_images", "sqlite_sequence"}  # and those of FTS5 below them
 OF_POSTGRESQL = {"image_words", "image_counts", "schema_version"}
 
@@ -74,8 +74,7 @@ def test_the_tables_are_those_of_the_newest_migration(opened: Database, tmp_path
         theirs = set(sqlite.read(lambda c: fetch_all(c, sql)))
     theirs = {(table, column) for table, column in theirs if not table.startswith(tuple(OF_SQLITE))}
     assert {one for one in ours if one[0] not in OF_POSTGRESQL} == theirs
-    newest = max(int(path.name[:4]) for path in MIGRATIONS.glob("*.sql"))
-    assert opened.read(lambda c: fetch_number(c, "SELECT version FROM schema_version")) == newest
+    assert opened.read(lambda c: fetch_number(c, "SELECT version FROM schema_version")) == NEWEST
 
 
 def test_the_indexes_are_those_of_the_newest_migration(opened: Database, tmp_path: Path) -> None:
@@ -92,7 +91,7 @@ def test_a_newer_schema_is_refused_and_left_as_it_is(opened: Database) -> None:
         with pytest.raises(StartupError, match="newer Sightline"):
             open_database(opened.address)
     finally:
-        opened.write(lambda c: c.execute("UPDATE schema_version SET version = ?", (BASE,)))
+        opened.write(lambda c: c.execute("UPDATE schema_version SET version = ?", (NEWEST,)))
 
 
 def test_a_later_migration_is_made_once(opened: Database, tmp_path: Path) -> None:
@@ -106,7 +105,7 @@ def test_a_later_migration_is_made_once(opened: Database, tmp_path: Path) -> Non
             opened.write(lambda c: migrate(cast(PostgresqlConnection, c), steps))
         assert opened.read(api_keys.get_version) == before + 11
     finally:
-        opened.write(lambda c: c.execute("UPDATE schema_version SET version = ?", (BASE,)))
+        opened.write(lambda c: c.execute("UPDATE schema_version SET version = ?", (NEWEST,)))
 
 
 def test_a_database_of_another_program_is_refused_and_left_as_it_is(postgresql: PostgresqlServer) -> None:

@@ -56,11 +56,11 @@ def main() -> None:
 
 
 @contextmanager
-def start_server(data: Path) -> Iterator[tuple[int, Client, float]]:
+def start_server(data: Path, model: str = "starter") -> Iterator[tuple[int, Client, float]]:
     """Run a server on `data`; yield its process id, a client, and the seconds until it was ready."""
     port = free_port(HOST, 0)
     began = time.perf_counter()
-    with run_server(data, HOST, port) as process, Client(f"http://{HOST}:{port}") as client:
+    with run_server(data, HOST, port, model) as process, Client(f"http://{HOST}:{port}") as client:
         wait_until_ready(client, process)
         yield process.pid, client, time.perf_counter() - began
 

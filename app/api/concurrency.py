@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextvars import Context
+from dataclasses import dataclass, field
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Generic, ParamSpec, TypeAlias, TypeVar
 
 import anyio
 import anyio.to_thread
 
-from app.core.errors import Overloaded
+from app.core.errors import Overloaded, SightlineError
+from app.core.settings import count_cores
+from app.search.query import SearchQuery, SearchResult
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Q = TypeVar("Q")
+R = TypeVar("R")
+Answer: TypeAlias = Callable[[Sequence[Q]], Sequence[R | Exception]]
 
 SEARCHES = b"/v1/search"
 READS = b"/v1/"
@@ -50,11 +58,90 @@ class ThreadPool:
             self._running -= 1
 
 
+@dataclass(slots=True, eq=False)
+class _Waiting(Generic[Q, R]):
+    """A query that waits for a call, and the function that answers it."""
+
+    function: Answer[Q, R]
+    query: Q
+    answer: asyncio.Future[R] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class SharedCalls(Generic[Q, R]):
+    """Answers queries in threads of a pool. Those that wait while `width` calls run share the next one.
+
+    There is no timer. Many small calls in as many threads cost more than their work: all of them want the interpreter.
+    """
+
+    most = 32  # queries of a call
+
+    def __init__(self, pool: ThreadPool, width: int) -> None:
+        self._pool = pool
+        self._width = width
+        self._waiting: deque[_Waiting[Q, R]] = deque()
+        self._running = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, function: Answer[Q, R], query: Q) -> R:
+        """The answer of `function`, which takes several queries and returns for each an answer or an error."""
+        if len(self._waiting) >= self._pool.capacity:
+            raise Overloaded(too_many(self._pool.name, self._pool.capacity))
+        waiting = _Waiting(function, query)
+        self._waiting.append(waiting)
+        if self._running < self._width:
+            self._running += 1
+            await self._serve()
+        return await waiting.answer
+
+    async def _serve(self) -> None:
+        """Answer a batch; if others wait then, a task goes on with them."""
+        try:
+            if batch := self._take_batch():
+                await self._answer(batch)
+        finally:
+            if self._waiting:
+                task = asyncio.get_running_loop().create_task(self._serve(), context=Context())
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            else:
+                self._running -= 1
+
+    def _take_batch(self) -> list[_Waiting[Q, R]]:
+        batch: list[_Waiting[Q, R]] = []
+        function = self._waiting[0].function if self._waiting else None
+        while self._waiting and len(batch) < self.most and self._waiting[0].function == function:
+            waiting = self._waiting.popleft()
+            if not waiting.answer.done():  # its caller has gone
+                batch.append(waiting)
+        return batch
+
+    async def _answer(self, batch: Sequence[_Waiting[Q, R]]) -> None:
+        answers: Sequence[R | Exception]
+        try:
+            answers = await self._pool.run(batch[0].function, [waiting.query for waiting in batch])
+        except SightlineError as error:
+            answers = [error] * len(batch)
+        except Exception as error:  # a bug that one query meets must not fail the others
+            if len(batch) > 1:
+                for waiting in batch:
+                    await self._answer([waiting])
+                return
+            answers = [error]
+        for waiting, answer in zip(batch, answers, strict=True):
+            if waiting.answer.done():
+                continue
+            if isinstance(answer, Exception):
+                waiting.answer.set_exception(answer)
+            else:
+                waiting.answer.set_result(answer)
+
+
 class ThreadPools:
     """The pools of one application, so that no kind of work can take the threads of another."""
 
     def __init__(self, queries: int) -> None:
         self.queries = ThreadPool("queries", min(queries, 64), queries)
+        self.searches: SharedCalls[SearchQuery, SearchResult] = SharedCalls(self.queries, max(2, count_cores()))
         self.reads = ThreadPool("reads", 8, 1024)
         self.writes = ThreadPool("writes", 32, 1024)
         self.outside = ThreadPool("questions", 4, 28)  # calls that wait for another server

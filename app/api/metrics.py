@@ -149,7 +149,7 @@ class _ServiceNumbers(Collector):
     def _workers(self) -> Iterator[Metric]:
         settings = self._service.settings
         yield make_gauge(
-            "workers", "Living worker processes of this data directory", [((), count_workers(settings.data_dir))]
+            "workers", "Living worker processes of this data directory", [((), count_workers(settings.process_folder))]
         )
         yield make_gauge("workers_wanted", "Worker processes that the server keeps", [((), settings.workers)])
 

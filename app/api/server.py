@@ -202,7 +202,10 @@ async def _run_workers(service: Service) -> None:
     """Start the workers when the model is loaded: earlier they would only slow its loading down."""
     while not service.search.is_prepared:  # noqa: ASYNC110 (another thread sets it)
         await asyncio.sleep(PREPARED_SECONDS)
-    await WorkerSupervisor(service.settings, service.metrics.restarts.inc, service.enrichment.kinds).run()
+    settings = service.settings
+    # In a cluster, a server without workers leaves the second passes to `sightline worker`, too.
+    kinds = service.enrichment.kinds if settings.workers or not settings.is_cluster else ()
+    await WorkerSupervisor(settings, service.metrics.restarts.inc, kinds).run()
 
 
 async def _measure_loop_lag(service: Service) -> None:

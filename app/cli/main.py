@@ -14,7 +14,7 @@ import click
 from app import __version__
 from app.cli import ServerError
 from app.cli.options import load_settings, parse_json, parse_pairs, read_settings, setting_options
-from app.core.errors import SightlineError
+from app.core.errors import SightlineError, StartupError
 from app.core.settings import Settings, find_unknown_variables
 
 if TYPE_CHECKING:
@@ -832,7 +832,7 @@ def verify(**given: Any) -> None:
     from app.storage.verify import find_faults
 
     console = new_console()
-    settings = load_settings(given)
+    settings = load_sqlite_settings(given)
     faults = find_faults(settings.data_dir, show_progress(console), find_bucket(settings))
     show_faults(faults, console)
     sys.exit(1 if faults else 0)
@@ -848,7 +848,7 @@ def backup(folder: Path, **given: Any) -> None:
     from app.storage.media_place import find_bucket
 
     console = new_console()
-    settings = load_settings(given)
+    settings = load_sqlite_settings(given)
     made = create_backup(settings.data_dir, folder, show_progress(console), find_bucket(settings))
     console.print(f"{made.pictures} pictures are in {folder}, as of {made.created_at}")
 
@@ -862,7 +862,7 @@ def restore(folder: Path, **given: Any) -> None:
     from app.storage.backup import restore_backup
     from app.storage.media_place import find_bucket
 
-    console, settings = new_console(), load_settings(given)
+    console, settings = new_console(), load_sqlite_settings(given)
     held = restore_backup(settings.data_dir, folder, show_progress(console), find_bucket(settings))
     data_dir = settings.data_dir
     console.print(f"{data_dir} is what {folder} held at {held.created_at}: {held.pictures} pictures")
@@ -910,7 +910,7 @@ def export(out: Path, **given: Any) -> None:
     """Write the pictures of a collection with their vectors to a file, while a server runs or not."""
     from app.cli.export import export_vectors
 
-    settings = load_settings(given)
+    settings = load_sqlite_settings(given)
     count, space = export_vectors(settings.data_dir, settings.collection, out)
     new_console().print(f"{count} pictures are in {out}, with vectors of {space.d} numbers of {space.model}")
 
@@ -1046,6 +1046,18 @@ def find_picture(words: tuple[str, ...]) -> Path | None:
         return None
     click.echo(f"searching by the picture {path}; --text searches by the words", err=True)
     return path
+
+
+def load_sqlite_settings(given: dict[str, Any]) -> Settings:
+    """Load the settings of a command that works on a data directory. Raises StartupError where they name another
+    database."""
+    settings = load_settings(given)
+    if settings.is_cluster:
+        raise StartupError(
+            "this command is for a data directory, and SIGHTLINE_DATABASE names a PostgreSQL: back that up with its own"
+            " tools, or copy everything into a data directory with `sightline move`"
+        )
+    return settings
 
 
 def open_client(given: dict[str, Any]) -> Client:

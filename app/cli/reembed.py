@@ -25,6 +25,8 @@ def reembed(settings: Settings, console: Console) -> None:
 
     Raises StartupError while a server or a worker runs on the directory, or when the model cannot be loaded.
     """
+    if settings.is_cluster:
+        raise StartupError("the servers of a cluster change their model while they run: sightline reembed --live")
     if not (settings.data_dir / "sightline.db").is_file():
         raise StartupError(f"there is no data directory at {settings.data_dir}")
     lock = DataDirLock(settings.data_dir)
@@ -56,7 +58,7 @@ def reembed(settings: Settings, console: Console) -> None:
             return images.requeue_all(c)
 
         queued = database.write(work)
-        shutil.rmtree(settings.data_dir / "snapshots", ignore_errors=True)
+        shutil.rmtree(settings.cache / "snapshots", ignore_errors=True)
     finally:
         database.close()
         lock.close()

@@ -396,6 +396,12 @@ class Settings(BaseSettings):
         return self.data_dir if self.cache_dir is None else self.cache_dir
 
     @property
+    def process_folder(self) -> Path:
+        """Where the server and the workers of one machine find each other by lock files. With SQLite every process must
+        look into the same folder, whatever its cache is: a free lock file means that a worker is dead."""
+        return self.cache if self.is_cluster else self.data_dir
+
+    @property
     def models(self) -> Path:
         """The folder of downloaded and compiled models."""
         return self.data_dir / "models" if self.models_dir is None else self.models_dir

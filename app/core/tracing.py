@@ -52,6 +52,11 @@ def send_spans(service: str, *, on: bool) -> Iterator[None]:
         shut_down()
 
 
+def is_on() -> bool:
+    """Whether spans are sent."""
+    return _provider is not None
+
+
 def set_provider(provider: TracerProvider | None) -> None:
     """Send spans to this provider from now on; None sends none."""
     global _provider

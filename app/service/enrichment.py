@@ -64,7 +64,7 @@ class EnrichmentService:
         self._membership = membership
         self._library = library
         self._jobs = jobs
-        self._folder = settings.cache / "workers"
+        self._folder = settings.process_folder / "workers"
         self.kinds = list_kinds(settings)
 
     def start(self) -> None:

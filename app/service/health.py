@@ -54,7 +54,7 @@ def check_ingest(
     background = HealthCheck("background", not faults, "; ".join(faults) or "nothing fails")
     if blobs.is_remote:
         found.append(check_bucket(blobs, settings.media))
-    workers = check_workers(cache, settings.workers)
+    workers = check_workers(settings.process_folder, settings.workers)
     if membership.is_cluster:
         workers = check_members(membership, workers)
     return [background, *found, check_disk(cache), workers, describe_sandbox()]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from app.core.errors import InProgress, Overloaded
-from app.core.types import Image, Job, Label, LabelSet
+from app.core.types import Job, Label, LabelSet
 from app.encoder.protocol import Embeddings
 from app.search.auto_tags import Tagger, open_tagger
 from app.search.collection_profile import UNKNOWN
@@ -24,7 +24,6 @@ from app.service.search_service import SearchService
 from app.service.tasks import TaskContext
 from app.storage.database import Database
 from app.storage.jobs import JobService
-from app.storage.library import require_image
 from app.storage.sql import Connection
 from app.storage.tables import collections, embeddings, label_sets
 
@@ -91,15 +90,6 @@ class LabelService:
     def apply(self, collection: str) -> Job:
         """Begin the job that tags what is there. Raises NotFound, InProgress."""
         return self._jobs.add_task(collection, KIND, {})
-
-    def reject(self, collection: str, id: str, rejected: Sequence[str]) -> Image:
-        """Set the tags that a picture must not get. Raises NotFound."""
-
-        def work(c: Connection) -> Image:
-            label_sets.reject(c, require_image(c, collection, id).key, rejected)
-            return require_image(c, collection, id)
-
-        return self._database.write(work)
 
     def open(self, collection: str, held: LabelSet, searcher: Searcher, growth: int = 1) -> Tagger | None:
         """The labels as vectors; None while the collection is not measured yet. Raises NotFound, Busy.

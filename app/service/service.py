@@ -176,7 +176,7 @@ class Service:
         if self.membership.is_cluster:  # other workers may be at work: the leases of dead ones end by themselves
             self.enrichment.start()
             return
-        dead = find_dead_owners(self.settings.cache / "workers", database.read(work_queue.list_owners))
+        dead = find_dead_owners(self.settings.process_folder / "workers", database.read(work_queue.list_owners))
         database.write(lambda c: work_queue.recover_leases(c, dead, self.settings.max_attempts))
         self.enrichment.start()
 
@@ -228,7 +228,7 @@ def open_service(settings: Settings) -> Service:
             deleter=deleter,
             maintenance=MaintenanceLoop(library, jobs, settings.job_days, membership),
             watching=WatchManager(library, source_policy, settings.rescan_seconds, membership),
-            worker_metrics=MergedMetricsCollector(settings.cache / "workers", metrics),
+            worker_metrics=MergedMetricsCollector(settings.process_folder / "workers", metrics),
         )
         register_tasks(service)
         opened.pop_all()

@@ -20,7 +20,8 @@ SCHEMES = ("postgresql://", "postgres://")
 def open_database(address: str | Path, metrics: ProcessMetrics | None = None) -> Database:
     """Open the database, or make an empty one, and bring its schema up to date. Raises StartupError."""
     if is_postgresql(address):
-        return _import_postgresql().PostgresqlDatabase(str(address), metrics)
+        database: Database = _import_postgresql().PostgresqlDatabase(str(address), metrics)
+        return database
     return sqlite.SqliteDatabase(Path(address), metrics)
 
 

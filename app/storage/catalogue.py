@@ -151,13 +151,15 @@ class PostgresqlCatalogue:
             c.execute(sql)
 
     def insert(self, c: Connection, table: Table, rows: Sequence[Row]) -> None:
+        from psycopg import DataError  # the extra is there, or there were no such connection
+
         raw: PostgresqlConnection = c  # type: ignore[assignment]
         names = ", ".join(map(quote_name, table.columns))
         try:
             with raw.raw.cursor().copy(f"COPY {quote_name(table.name)} ({names}) FROM STDIN".encode()) as copy:
                 for row in rows:
                     copy.write_row(row)
-        except ValueError as error:
+        except (ValueError, DataError) as error:
             raise StartupError(f"a row of {table.name} cannot be kept by PostgreSQL: {error}") from None
         raw.has_changed = True
         if table.name == "images" and rows:

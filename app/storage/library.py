@@ -52,6 +52,7 @@ from app.storage.tables import (
     embeddings,
     images,
     jobs,
+    label_sets,
     next_space,
     queue_depth,
     texts,
@@ -257,10 +258,15 @@ class Library:
         return self.database.read(lambda c: sql.explain_filter(c, collection, filter))
 
     def update(
-        self, collection: str, id: str, change: Callable[[Image], ImageAttributes], drops: Sequence[str] = ()
+        self,
+        collection: str,
+        id: str,
+        change: Callable[[Image], ImageAttributes],
+        drops: Sequence[str] = (),
+        rejected: Sequence[str] | None = None,
     ) -> Image:
-        """Change caption, tags and metadata to what `change` makes of the present row, and empty the columns `drops`
-        of what it carries."""
+        """Change caption, tags and metadata to what `change` makes of the present row, and empty the columns `drops` of
+        what it carries. `rejected` are the auto-tags that it must not get; None leaves those."""
 
         def work(c: Connection) -> Image:
             image = require_image(c, collection, id)
@@ -268,6 +274,8 @@ class Library:
             check_attributes(attributes, self.metadata_limits)
             images.update(c, image.key, attributes.caption, attributes.tags, attributes.metadata)
             images.set_carried(c, image.key, dict.fromkeys(drops))
+            if rejected is not None:
+                label_sets.reject(c, image.key, rejected)
             return require_image(c, collection, id)
 
         return self.database.write(work)

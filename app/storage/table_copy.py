@@ -23,8 +23,8 @@ from app.storage.database import Database
 from app.storage.library import COUNT_ANYTHING
 from app.storage.sql import Connection, Row, fetch_all, fetch_number, fetch_one
 
-# How far a move is, how old the schema is; and what PostgreSQL makes of words.
-NOT_COPIED = frozenset({"moving", "schema_version", "image_words"})
+# How far a move is, how old the schema is; and what PostgreSQL makes of words and counts.
+NOT_COPIED = frozenset({"moving", "schema_version", "image_words", "image_counts"})
 FIRST_ROWS = 16  # of the first portion of a table
 MAX_ROWS = 2_000
 PORTION_BYTES = 4 << 20  # what a portion should have

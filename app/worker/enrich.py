@@ -237,7 +237,7 @@ def run_enricher(
     """Open what the kind needs, call `when_open`, and work until it is stopped. Raises StartupError."""
     metrics = ProcessMetrics("worker")
     limits = ChildLimits(settings.decode_seconds, settings.decode_memory)
-    folder = settings.cache / "workers"
+    folder = settings.process_folder / "workers"
     with (
         closing(open_library(settings, metrics)) as library,
         DecodePool(1, limits, picture_limits(settings), metrics) as pool,

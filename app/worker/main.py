@@ -125,7 +125,7 @@ def _run(settings: Settings, processes: ModelProcesses) -> None:
                 settings.thumbnail_size,
                 settings.is_cluster,
             )
-            owners = settings.cache / "workers"
+            owners = settings.process_folder / "workers"
             worker = EmbeddingWorker(library, encoder, pool, importer, owners, options, metrics, quick)
             writer = WorkerMetricsWriter(owners, worker.owner, metrics)
             membership = open_membership(settings, "worker")

@@ -9,7 +9,7 @@ import pytest
 
 from index.errors import InvalidId, InvalidLog
 from index.flat import FlatIndex
-from index.follower import BATCHES_PER_STEP, MAINTAIN_SECONDS, RETRY_FIRST, Follower
+from index.follower import BATCHES_PER_STEP, MAINTAIN_SECONDS, RETRY_FIRST, WATCH_SECONDS, Follower
 from index.protocol import LogReader, OpenedIndex
 from index.types import Embeddings, Ids, LogEntry, Op
 from tests.index.deadline import DEADLINE, wait_until
@@ -247,3 +247,18 @@ def test_maintenance_follows_each_step_and_is_repeated_when_it_fails(log: Log, i
     assert [follower.step() for _ in range(5)] == [0.0, 0.0, RETRY_FIRST, 0.0, MAINTAIN_SECONDS]
     assert steps == [seq] * 5
     assert follower.error is None
+
+
+def test_a_follower_that_may_not_write_takes_over_how_far_another_is(log: Log, index: FlatIndex) -> None:
+    log.add(1, unit(2, D)[0])
+    far, may_write = 0, False
+    follower = Follower(OpenedIndex(index, watch=lambda: far), log, "x", may_write=lambda: may_write)
+    assert follower.step() == WATCH_SECONDS
+    assert (follower.applied_seq, index.ntotal) == (0, 0)
+    far = 1
+    follower.step()
+    assert (follower.applied_seq, index.ntotal) == (1, 0)
+    log.add(2, unit(2, D)[1])
+    may_write = True  # the other one has died
+    follower.step()
+    assert (follower.applied_seq, index.ntotal) == (2, 1)

@@ -16,6 +16,7 @@ from app.storage.database import Database
 from app.storage.idempotency import ResponseSlot
 from app.storage.jobs import DEFAULT_OPTIONS, JobOptions, JobService, ReceivedFile
 from app.storage.library import Library
+from app.storage.membership import Membership
 from app.storage.tables import embeddings, images, jobs, queue_depth, work_queue
 from app.storage.tables.images import AddResult
 
@@ -155,3 +156,16 @@ class FaultyEncoder(DummyEncoder):
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         vectors[struck] = self.gives
         return vectors
+
+
+class Switched(Membership):
+    """A server of a cluster that leads while somebody lets it."""
+
+    is_cluster = True
+    poll_seconds = 0.05
+
+    def __init__(self) -> None:
+        self.is_leader = True
+
+    def leads(self, duty: str) -> bool:
+        return self.is_leader

@@ -35,7 +35,6 @@ from app.api.dependencies import (
     DryRunQuery,
     FilterQuery,
     ImageWaiterDep,
-    LabelsDep,
     LibraryDep,
     OptionalCollectionDep,
     SearchDep,
@@ -300,7 +299,6 @@ async def get_image(
 @router.patch("/{id}")
 async def update_image(
     library: LibraryDep,
-    labels: LabelsDep,
     search: SearchDep,
     threads: ThreadsDep,
     collection: CollectionDep,
@@ -319,9 +317,8 @@ async def update_image(
 
     check_tags(patch.rejected_tags or ())
     drops = [name for name in DROPPED if name in sent]
-    image = await threads.writes.run(library.update, collection, id, change, drops)
-    if "rejected_tags" in sent:
-        image = await threads.writes.run(labels.reject, collection, id, patch.rejected_tags or [])
+    rejected = (patch.rejected_tags or []) if "rejected_tags" in sent else None
+    image = await threads.writes.run(library.update, collection, id, change, drops, rejected)
     return ImageOut.of(await threads.reads.run(search.confirm_image, image))
 
 

@@ -12,6 +12,7 @@ from fastapi import Query, Request, Response
 
 from app.api.admission import BATCHES, PICTURES, QUERY, QUERY_PICTURE, content_type, is_json_type, take_seat
 from app.api.arrangement import MAX_FACETS, ArrangementDep, ArrangementIn, facets_out
+from app.api.concurrency import ThreadPools
 from app.api.dependencies import (
     CollectionDep,
     FilterQuery,
@@ -74,6 +75,7 @@ from app.api.schemas.zero_shot import (
     MatchOut,
 )
 from app.api.strict_route import new_router
+from app.core import tracing
 from app.core.base64_text import decode_base64, decode_base64_file
 from app.core.errors import PayloadTooLarge, SightlineError, Validation, map_os_errors
 from app.core.settings import Settings
@@ -82,6 +84,7 @@ from app.search.fusion import Weights
 from app.search.query import SearchQuery, SearchResult
 from app.search.query_encoder import QueryPart, result_or_error
 from app.search.query_syntax import parse_weighted_query
+from app.search.searcher import Searcher
 from app.search.templates import PLAIN, fill
 from app.search.time_words.finder import TimeWords
 from app.service.data_dir import picture_limits
@@ -94,6 +97,7 @@ queries = new_router("/v1", "search", QUERY)
 
 MAX_LABELS = 1_000
 FEW_PARTS = 8  # texts and other parts of a search that does not wait for others of its caller
+SMALL = 100  # places of a search that waits for others as little as they for it
 MATCHING = 0.5  # the probability from which on a text fits
 MAX_FILLED = 64  # texts of one search, templates filled
 
@@ -160,7 +164,7 @@ async def search_images(
     )
     await after.wait(collection, target)
     async with take_seat(request, choose_seat(query)):
-        found = await threads.queries.run(search.searcher.search, query)
+        found = await run_search(threads, search.searcher, query)
     return search_response(search, found, query)
 
 
@@ -190,7 +194,7 @@ async def search_by_parts(
             await threads.writes.run(check_pixels, [query], settings)
         await after.wait(query.collection, query.target)
         async with take_seat(request, choose_seat(query)):
-            found = await threads.queries.run(searcher.search, query)
+            found = await run_search(threads, searcher, query)
     return search_response(search, found, query)
 
 
@@ -306,6 +310,22 @@ def choose_seat(query: SearchQuery) -> str | None:
     if any(part.picture is not None for part in query.parts):
         return PICTURES
     return BATCHES if len(query.parts) * len(query.templates or PLAIN) > FEW_PARTS else None
+
+
+async def run_search(threads: ThreadPools, searcher: Searcher, query: SearchQuery) -> SearchResult:
+    """Answer a search; a small one together with others that wait, unless each is traced by itself."""
+    if is_small(query) and not tracing.is_on():
+        return await threads.searches.run(searcher.search_all, query)
+    return await threads.queries.run(searcher.search, query)
+
+
+def is_small(query: SearchQuery) -> bool:
+    """Whether a search holds up no other one that shares its call."""
+    arrangement = query.arrangement
+    is_plain = query.filter is None and not (
+        arrangement.is_selective or arrangement.facets or query.like or query.unlike
+    )
+    return is_plain and not query.exact and query.end <= SMALL and choose_seat(query) is None
 
 
 def search_response(search: SearchService, found: SearchResult, query: SearchQuery) -> SearchOut:

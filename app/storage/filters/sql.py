@@ -67,13 +67,13 @@ ATOM = Clause("atom")
 THERE = Clause(" IS NOT NULL")
 IS_NUMBER = Clause("type IN ('integer', 'real')")
 # A date; or seconds or milliseconds since 1970: a number of 1973 to 5138, or ten or thirteen digits from 2001 on.
-IS_DATED = Clause(
+DATED = (
     "(type = 'text' AND (atom GLOB '[0-9][0-9][0-9][0-9][-:/][0-9][0-9][-:/][0-9][0-9]*'"
     " OR length(atom) IN (10, 13) AND atom GLOB '1*' AND atom NOT GLOB '*[^0-9]*')"
     " OR type IN ('integer', 'real') AND atom >= 1e8 AND atom < 1e14)"
 )
 # The day number of a time, also as cameras (`2019:07:04 12:00:00`) and programs (`+0200`) write it; NULL for none.
-MOMENT = Clause(
+DAY_NUMBER = (
     "CASE WHEN type <> 'text' OR atom NOT GLOB '????[^0-9]*'"
     " THEN julianday(CASE WHEN atom + 0 < 1e11 THEN atom + 0 ELSE atom / 1e3 END, 'unixepoch') ELSE"
     " julianday(substr(atom, 1, 4) || '-' || substr(atom, 6, 2) || '-' || substr(atom, 9, 2) ||"
@@ -81,9 +81,11 @@ MOMENT = Clause(
     " THEN substr(atom, 11, length(atom) - 12) || ':' || substr(atom, -2)"
     " ELSE replace(substr(atom, 11), ' UTC', 'Z') END) END"
 )
+IS_DATED, MOMENT = Clause(DATED), Clause(DAY_NUMBER)
 ZONELESS = len("2019-07-04T12:00:00.000")
 # The time in UTC of a picture whose camera tells its offset.
-TAKEN_UTC = Clause("strftime('%Y-%m-%dT%H:%M:%f', taken_at, (-taken_offset) || ' minutes')")
+UTC_OF_TAKEN = "strftime('%Y-%m-%dT%H:%M:%f', taken_at, (-taken_offset) || ' minutes')"
+TAKEN_UTC = Clause(UTC_OF_TAKEN)
 EARTH = 6_371_008.8  # metres: the mean radius
 METRES_PER_DEGREE = EARTH * math.pi / 180
 # Of the haversine formula, with the centre's latitude, its cosine, and its longitude.

@@ -28,7 +28,7 @@ OPTIONS = (
 )
 KEEP_ALIVE = {"keepalives_idle": 5, "keepalives_interval": 3, "keepalives_count": 3, "tcp_user_timeout": 15_000}
 CONNECT_SECONDS = 5
-ERRNOS = {
+ERRNOS: dict[type[psycopg.Error], int] = {
     **dict.fromkeys((errors.DiskFull, errors.OutOfMemory), errno.ENOSPC),
     errors.ReadOnlySqlTransaction: errno.EROFS,
     errors.IoError: errno.EIO,
@@ -109,7 +109,7 @@ class PostgresqlConnection:
 
 
 def connect(address: str, options: str = "") -> psycopg.Connection[Any]:
-    """A new connection, in which each statement is a transaction unless it is told otherwise."""
+    """A new connection, in which each statement is a transaction outside of BEGIN and COMMIT."""
     connection = psycopg.connect(address, autocommit=True, **connect_settings(address, options))
     configure(connection)
     return connection

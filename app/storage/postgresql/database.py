@@ -28,7 +28,6 @@ from app.storage.database import Database, Work
 from app.storage.postgresql import keywords
 from app.storage.postgresql.connection import (
     AWAY,
-    BUSY,
     PostgresqlConnection,
     configure,
     connect,
@@ -43,10 +42,11 @@ log = logging.getLogger(__name__)
 
 READ_OPTIONS = "-c default_transaction_isolation=repeatable\\ read -c default_transaction_read_only=on"
 MAX_READERS = 20
-READER_SECONDS = 10.0  # that a read waits for a connection
+READER_SECONDS, LOST_READER_SECONDS = 5.0, 0.5  # that a read waits for a connection; while the server is away
 POLL_SECONDS = 0.5  # between two looks whether somebody has committed, should no notification come
 LOST_SECONDS = 3.0  # without a look: then `watch_commits` fails, as what is cached may be wrong by now
 RETRY_FIRST, RETRY_LAST = 0.1, 5.0
+BUSY_OR_AWAY = "the database is busy, or cannot be reached; try again"
 COMMITTED = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text"
 
 
@@ -77,7 +77,6 @@ class PostgresqlDatabase(Database):
             open=True,
             name="sightline-read",
         )
-        self._readers: dict[int, PostgresqlConnection] = {}
         self._is_alone = False
         self._thread.start()
 
@@ -103,10 +102,8 @@ class PostgresqlDatabase(Database):
     def _take_reader(self) -> PostgresqlConnection:
         """A connection with a transaction that has begun. One that the server has closed meanwhile is replaced."""
         for is_last in (False,) * MAX_READERS + (True,):
-            raw = self._pool.getconn()
-            connection = self._readers.get(id(raw))
-            if connection is None or connection.raw is not raw:
-                connection = self._readers[id(raw)] = PostgresqlConnection(raw)
+            wait = LOST_READER_SECONDS if self._commits.is_lost() else READER_SECONDS
+            connection = PostgresqlConnection(self._pool.getconn(wait))
             try:
                 connection.run("BEGIN")
             except psycopg.Error as error:
@@ -124,8 +121,6 @@ class PostgresqlDatabase(Database):
         self._put_back(connection)
 
     def _put_back(self, connection: PostgresqlConnection) -> None:
-        if connection.raw.closed or connection.raw.broken:
-            self._readers.pop(id(connection.raw), None)
         with suppress(PoolClosed):
             self._pool.putconn(connection.raw)
 
@@ -245,9 +240,12 @@ class CommitListener:
 
     def count(self) -> int:
         """Raises Overloaded where nobody can know whether somebody has committed."""
-        if monotonic() - self._seen > LOST_SECONDS:
+        if self.is_lost():
             raise Overloaded(AWAY)
         return self._count
+
+    def is_lost(self) -> bool:
+        return monotonic() - self._seen > LOST_SECONDS
 
     def begin_closing(self) -> None:
         self._closing.set()
@@ -258,7 +256,7 @@ class CommitListener:
 
     def _listen(self) -> psycopg.Connection[Any]:
         connection = connect(self._address)
-        connection.execute(f"LISTEN {self.channel}".encode())
+        PostgresqlConnection(connection).run(f"LISTEN {self.channel}")
         return connection
 
     def _run(self) -> None:
@@ -334,7 +332,7 @@ def hide_password(text: str, address: str) -> str:
 
 def _map(error: BaseException) -> BaseException:
     if isinstance(error, PoolTimeout):
-        return Overloaded(BUSY)
+        return Overloaded(BUSY_OR_AWAY)
     if isinstance(error, PoolClosed):
         return Overloaded("the service is stopping")
     return map_error(error)

@@ -18,11 +18,15 @@ from typing import Any
 
 from app.storage.filters import sql as filters
 from app.storage.filters import values
+from app.storage.tables import images
+from app.storage.tables.collections import LABEL_OF_NAME
 
 FRAGMENTS = {
-    filters.IS_DATED.sql: "json_is_dated(type, atom)",
-    filters.MOMENT.sql: "json_moment(type, atom)",
-    filters.TAKEN_UTC.sql: "taken_in_utc(taken_at, taken_offset)",
+    filters.DATED: "json_is_dated(type, atom)",
+    filters.DAY_NUMBER: "json_moment(type, atom)",
+    filters.UTC_OF_TAKEN: "utc_of_taken(taken_at, taken_offset)",
+    images.COUNT_BY_STATUS: "SELECT * FROM count_by_status(" + LABEL_OF_NAME + ")",
+    images.COUNT_ALL: "SELECT label, of_label.* FROM collections, count_by_status(label) AS of_label",
     values.ENTRY: "json_sortable(metadata, ?, ?, ?, ?)",
 }
 IN_LIST = r"(?<!atom) (NOT )?IN \(SELECT value FROM json_each\(\?(\d*)\)\)"

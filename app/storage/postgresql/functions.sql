@@ -97,7 +97,7 @@ BEGIN
 END
 $$;
 
--- Whether a value is a date, or seconds or milliseconds since 1970: IS_DATED in app/storage/filters/sql.py.
+-- Whether a value is a date, or seconds or milliseconds since 1970: DATED in app/storage/filters/sql.py.
 CREATE FUNCTION json_is_dated(type text, atom jsonb) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 SELECT coalesce(CASE
@@ -132,7 +132,7 @@ EXCEPTION WHEN datetime_field_overflow OR invalid_datetime_format THEN
 END
 $$;
 
--- The day number of a time, also as cameras and programs write it: MOMENT in app/storage/filters/sql.py.
+-- The day number of a time, also as cameras and programs write it: DAY_NUMBER in app/storage/filters/sql.py.
 CREATE FUNCTION json_moment(type text, atom jsonb) RETURNS double precision
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
@@ -157,8 +157,8 @@ BEGIN
 END
 $$;
 
--- The time in UTC of a picture whose camera tells its offset: TAKEN_UTC in app/storage/filters/sql.py.
-CREATE FUNCTION taken_in_utc(taken_at text, taken_offset bigint) RETURNS text
+-- The time in UTC of a picture whose camera tells its offset: UTC_OF_TAKEN in app/storage/filters/sql.py.
+CREATE FUNCTION utc_of_taken(taken_at text, taken_offset bigint) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 SELECT to_char(taken_at::timestamp - taken_offset * INTERVAL '1 minute', 'YYYY-MM-DD"T"HH24:MI:SS.MS')
 $$;

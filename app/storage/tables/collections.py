@@ -20,6 +20,7 @@ LABEL_OF_NAME = "(SELECT label FROM collections WHERE name = ?)"
 IN_COLLECTION = "collection = " + LABEL_OF_NAME
 PAGE = "WHERE " + IN_COLLECTION + " AND key < ? ORDER BY key DESC LIMIT ?"
 COLUMNS = "SELECT name, label, description, space, created_at, head FROM collections "
+SPACE = "SELECT space FROM collections WHERE label = ?"
 LABEL_SEPARATOR = "~"  # between name and number of a label; no name has it
 
 
@@ -81,12 +82,14 @@ def assign_space(c: Connection, label: str, space: str) -> None:
     Raises ModelUnavailable when it has another one, or a server has loaded another model: a collection never mixes
     vectors of two models, and every ready picture is in the space that the server searches.
     """
-    c.execute(
-        "UPDATE collections SET space = ?1 WHERE label = ?2 AND space IS NULL"
-        " AND NOT EXISTS (SELECT 1 FROM spaces WHERE golden IS NOT NULL AND fingerprint <> ?1)",
-        (space, label),
-    )
-    row = fetch_one(c, "SELECT space FROM collections WHERE label = ?", (label,))
+    row = fetch_one(c, SPACE, (label,))
+    if row == (None,):
+        c.execute(
+            "UPDATE collections SET space = ?1 WHERE label = ?2"
+            " AND NOT EXISTS (SELECT 1 FROM spaces WHERE golden IS NOT NULL AND fingerprint <> ?1)",
+            (space, label),
+        )
+        row = fetch_one(c, SPACE, (label,))
     if row is not None and row[0] != space:
         named = name_from_label(label)
         raise ModelUnavailable(f"the collection {named!r} belongs to another model than the one that runs here")

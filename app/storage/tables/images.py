@@ -35,6 +35,8 @@ CARRY_NOTHING = ", ".join(column + " = NULL" for column in (*CARRIED, "video_id"
 CAMERA_COLUMNS = ("taken_at", "taken_offset", "camera", "lens", "latitude", "longitude")
 UNDESCRIBED = "collection = ? AND status = 'ready' AND (camera_read = 0 OR ? = 1)"
 SET_CARRIED = {column: "UPDATE images SET " + column + " = ? WHERE key = ?" for column in CARRIED}
+COUNT_BY_STATUS = "SELECT status, count(*) FROM images WHERE " + IN_COLLECTION + " GROUP BY status"
+COUNT_ALL = "SELECT collection, status, count(*) FROM images GROUP BY collection, status"
 RECEIVED = "sha256, width, height, format, bytes, caption, tags, metadata, source, job_id"
 
 
@@ -337,8 +339,7 @@ def count_by_format(c: Connection) -> dict[str, int]:
 
 def count_by_status(c: Connection, collection: str) -> dict[str, int]:
     """How many pictures have each status."""
-    sql = "SELECT status, count(*) FROM images WHERE " + IN_COLLECTION + " GROUP BY status"
-    found = {row[0]: int(row[1]) for row in fetch_all(c, sql, (collection,))}
+    found = {row[0]: int(row[1]) for row in fetch_all(c, COUNT_BY_STATUS, (collection,))}
     return {status.value: found.get(status.value, 0) for status in Status}
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from app.core.clock import seconds_since
 from app.core.types import JobState, Status
 from app.storage.sql import Connection, fetch_all, fetch_number, fetch_one
+from app.storage.tables.images import COUNT_ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def read_depth(c: Connection) -> QueueDepth:
 
 def read_backlog(c: Connection) -> Backlog:
     images = dict.fromkeys((status.value for status in Status), 0)
-    for _, status, n in fetch_all(c, "SELECT collection, status, count(*) FROM images GROUP BY collection, status"):
+    for _, status, n in fetch_all(c, COUNT_ALL):
         images[status] += n
     first = fetch_one(
         c,

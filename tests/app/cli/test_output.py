@@ -205,3 +205,17 @@ def test_words_of_time_are_told(time: dict[str, Any] | None, said: str, capsys: 
     show_reading({"warnings": [], "applied": {"mode": "hybrid"} | ({"time": time} if time else {})})
     assert said in (err := capsys.readouterr().err)
     assert bool(err) is bool(time)
+
+
+def test_status_tells_who_is_alive_in_a_cluster() -> None:
+    member = {
+        "kind": "server",
+        "host": "a[1]",
+        "pid": 7,
+        "since": "2026-01-01T00:00:00Z",
+        "duties": ["garbage", "tasks"],
+    }
+    worker = {**member, "kind": "worker", "pid": 8, "duties": []}
+    out = render(show_status, WELL, {**STATS, "cluster": [member, worker]})
+    assert "server  a[1], process 7, since 2026-01-01T00:00:00Z, does garbage, tasks\n" in out
+    assert "worker  a[1], process 8, since 2026-01-01T00:00:00Z\n" in out

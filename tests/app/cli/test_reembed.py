@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
+from app.cli.main import main
 from app.cli.reembed import reembed
 from app.core.errors import StartupError
 from app.core.locks import DataDirLock, LeaseOwner
@@ -88,3 +90,15 @@ def test_it_is_refused_while_a_worker_lives(filled_library: Library, tmp_path: P
         run(tmp_path)
     owner.close()
     run(tmp_path)
+
+
+def test_commands_of_a_data_directory_are_refused_where_the_environment_names_another_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_DATABASE", "postgresql://owner:hunter22@db/pictures")
+    out = str(tmp_path / "out")
+    for words in (["verify"], ["backup", out], ["restore", out], ["export", "--vectors", out], ["reembed"]):
+        done = CliRunner().invoke(main, [*words, "--data-dir", str(tmp_path)])
+        assert done.exit_code == 2
+        assert "PostgreSQL" in done.output or "--live" in done.output
+        assert "hunter22" not in done.output

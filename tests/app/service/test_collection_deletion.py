@@ -20,7 +20,7 @@ from app.storage.tables import collection_deletion
 from app.worker.embed import EmbeddingWorker, WorkerOptions
 from app.worker.importer import Importer
 from tests.app.storage.tables.test_collection_deletion import count_leftovers
-from tests.support.makers import add, add_bulk, count_waiting, job_of
+from tests.support.makers import Switched, add, add_bulk, count_waiting, job_of
 from tests.support.pictures import picture
 from tests.support.servers import wait_until
 
@@ -159,3 +159,31 @@ def test_dropping_while_a_bulk_load_fills_it_leaves_nothing(
     assert {job.state for job in ended} <= {"cancelled", "succeeded"}
     assert sum(job.state == "cancelled" for job in ended) > RACES / 5
     assert all(job.done + job.failed + job.duplicates == job.total for job in ended)
+
+
+def test_a_server_that_does_not_lead_closes_its_indexes_and_waits_for_the_one_that_does(
+    library: Library, tmp_path: Path
+) -> None:
+    leader, other = Switched(), Switched()
+    other.is_leader = False
+    closed: list[str] = []
+    deleters = [
+        CollectionDeleter(library, tmp_path / "snapshots", closing, membership=one)
+        for one, closing in ((leader, lambda _: None), (other, closed.append))
+    ]
+    try:
+        library.create_collection("birds", "")
+        add(library, picture(), collection="birds")
+        deleters[1].start()
+        waiting = threading.Thread(target=deleters[1].delete, args=("birds", WAIT))
+        waiting.start()
+        wait_until(lambda: bool(closed), WAIT)
+        assert count_leftovers(library.database) != {}
+        deleters[0].start()
+        waiting.join(WAIT)
+        assert not waiting.is_alive()
+        assert count_leftovers(library.database) == {}
+        assert len(closed) == 1
+    finally:
+        for deleter in deleters:
+            deleter.close()

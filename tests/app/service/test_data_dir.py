@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from app.service.data_dir import make_data_dir
+from app.core.errors import StartupError
+from app.core.locks import DataDirLock, find_holder
+from app.core.settings import Settings
+from app.service.data_dir import check_places, make_data_dir, refuse_other_machine
 
 SERVER_ONLY = (
     "app.search",
@@ -49,3 +53,42 @@ def test_a_directory_that_was_made_is_told_from_one_that_was_there(tmp_path: Pat
     data_dir = tmp_path / "new" / "data"
     assert make_data_dir(data_dir) == tmp_path / "new"
     assert make_data_dir(data_dir) is None
+
+
+def test_places_that_do_not_go_together_are_refused_in_clear_words(tmp_path: Path) -> None:
+    url = "postgresql://owner:hunter22@db/pictures"
+    shared, cache = tmp_path / "shared", tmp_path / "cache"
+    bucket = {"database": url, "media": "s3://pictures/prod"}
+    for settings, words in (
+        ({"shared_media": True}, "SQLite is a database of one machine"),
+        ({"database": url}, "name a bucket with --media"),
+        ({"database": url, "shared_media": True}, "--cache-dir"),
+        ({"database": url, "shared_media": True, "cache_dir": shared}, "--cache-dir"),
+        ({**bucket, "index": "milvus:engine.db"}, "Milvus Lite is a file of one machine"),
+    ):
+        with pytest.raises(StartupError) as refused:
+            check_places(Settings(data_dir=shared, **settings))
+        assert words in refused.value.detail
+        assert "hunter22" not in refused.value.detail
+    check_places(Settings(data_dir=shared))
+    check_places(Settings(data_dir=shared, **bucket, index="milvus://engine"))
+    check_places(Settings(data_dir=shared, database=url, shared_media=True, cache_dir=cache))
+    shared.mkdir()
+    (shared / "sightline.db").touch()
+    with pytest.raises(StartupError) as refused:
+        check_places(Settings(data_dir=shared, **bucket))
+    assert "two databases are named: postgresql://owner@db/pictures, and" in refused.value.detail
+
+
+def test_a_worker_with_sqlite_on_another_machine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_other_machine(tmp_path)
+    with closing(DataDirLock(tmp_path)):
+        holder = find_holder(tmp_path)
+        assert holder is not None
+        assert holder.pid == os.getpid()
+        monkeypatch.setattr("app.service.data_dir.is_of_several_machines", lambda _: True)  # NFS, say
+        refuse_other_machine(tmp_path)
+        monkeypatch.setattr("socket.gethostname", lambda: "another")
+        with pytest.raises(StartupError, match="SQLite is a database of one machine"):
+            refuse_other_machine(tmp_path)
+    assert find_holder(tmp_path) is None

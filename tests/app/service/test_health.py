@@ -6,13 +6,21 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.core.errors import QueueFull, StorageFull
+from app.core.errors import Overloaded, QueueFull, StorageFull
 from app.core.locks import LeaseOwner
 from app.encoder.dummy import DummyEncoder
-from app.service.health import HealthCheck, check_database, check_disk, check_model, check_workers
+from app.service.health import (
+    HealthCheck,
+    check_database,
+    check_disk,
+    check_members,
+    check_model,
+    check_workers,
+)
 from app.storage.library import Library
+from app.storage.membership import Member
 from app.storage.tables import jobs, work_queue
-from tests.support.makers import add, add_bulk
+from tests.support.makers import Switched, add, add_bulk
 from tests.support.pictures import picture
 
 
@@ -98,3 +106,28 @@ def test_a_stopped_encoder_and_an_index_that_is_behind_keep_searches_from_being_
     _, encoder, index = check_model(DummyEncoder(), False, ["it is away", "and another"])
     assert not encoder.ok
     assert (index.ok, index.detail) == (False, "it is away; and another")
+
+
+class Known(Switched):
+    """A cluster with these members."""
+
+    def __init__(self, *kinds: str, away: bool = False) -> None:
+        super().__init__()
+        self.members = [Member(kind, "host", n, "2026-01-01T00:00:00Z", 0.5, ()) for n, kind in enumerate(kinds)]
+        self.away = away
+
+    def list_members(self) -> list[Member]:
+        if self.away:
+            raise Overloaded("the database does not answer; try again")
+        return self.members
+
+
+def test_the_workers_of_a_cluster_count_wherever_they_run(tmp_path: Path) -> None:
+    own = check_workers(tmp_path, 0)
+    found = check_members(Known("server", "server", "worker"), own)
+    assert (found.ok, found.detail) == (True, "1 alive in the cluster, of 2 servers")
+    found = check_members(Known("server"), own)
+    assert not found.ok
+    assert "pictures wait for a `sightline worker`" in found.detail
+    assert check_members(Known("server", "worker"), check_workers(tmp_path, 1)).detail.startswith("0 of 1 are alive")
+    assert "not known" in check_members(Known(away=True), own).detail

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from app.core.errors import NotFound
-from app.core.types import Label
+from app.core.types import Image, Label
 from app.service.labels import KIND
 from app.service.service import Service
+from app.storage.attributes import ImageAttributes
 from app.storage.filters.model import Field
 from app.storage.filters.parser import parse_filter
 from app.storage.tables import collections, heads, images, label_sets
@@ -50,6 +51,13 @@ def set_labels(service: Service, labels: list[Label]) -> None:
     wait_until(
         lambda: not [job for job in service.jobs.list_recent(50) if job.is_task and job.finished_at is None], 20.0
     )
+
+
+def reject(service: Service, id: str, tags: list[str]) -> Image:
+    def keep(image: Image) -> ImageAttributes:
+        return ImageAttributes(caption=image.caption, tags=image.tags, metadata=image.metadata)
+
+    return service.library.update("default", id, keep, rejected=tags)
 
 
 def test_new_pictures_get_the_labels_that_fit_with_their_probability(service: Service) -> None:
@@ -106,15 +114,15 @@ def test_a_rejected_tag_stays_away(service: Service) -> None:
     set_labels(service, make("red", "green"))
     (id,) = arrive(service, ["red"])
     wait_tags(service, [id], [["red"]])
-    assert service.labels.reject("default", id, ["red"]).auto_tags == {}
+    assert reject(service, id, ["red"]).auto_tags == {}
     wait_job(service, service.labels.apply("default").id)
     image = picture_of(service, id)
     assert (image.auto_tags, image.rejected_tags) == ({}, ("red",))
-    service.labels.reject("default", id, [])
+    reject(service, id, [])
     wait_job(service, service.labels.apply("default").id)
     assert tags_of(service, [id]) == [["red"]]
     with pytest.raises(NotFound):
-        service.labels.reject("default", "nobody", ["red"])
+        reject(service, "nobody", ["red"])
 
 
 def test_filters_and_facets_know_auto_tags(service: Service) -> None:
@@ -192,7 +200,7 @@ def test_other_bytes_lose_their_tags_and_get_new_ones(service: Service) -> None:
     set_labels(service, make("red", "green"))
     (id,) = arrive(service, ["red"])
     wait_tags(service, [id], [["red"]])
-    service.labels.reject("default", id, ["blue"])
+    reject(service, id, ["blue"])
     service.library.database.write(lambda c: images.add(c, "default", new(987_654, id), None, True))
     image = picture_of(service, id)
     assert (image.auto_tags, image.rejected_tags) == ({}, ())

@@ -15,6 +15,7 @@ from app.service.tasks import Handler, TaskContext, TaskRunner
 from app.storage.jobs import JobService
 from app.storage.library import Library
 from app.storage.sql import Connection
+from tests.support.makers import Switched
 from tests.support.servers import wait_until
 
 WAIT = 20.0
@@ -172,3 +173,39 @@ def test_one_collection_has_one_task_of_a_kind(library: Library) -> None:
     jobs.add_task("default", "count", {})
     with pytest.raises(NotFound):
         jobs.add_task("nowhere", "count", {})
+
+
+def test_a_server_that_was_stopped_while_another_began_the_task_anew_changes_nothing(library: Library) -> None:
+    """Both were the leader, one after the other; the handler of the first goes on for a while."""
+    first, second = Switched(), Switched()
+    second.is_leader = False
+    stuck, entered = threading.Event(), threading.Semaphore(0)
+    kept: list[str] = []
+
+    def stay(context: TaskContext) -> Mapping[str, Any]:
+        entered.release()
+        stuck.wait(WAIT)
+        context.write(lambda c: kept.append("first"))
+        return {"by": "first"}
+
+    def finish(context: TaskContext) -> Mapping[str, Any]:
+        context.write(lambda c: kept.append("second"))
+        return {"by": "second"}
+
+    runners = [TaskRunner(library.database, lambda: True, membership=one) for one in (first, second)]
+    for runner, handler in zip(runners, (stay, finish), strict=True):
+        runner.register("count", handler)
+        runner.start()
+    try:
+        id = JobService(library).add_task("default", "count", {}).id
+        assert entered.acquire(timeout=WAIT)
+        first.is_leader, second.is_leader = False, True
+        job = wait_for_state(library, id, JobState.SUCCEEDED)
+        assert job.result == {"by": "second"}
+        stuck.set()
+    finally:
+        stuck.set()
+        for runner in runners:
+            runner.close()
+    assert kept == ["second"]
+    assert JobService(library).get(id).result == {"by": "second"}

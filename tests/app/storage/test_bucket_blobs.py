@@ -1,4 +1,4 @@
-"""Pictures in a bucket: what is acknowledged is there, the cache is only a cache, and faults of the store are told."""
+"""Pictures in a bucket: what is acknowledged is there, the cache is no more than one, and faults have names."""
 
 from __future__ import annotations
 

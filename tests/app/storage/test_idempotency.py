@@ -154,3 +154,11 @@ def test_large_responses_are_bounded_together(database: Database) -> None:
         save(database, str(n), body)
     assert [find(database, str(n)) is not None for n in range(5)] == [False, False, True, True, True]
     assert database.read(lambda c: fetch_number(c, "SELECT sum(bytes) FROM answers")) <= idempotency.MAX_TOTAL_BYTES
+
+
+def test_of_two_servers_that_get_a_request_at_once_one_does_the_work(database: Database) -> None:
+    with IdempotencyStore(database).slot("", "k", "r") as one, IdempotencyStore(database).slot("", "k", "r") as other:
+        database.write(lambda c: make_job(c, one))
+        with pytest.raises(InProgress):
+            database.write(lambda c: make_job(c, other))
+    assert count(database) == 1

@@ -13,8 +13,9 @@ import apsw
 import numpy as np
 import pytest
 
-from app.core.errors import Overloaded
+from app.core.errors import Overloaded, StartupError
 from app.core.locks import LeaseOwner
+from app.core.settings import Settings
 from app.core.types import Image, ItemStatus, JobState, Status
 from app.decode.limits import ArchiveLimits
 from app.decode.pool import DecodePool
@@ -27,6 +28,7 @@ from app.storage.sql import fetch_all
 from app.storage.tables import embeddings, images, precomputed_vectors, work_queue
 from app.worker.embed import EmbeddingWorker, WorkerOptions
 from app.worker.importer import Importer
+from app.worker.main import needs_supervisor
 from tests.support.makers import FaultyEncoder, add, add_bulk, count_waiting, image_of, job_of
 from tests.support.pictures import picture
 from tests.support.servers import wait_until
@@ -491,3 +493,13 @@ def test_a_thread_of_the_worker_that_dies_ends_the_worker(library: Library, make
     worker._lanes[worker.owner].import_next = exit_process  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match="a thread of the worker has died"), running(worker):
         wait_until(lambda: worker._stopping.is_set(), WAIT)
+
+
+def test_what_sightline_worker_runs_depends_on_the_settings() -> None:
+    assert not needs_supervisor(Settings(workers=1, captioner="http://localhost:1/v1"))
+    assert needs_supervisor(Settings(workers=2))
+    url = "postgresql://owner@db/pictures"
+    assert not needs_supervisor(Settings(workers=1, database=url))
+    assert needs_supervisor(Settings(workers=1, database=url, captioner="http://localhost:1/v1"))
+    with pytest.raises(StartupError):
+        needs_supervisor(Settings(workers=0))

@@ -10,23 +10,25 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
+import psycopg
 import pytest
 
-from app.core.errors import IdConflict, Overloaded, ReadOnly, StartupError, Timeout
+from app.core.errors import IdConflict, Overloaded, ReadOnly, StartupError, StorageFull, Timeout
 from app.storage.address import hide_password, open_database
 from app.storage.database import Database
 from app.storage.filters.sql import time_limit
 from app.storage.postgresql import database as module
-from app.storage.postgresql.connection import PostgresqlConnection
+from app.storage.postgresql.connection import PostgresqlConnection, map_error
 from app.storage.postgresql.database import PostgresqlDatabase
-from app.storage.postgresql.schema import BASE, list_steps, migrate
+from app.storage.postgresql.schema import list_steps, migrate
 from app.storage.sql import Connection, fetch_all, fetch_number
-from app.storage.tables import api_keys, collections, embeddings, images, jobs
+from app.storage.tables import api_keys, collections, embeddings, images, jobs, queue_depth
 from tests.support.makers import FINGERPRINT, SPACE, insert
 from tests.support.postgresql import PostgresqlServer
 
-MIGRATIONS = Path(module.__file__).parent.parent / "migrations"
+NEWEST = max(int(path.name[:4]) for path in (Path(module.__file__).parent.parent / "migrations").glob("*.sql"))
 OF_SQLITE = {"image_words", "image_parts", "spelled_images", "sqlite_sequence"}  # and those of FTS5 below them
+OF_POSTGRESQL = {"image_words", "image_counts", "schema_version"}
 
 ANSWER = (
     "INSERT INTO answers (n, owner, key, request, status, body, bytes, created_at)"
@@ -71,9 +73,8 @@ def test_the_tables_are_those_of_the_newest_migration(opened: Database, tmp_path
     with closing(open_database(tmp_path / "sightline.db")) as sqlite:
         theirs = set(sqlite.read(lambda c: fetch_all(c, sql)))
     theirs = {(table, column) for table, column in theirs if not table.startswith(tuple(OF_SQLITE))}
-    assert {one for one in ours if one[0] not in ("image_words", "schema_version")} == theirs
-    newest = max(int(path.name[:4]) for path in MIGRATIONS.glob("*.sql"))
-    assert opened.read(lambda c: fetch_number(c, "SELECT version FROM schema_version")) == newest
+    assert {one for one in ours if one[0] not in OF_POSTGRESQL} == theirs
+    assert opened.read(lambda c: fetch_number(c, "SELECT version FROM schema_version")) == NEWEST
 
 
 def test_the_indexes_are_those_of_the_newest_migration(opened: Database, tmp_path: Path) -> None:
@@ -90,7 +91,7 @@ def test_a_newer_schema_is_refused_and_left_as_it_is(opened: Database) -> None:
         with pytest.raises(StartupError, match="newer Sightline"):
             open_database(opened.address)
     finally:
-        opened.write(lambda c: c.execute("UPDATE schema_version SET version = ?", (BASE,)))
+        opened.write(lambda c: c.execute("UPDATE schema_version SET version = ?", (NEWEST,)))
 
 
 def test_a_later_migration_is_made_once(opened: Database, tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_a_later_migration_is_made_once(opened: Database, tmp_path: Path) -> Non
             opened.write(lambda c: migrate(cast(PostgresqlConnection, c), steps))
         assert opened.read(api_keys.get_version) == before + 11
     finally:
-        opened.write(lambda c: c.execute("UPDATE schema_version SET version = ?", (BASE,)))
+        opened.write(lambda c: c.execute("UPDATE schema_version SET version = ?", (NEWEST,)))
 
 
 def test_a_database_of_another_program_is_refused_and_left_as_it_is(postgresql: PostgresqlServer) -> None:
@@ -165,7 +166,7 @@ def test_an_address_that_leads_nowhere_is_told_and_not_repeated(address: str, re
 
 
 def test_tls_that_the_server_does_not_have_is_told() -> None:
-    error = module.psycopg.OperationalError("server does not support SSL, but SSL was required")
+    error = psycopg.OperationalError("server does not support SSL, but SSL was required")
     assert "the server has none" in module.explain(error, "postgresql://a:b@c/d")
 
 
@@ -257,7 +258,7 @@ def test_a_failing_change_is_undone_alone_and_its_neighbours_commit(opened: Data
     held.result()
     assert {first.result(), last.result()} == {job.id for job in opened.read(lambda c: jobs.list_recent(c, 9))}
     assert isinstance(bad.exception(), IdConflict)
-    assert isinstance(broken.exception(), module.psycopg.Error)
+    assert isinstance(broken.exception(), psycopg.Error)
 
 
 def test_a_frozen_writer_loses_its_transaction_and_the_others_go_on(
@@ -284,6 +285,7 @@ def test_a_frozen_writer_loses_its_transaction_and_the_others_go_on(
         frozen.write(lambda c: jobs.create(c, "default", "again"))
 
 
+@pytest.mark.slow
 def test_a_server_that_was_away_is_found_again(own_server: PostgresqlServer) -> None:
     own_server.execute("CREATE DATABASE away")
     with closing(open_database(own_server.address("away"))) as database:
@@ -300,6 +302,11 @@ def test_a_server_that_was_away_is_found_again(own_server: PostgresqlServer) -> 
                 return True
 
         wait_until(fails)
+        began = time.monotonic()
+        for _ in range(3):
+            with pytest.raises(Overloaded):
+                database.read(lambda c: jobs.get(c, id))
+        assert time.monotonic() - began < 3 * module.READER_SECONDS
         own_server.start()
 
         def answers() -> bool:
@@ -357,3 +364,65 @@ def test_the_newest_changes_and_answers_are_kept(opened: Database) -> None:
     opened.write(lambda c: c.execute(ANSWER, (20_000,)))
     assert opened.read(lambda c: fetch_all(c, "SELECT n FROM changes")) == [(150_000,)]
     assert opened.read(lambda c: fetch_all(c, "SELECT n FROM answers")) == [(20_000,)]
+
+
+def test_counts_follow_every_change_of_many_rows(opened: Database) -> None:
+    def compare() -> dict[str, int]:
+        direct = "SELECT status, count(*) FROM images i WHERE collection = 'default' GROUP BY status"
+        counted = {name: n for name, n in opened.read(lambda c: images.count_by_status(c, "default")).items() if n}
+        assert counted == dict(opened.read(lambda c: fetch_all(c, direct)))
+        return counted
+
+    for n in range(12):
+        insert(opened, n)
+    assert compare() == {"queued": 12}
+    for statement in (
+        "UPDATE images SET status = 'ready' WHERE key <= 9",
+        "UPDATE images SET status = 'queued', format = 'webp' WHERE key IN (1, 2)",
+        "UPDATE images SET caption = 'changes nothing'",
+        "DELETE FROM images WHERE key > 7",
+        "DELETE FROM image_counts",  # as after a move
+    ):
+        opened.write(lambda c: c.execute(statement))  # noqa: B023
+        compare()
+    opened.write(lambda c: c.execute("UPDATE images SET status = 'failed' WHERE key = 3"))
+    assert compare() == {"queued": 2, "ready": 4, "failed": 1}
+    assert sum(opened.read(queue_depth.read_backlog).images.values()) == 7
+
+
+@pytest.mark.parametrize(
+    ("error", "mapped"),
+    [
+        (psycopg.errors.DiskFull("no space"), StorageFull),
+        (psycopg.errors.IoError("broken disk"), ReadOnly),
+        (psycopg.errors.ReadOnlySqlTransaction("a standby"), ReadOnly),
+        (psycopg.errors.LockNotAvailable("lock_timeout"), Overloaded),
+        (psycopg.errors.TooManyConnections("sorry"), Overloaded),
+        (psycopg.errors.AdminShutdown("stopping"), Overloaded),
+        (psycopg.errors.IdleInTransactionSessionTimeout("frozen"), Overloaded),
+        (psycopg.OperationalError("the connection is lost"), Overloaded),
+        (psycopg.errors.UniqueViolation("twice"), psycopg.errors.UniqueViolation),
+        (KeyError("a bug"), KeyError),
+    ],
+)
+def test_errors_of_postgresql_become_ours(error: Exception, mapped: type[Exception]) -> None:
+    found = map_error(error)
+    assert isinstance(found, mapped)
+    assert found is error or found.__cause__ is error
+
+
+def test_a_role_that_may_not_make_tables_is_told(postgresql: PostgresqlServer) -> None:
+    with postgresql.empty_database() as address:
+        name = address.partition("@/")[2].partition("?")[0]
+        postgresql.execute("CREATE ROLE guest LOGIN", name)
+        with pytest.raises(StartupError, match=r"CREATE EXTENSION pg_trgm"):
+            open_database(address.replace("sightline@", "guest@"))
+        postgresql.execute("CREATE EXTENSION pg_trgm", name)
+        with pytest.raises(StartupError, match="may not make tables"):
+            open_database(address.replace("sightline@", "guest@"))
+        with pytest.raises(StartupError, match="sees no schema"):
+            open_database(address + "&options=-csearch_path%3Dnowhere")
+        postgresql.execute("GRANT CREATE ON SCHEMA public TO guest", name)
+        open_database(address.replace("sightline@", "guest@")).close()
+        postgresql.execute("DROP OWNED BY guest", name)
+    postgresql.execute("DROP ROLE guest")

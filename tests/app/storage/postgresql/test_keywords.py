@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ def both(postgresql: PostgresqlServer, tmp_path: Path) -> Iterator[tuple[Databas
 def fill(database: Database, count: int) -> None:
     chosen = random.Random(7)
     for n in range(count):
-        said = {
+        said: dict[str, Any] = {
             "caption": " ".join(chosen.choices(WORDS, k=chosen.randint(0, 9))),
             "tags": tuple(chosen.choices(WORDS, k=chosen.randint(0, 3))),
             "source": f"my {chosen.choice(WORDS)}/{chosen.choice(WORDS)}_{n}.jpg",

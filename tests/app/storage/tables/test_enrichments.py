@@ -195,3 +195,16 @@ def test_a_picture_is_done_again_on_request_before_all_others(database: Database
     again = require(database)
     assert (again.image.id, again.attempts) == ("1", 1)
     assert (image_of(database, "1").ocr_text == "harbour") == (outcome == "done")  # until the pass has ended
+
+
+def test_a_process_that_was_stopped_past_its_lease_stores_nothing(database: Database) -> None:
+    switch(database, "ocr")
+    make_ready(database, 1)
+    (before,) = database.write(lambda c: enrichments.claim_some(c, "ocr", "a", 5, -1.0))
+    release = partial(enrichments.release, kind="ocr", was_killed=True, max_attempts=3, expired_only=True)
+    assert database.write(release) == 0
+    (again,) = database.write(lambda c: enrichments.claim_some(c, "ocr", "a", 5, 100.0))
+    assert again.attempts == 2
+    assert database.write(release) == 0
+    assert not database.write(lambda c: enrichments.finish(c, before, FOUND))
+    assert database.write(lambda c: enrichments.finish(c, again, FOUND))

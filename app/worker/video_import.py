@@ -118,19 +118,20 @@ class VideoImporter:
 
     def find_kept(self, upload: Upload) -> StagedFile | None:
         """The file of a video that the library has still to keep; None if it has it, or keeps none."""
-        if (
-            not self.limits.keep
-            or upload.position
-            or self._blobs.path(sha256 := str(said_of(upload)["sha256"])).exists()
-        ):
+        sha256 = str(said_of(upload)["sha256"])
+        if not self.limits.keep or upload.position or self._is_here(sha256):
             return None
         return StagedFile(self._blobs.upload_path(upload.job_id, upload.n), sha256, int(said_of(upload)["bytes"]))
+
+    def _is_here(self, sha256: str) -> bool:
+        """Whether the data directory has the file; what a cache has, a bucket may have lost."""
+        return not self._blobs.is_remote and self._blobs.path(sha256).exists()
 
     def save(self, c: Connection, upload: Upload, members: Path) -> None:
         """Write the row of a video, before its first frames, and keep its file."""
         new = self._read_info(upload, members)
         videos.put(c, upload.collection, new, upload.job_id)
-        if new.kept and not self._blobs.path(new.sha256).exists():
+        if new.kept and not self._is_here(new.sha256):
             path = self._blobs.upload_path(upload.job_id, upload.n)
             self._blobs.place(StagedFile(path, new.sha256, new.bytes))
 

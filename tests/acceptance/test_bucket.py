@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx2 as httpx
 import pytest
@@ -35,7 +36,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> object:
 
 
 def test_a_server_with_a_bucket_answers_as_one_with_a_folder(store: Store, tmp_path: Path) -> None:
-    places = {"media": "s3://photos/prod", "s3_endpoint": store.url, "cache_dir": tmp_path / "cache"}
+    places: dict[str, Any] = {"media": "s3://photos/prod", "s3_endpoint": store.url, "cache_dir": tmp_path / "cache"}
     with RunningServer(tmp_path / "data", **places) as server:
         sent = server.upload(picture("red"), id="red")
         assert (sent.status_code, sent.json()["status"]) == (200, "ready")
@@ -98,7 +99,7 @@ def test_nothing_that_was_acknowledged_is_lost_while_the_store_fails(store: Stor
     refused: list[int] = []
     stopping = threading.Event()
     with Proxy(int(store.url.rpartition(":")[2])) as proxy:
-        place = {"media": "s3://photos/cut", "s3_endpoint": f"http://127.0.0.1:{proxy.port}"}
+        place: dict[str, Any] = {"media": "s3://photos/cut", "s3_endpoint": f"http://127.0.0.1:{proxy.port}"}
         with RunningServer(tmp_path / "data", **place) as server:
 
             def upload(worker: int) -> None:

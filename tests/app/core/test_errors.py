@@ -47,7 +47,9 @@ TREE = """
     │   ├── RateLimited            429 rate_limited
     │   ├── Overloaded             503 overloaded
     │   ├── ReadOnly               503 read_only
-    │   └── ModelUnavailable       503 model_unavailable
+    │   ├── ModelUnavailable       503 model_unavailable
+    │   ├── NotApplied             503 not_applied
+    │   └── StorageUnavailable     503 storage_unavailable
     ├── StorageFull                507 storage_full
     ├── HeadRefused                422 head_refused
     ├── Timeout                    504 timeout
@@ -91,6 +93,8 @@ def test_what_is_retryable_later_says_so() -> None:
         "overloaded",
         "read_only",
         "model_unavailable",
+        "not_applied",
+        "storage_unavailable",
         "storage_full",
         "timeout",
     }

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace as changed
 from functools import partial
-from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -156,7 +156,7 @@ class ChangingBlobs(BlobStore):
         super().__init__(data_dir)
         self.changes: list[Callable[[], object]] = []
 
-    def open(self, sha256: str) -> BufferedReader:
+    def open(self, sha256: str) -> BinaryIO:
         self._change()
         try:
             return super().open(sha256)

@@ -105,7 +105,7 @@ def serve(**given: Any) -> None:
     ),
 )
 @setting_options(
-    *PLACE_OPTIONS, *DATA_OPTIONS, "media", "workers", "formats", "ocr", "captioner", "captioner_model", *LOG_OPTIONS
+    *PLACE_OPTIONS, *DATA_OPTIONS, "workers", "formats", "ocr", "captioner", "captioner_model", *LOG_OPTIONS
 )
 @click.option("--parent", type=int, default=None, hidden=True, help="End when this process ends.")
 def worker(parent: int | None, **given: Any) -> None:

@@ -73,8 +73,15 @@ def cluster(postgresql: PostgresqlServer, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def worker(cluster: Cluster) -> Iterator[subprocess.Popen[bytes]]:
     process = cluster.worker()
+    wait_until(lambda: count_workers(cluster) > 0, 120)
     yield process
     end(process)
+    wait_until(lambda: count_workers(cluster) == 0, 30)
+
+
+def count_workers(cluster: Cluster) -> int:
+    members = cluster.first.http.get("/v1/stats").json()["cluster"]
+    return sum(one["kind"] == "worker" for one in members)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -145,10 +152,8 @@ def test_a_frozen_worker_commits_nothing_after_its_lease_went_to_another(cluster
     """It is stopped with pictures in hand; another takes them over, and the first wakes."""
     frozen, job = cluster.worker(), ""
     try:
-        wait_until(
-            lambda: any(one["kind"] == "worker" for one in cluster.first.http.get("/v1/stats").json()["cluster"]), 60
-        )
-        job = cluster.first.bulk([(f"{n}.png", make_picture("red")) for n in range(400)])["id"]
+        wait_until(lambda: count_workers(cluster) > 0, 120)
+        job = cluster.first.bulk([(f"{n}.png", make_picture("red")) for n in range(120)])["id"]
         processing = "SELECT lease_owner, count(*) FROM images WHERE status = 'processing' GROUP BY 1"
         ((owner, _),) = wait_until(lambda: cluster.database.read(lambda c: fetch_all(c, processing)), 60)
         os.kill(frozen.pid, signal.SIGSTOP)
@@ -163,7 +168,7 @@ def test_a_frozen_worker_commits_nothing_after_its_lease_went_to_another(cluster
             done = cluster.second.wait_job(job)
         finally:
             end(other)
-        assert (done["state"], done["done"], done["failed"]) == ("succeeded", 400, 0)
+        assert (done["state"], done["done"], done["failed"]) == ("succeeded", 120, 0)
         doubled = "SELECT key FROM embeddings WHERE target = 'images' AND op = 'add' GROUP BY key HAVING count(*) > 1"
         assert cluster.database.read(lambda c: fetch_all(c, doubled)) == []
     finally:
@@ -176,14 +181,14 @@ def test_the_pictures_of_a_killed_worker_are_taken_over(cluster: Cluster) -> Non
     killed = cluster.worker()
     other = None
     try:
-        job = cluster.first.bulk([(f"{n}.png", make_picture("red")) for n in range(300)])["id"]
+        job = cluster.first.bulk([(f"{n}.png", make_picture("red")) for n in range(120)])["id"]
         processing = "SELECT 1 FROM images WHERE status = 'processing'"
         wait_until(lambda: cluster.database.read(lambda c: fetch_all(c, processing)), 60)
         killed.kill()
         killed.wait()
         other = cluster.worker("--workers", "2")
         done = cluster.second.wait_job(job)
-        assert (done["state"], done["done"]) == ("succeeded", 300)
+        assert (done["state"], done["done"]) == ("succeeded", 120)
         assert cluster.database.read(lambda c: fetch_all(c, processing)) == []
     finally:
         end(killed)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,14 +59,15 @@ def test_a_directory_that_was_made_is_told_from_one_that_was_there(tmp_path: Pat
 def test_places_that_do_not_go_together_are_refused_in_clear_words(tmp_path: Path) -> None:
     url = "postgresql://owner:hunter22@db/pictures"
     shared, cache = tmp_path / "shared", tmp_path / "cache"
-    bucket = {"database": url, "media": "s3://pictures/prod"}
-    for settings, words in (
+    bucket: dict[str, Any] = {"database": url, "media": "s3://pictures/prod"}
+    wrong: tuple[tuple[dict[str, Any], str], ...] = (
         ({"shared_media": True}, "SQLite is a database of one machine"),
         ({"database": url}, "name a bucket with --media"),
         ({"database": url, "shared_media": True}, "--cache-dir"),
         ({"database": url, "shared_media": True, "cache_dir": shared}, "--cache-dir"),
         ({**bucket, "index": "milvus:engine.db"}, "Milvus Lite is a file of one machine"),
-    ):
+    )
+    for settings, words in wrong:
         with pytest.raises(StartupError) as refused:
             check_places(Settings(data_dir=shared, **settings))
         assert words in refused.value.detail

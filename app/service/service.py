@@ -185,8 +185,7 @@ def open_service(settings: Settings) -> Service:
     """Everything that one server process keeps open. Raises StartupError, and leaves nothing open then."""
     metrics = ProcessMetrics()
     source_policy = open_source_policy(settings)
-    check_source_settings(settings)
-    check_enrichment_settings(settings)
+    check_parts(settings)
     with ExitStack() as opened:
         lock = opened.enter_context(closing(lock_data_dir(settings)))
         library = open_library(settings, metrics)
@@ -196,7 +195,6 @@ def open_service(settings: Settings) -> Service:
         jobs = JobService(library)
         search = SearchService(settings, library.database, pool, metrics, membership)
         deleter = open_deleter(settings, library, search, membership)
-        changer = ModelChanger(settings, library.database, search, deleter.wake)
         saved, webhooks = open_saved_searches(settings, library, membership)
         labels, arrivals = open_arrivals(library, search, saved, membership)
         service = Service(
@@ -210,7 +208,7 @@ def open_service(settings: Settings) -> Service:
             jobs=jobs,
             tasks=TaskRunner(library.database, search.is_loaded, membership=membership),
             heads=HeadService(library.database, pool, search, source_policy),
-            changer=changer,
+            changer=ModelChanger(settings, library.database, search, deleter.wake),
             long_tasks=TaskRunner(library.database, search.is_loaded, long=True, membership=membership),
             search=search,
             duplicates=DuplicateService(library, jobs, pool, search),
@@ -233,6 +231,12 @@ def open_service(settings: Settings) -> Service:
         register_tasks(service)
         opened.pop_all()
     return service
+
+
+def check_parts(settings: Settings) -> None:
+    """Raise StartupError for settings that only other processes, or later work, would find wrong."""
+    check_source_settings(settings)
+    check_enrichment_settings(settings)
 
 
 def find_duties(settings: Settings, policy: SourcePolicy) -> list[Duty]:

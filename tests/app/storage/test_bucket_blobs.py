@@ -1,4 +1,4 @@
-"""Pictures in a bucket: what is acknowledged is there, the cache is only a cache, a fault of the store has a name."""
+"""Pictures in a bucket: what is acknowledged is there, the cache is no more than one, and faults have names."""
 
 from __future__ import annotations
 
@@ -469,6 +469,7 @@ def test_verify_backup_and_restore_read_and_write_the_bucket(
     assert "orphan" in {what for what, *_ in find_faults(tmp_path, blobs=blobs)}
     library.database.write(lambda c: c.execute("UPDATE installation SET id = 'other'"))
     assert library.database.read(installation.get_id) == "other"
-    for command in (find_faults, create_backup):
-        with pytest.raises(StartupError, match="another installation"):
-            command(tmp_path, *([backup] if command is create_backup else []), blobs=blobs)  # type: ignore[operator]
+    with pytest.raises(StartupError, match="another installation"):
+        find_faults(tmp_path, blobs=blobs)
+    with pytest.raises(StartupError, match="another installation"):
+        create_backup(tmp_path, backup, blobs=blobs)

@@ -19,6 +19,7 @@ GRACE = 10.0  # seconds beside the lease
 RATE = 5.0  # pictures a second that the workers embed at least
 BULK = 12
 PAUSE = 0.05  # between two uploads of a client
+AWAY = "the PostgreSQL database cannot be opened"  # what a process says that starts meanwhile
 RETRYABLE = (429, 502, 503, 504)
 
 
@@ -81,6 +82,7 @@ class Uploader:
 def settle(cluster: Cluster, uploaders: list[Uploader]) -> tuple[int, list[str]]:
     """Wait until everything has ended, and compare; how many pictures there are, and what is wrong."""
     faults = [fault for uploader in uploaders for fault in uploader.odd]
+    faults += revive(cluster)
     for server in cluster.servers:
         server.wait_ready()
     server = cluster.servers[0]
@@ -100,6 +102,22 @@ def settle(cluster: Cluster, uploaders: list[Uploader]) -> tuple[int, list[str]]
     count = ledger.compare(server, settled=True)
     wait_until(lambda: all(count_found(each) == count for each in cluster.servers), GRACE, lambda: "an index lags")
     return count, faults + ledger.faults
+
+
+def revive(cluster: Cluster) -> list[str]:
+    """Start again, as compose and Kubernetes do, what ended because PostgreSQL was away; what else has ended."""
+    faults = []
+    for server in list(cluster.servers):
+        if server.process.poll() is not None:
+            if AWAY not in server.output():
+                faults.append(f"a server ended with {server.process.returncode}: {server.output()[-300:]}")
+            cluster.replace_server(server)
+    for worker in cluster.workers:
+        if worker.process.poll() is not None:
+            if AWAY not in "".join(worker.lines):
+                faults.append(f"a worker ended with {worker.process.returncode}: {''.join(worker.lines)[-300:]}")
+            worker.restart()
+    return faults
 
 
 def has_settled(cluster: Cluster) -> bool:

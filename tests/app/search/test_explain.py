@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +11,8 @@ from app.encoder.dummy import DummyEncoder
 from app.search import explain
 from app.search.explain import WINDOWS, cover_parts, find_share, group_words, judge_place, leave_out, spread
 from app.search.query_encoder import QueryPart
+
+NO_QUERIES: Any = None  # of tests that encode pictures alone
 
 
 def left(text: str) -> list[tuple[str, list[str | None]]]:
@@ -83,9 +85,7 @@ def test_share_counts_the_texts_that_are_nearer() -> None:
 def test_parts_of_a_picture_are_encoded_once_and_few_pictures_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explain, "MAX_CACHED", 1)
     batcher = Batcher(DummyEncoder())
-    explainer = explain.Explainer(
-        DummyEncoder(), batcher, cast("explain.QueryEncoder", None), lambda query: (query, None)
-    )
+    explainer = explain.Explainer(DummyEncoder(), batcher, NO_QUERIES, lambda query: (query, None))
     reads: list[str] = []
 
     def read(name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -105,7 +105,7 @@ def test_failed_pass_ends_the_others() -> None:
             raise Validation("broken")
 
     batcher = Batcher(Broken())
-    explainer = explain.Explainer(Broken(), batcher, cast("explain.QueryEncoder", None), lambda query: (query, None))
+    explainer = explain.Explainer(Broken(), batcher, NO_QUERIES, lambda query: (query, None))
     with pytest.raises(Validation):
         explainer._encode_picture("a", lambda: np.zeros((32, 32, 3), np.uint8))
     batcher.close()

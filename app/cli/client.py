@@ -296,16 +296,13 @@ class Client:
 
     def explain(self, id: str, words: str) -> dict[str, Any]:
         """Which part of a picture met the words."""
-        params = {**self._collection, "q": words}
-        return self._call("GET", self._picture(id, "explain"), answers.Explanation, params=params)
+        query = {**self._collection, "q": words}
+        return self._call("GET", self._picture(id, "explain"), answers.Explanation, query=query)
 
     def draw_explanation(self, id: str, words: str) -> bytes:
         """The picture with a heat map, as a PNG."""
-        params = {**self._collection, "q": words}
-        with self._map_errors():
-            response = self._http.get(self._picture(id, "explain"), params=params, headers={"Accept": "image/png"})
-        self._require_success(response)
-        return response.content
+        query = {**self._collection, "q": words}
+        return self._exchange(Call("GET", self._picture(id, "explain"), None, query=query, accept="image/png")).content
 
     def search_batch(self, searches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Up to 100 searches in one call; returns the answer to each, or its `error`."""

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.core.errors import BlobMissing
 from app.core.types import AnswerWarning, Image
 from app.decode.picture import Pixels, decode_picture, draw_heat_map, find_seen_area
 from app.decode.pool import DecodePool
@@ -60,7 +59,5 @@ class ExplainService:
     @contextmanager
     def _open(self, image: Image) -> Iterator[Path]:
         """The file of a picture. Raises BlobMissing."""
-        path = self._library.blobs.path(image.sha256)
-        if not path.exists():
-            raise BlobMissing("the file of this picture is missing")
-        yield path
+        with self._library.blobs.fetch(image.sha256) as file:
+            yield file.path

@@ -79,7 +79,7 @@ def test_a_browser_stays_with_its_server_until_that_dies(balancer: str, servers:
 
     def which(client: httpx.Client) -> str:
         names = [one["name"] for one in client.get("/v1/collections").json()["collections"]]
-        return next(name for name in names if name.startswith("of-"))
+        return str(next(name for name in names if name.startswith("of-")))
 
     with httpx.Client(base_url=balancer, trust_env=False, timeout=30) as browser:
         mine = which(browser)

@@ -12,7 +12,7 @@ import pytest
 
 from app.core.types import KeyScope
 from app.service.auth import ApiKeyService
-from app.storage.database import Database
+from app.storage.address import open_database
 from tests.support.callers import ROOT, run_calls
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer
@@ -23,7 +23,7 @@ PAGE = ROOT / "docs/howto/clip-retrieval-clients.md"
 
 
 def make_key(server: RunningServer) -> str:
-    database = Database(server.data_dir / "sightline.db")
+    database = open_database(server.data_dir / "sightline.db")
     try:
         return ApiKeyService(database).create("client", KeyScope.SEARCH, ("default",), None)[1]
     finally:

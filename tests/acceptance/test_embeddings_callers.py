@@ -18,7 +18,7 @@ import pytest
 from app.core.types import KeyScope
 from app.encoder.dummy import DummyEncoder
 from app.service.auth import ApiKeyService
-from app.storage.database import Database
+from app.storage.address import open_database
 from tests.support.callers import ROOT, run_calls
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer
@@ -56,7 +56,7 @@ class Served:
     seen: np.ndarray[Any, Any]
 
     def make_key(self) -> str:
-        database = Database(self.server.data_dir / "sightline.db")
+        database = open_database(self.server.data_dir / "sightline.db")
         _, key = ApiKeyService(database).create("callers", KeyScope.SEARCH, (), None)
         database.close()
         return key

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -199,9 +199,10 @@ def write_hits(library: Library, hits: Sequence[Hit], described: int, base: str)
         if n < described:
             entry = describe_record(record, base)
             if isinstance(record, Image) and n < MAX_THUMBNAILS and not has_url(record):
-                with suppress(OSError):  # the picture is deleted meanwhile
-                    thumbnail = library.thumbnail_path(record).read_bytes()
-                    entry["image"] = base64.b64encode(thumbnail).decode()
+                thumbnail = library.blobs.fetch_thumbnail(library.thumbnail_path(record))
+                if thumbnail is not None:  # or the picture is deleted meanwhile
+                    with thumbnail:
+                        entry["image"] = base64.b64encode(thumbnail.read()).decode()
         answer.append({**entry, "id": find_id(record), "similarity": hit.score})
     return to_json(answer)
 
@@ -210,7 +211,8 @@ def write_metadata(library: Library, collection: str, ids: Sequence[int], base: 
     """The body of an answer: those of the ids that are records of the collection, in their order. Raises NotFound."""
 
     found, texts = library.get_by_keys(collection, [id for id in ids if id >= 0], [~id for id in ids if id < 0])
-    records = {find_id(one): one for one in (*found.values(), *texts.values())}
+    records: dict[int, Image | Text] = {find_id(image): image for image in found.values()}
+    records |= {find_id(text): text for text in texts.values()}
     answer = [{"id": id, "metadata": describe_record(records[id], base)} for id in ids if id in records]
     return to_json(answer)
 

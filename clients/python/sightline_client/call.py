@@ -29,6 +29,8 @@ class Call(Generic[T]):
 
     What is None is not sent, but for the fields `nulls` of its body.
 
+    `accept` is the type of the answer, where the call has several.
+
     `content` is a body that is sent as it is, of the type `media_type`. `timeout` and `patience`, in seconds, are those
     of this call where it needs others.
 
@@ -49,6 +51,7 @@ class Call(Generic[T]):
     is_optional: bool = False
     content: bytes | None = None
     media_type: str = "application/json"
+    accept: str | None = None
     timeout: float | None = None
     patience: float | None = None
 

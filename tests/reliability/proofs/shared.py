@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import httpx2 as httpx
@@ -98,15 +99,16 @@ def revoke(cluster: Cluster, n: int) -> float:
     listed = sightline("keys", "list", "--json", **settings).stdout
     (id,) = [key["id"] for key in parse(listed) if key["name"] == "bound" and not key.get("revoked_at")]
     assert sightline("keys", "revoke", id, **settings).returncode == 0
-    slowest = max(
-        measure(lambda s=server: s.http.get("/v1/images", params={"collection": name}, headers=mine).status_code == 401)
-        for server in cluster.servers
-    )
+    slowest = max(measure(partial(is_refused, server, name, mine)) for server in cluster.servers)
     assert one.http.delete(f"/v1/collections/{name}", headers=head).status_code == 204
     slowest = max(slowest, measure(lambda: not is_known(other, name, head)))
     assert sightline("keys", "clear", "--yes", **settings).returncode == 0
     wait_until(lambda: all(each.http.get("/v1/stats").status_code == 200 for each in cluster.servers), LONGEST)
     return slowest
+
+
+def is_refused(server: RunningServer, name: str, headers: dict[str, str]) -> bool:
+    return server.http.get("/v1/images", params={"collection": name}, headers=headers).status_code == 401
 
 
 def is_known(server: RunningServer, name: str, headers: dict[str, str]) -> bool:

@@ -69,6 +69,7 @@ class Transport:
         """The answer of a server that has done a call. Raises ApiError, ConnectionFailed."""
         call = call.with_collection(self.collection)
         headers = {**self._headers, **({"Idempotency-Key": uuid.uuid4().hex} if call.is_keyed else {})}
+        headers |= {"Accept": call.accept} if call.accept else {}
         pictures = self._fetch_pictures(call)
         patience = Patience(self.patience if call.patience is None else call.patience)
         while True:
@@ -123,8 +124,9 @@ class Transport:
         """The answer of a call as it comes; reading it raises httpx's errors. Raises ApiError, ConnectionFailed."""
         call = call.with_collection(self.collection)
         try:
+            params: Any = encode_query(call.query)
             request = self._http.build_request(
-                call.method, self.server + call.path, params=encode_query(call.query), headers=self._headers
+                call.method, self.server + call.path, params=params, headers=self._headers
             )
             response = self._http.send(request, stream=True)
         except (httpx.RequestError, httpx.InvalidURL) as error:

@@ -43,7 +43,12 @@ def album(server: RunningServer) -> Iterator[RunningServer]:
     """A server with a collection of five pictures, of which the second is wide."""
     assert server.http.post("/v1/collections", json={"name": COLLECTION, "description": "an album"}).status_code == 201
     for colour, format in (("red", "JPEG"), ("green", "PNG"), ("blue", "PNG"), ("purple", "PNG"), ("yellow", "PNG")):
-        said = {"id": colour, "tags": [colour, "plain"], "caption": f"all {colour}", "collection": COLLECTION}
+        said: dict[str, Any] = {
+            "id": colour,
+            "tags": [colour, "plain"],
+            "caption": f"all {colour}",
+            "collection": COLLECTION,
+        }
         assert server.upload(make_picture(colour, format), **said).status_code == 200
     yield server
     server.http.delete(f"/v1/collections/{COLLECTION}")
@@ -179,7 +184,7 @@ def test_a_key_allows_what_it_allows_elsewhere(era: str, guarded: Guarded) -> No
             data = base64.b64encode(make_picture()).decode()
             add = await client.call_tool("add_picture", {"data": data, "collection": "default"})
             told = [read_text(one) if one.is_error else "" for one in (search, look, add)]
-            return names, described["may_add"], *told  # type: ignore[return-value]
+            return names, described["may_add"], *told
 
     names, may_add, search, shown, add = asyncio.run(work("search"))
     assert ("default" in names, may_add, search, shown) == (True, False, "", "")

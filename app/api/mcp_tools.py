@@ -14,7 +14,7 @@ from asyncio import gather, timeout
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 from mcp.server import MCPServer
 from mcp.server.lowlevel.helper_types import ReadResourceContents
@@ -401,9 +401,9 @@ def make_tools(tools: PictureTools) -> Iterator[Tool]:
     ):
         description = re.sub(r"\s+", " ", function.__doc__ or "")
         tool = Tool.from_function(function, title=title, description=description, annotations=hints)
-        strict: Any = create_model("Arguments", __base__=tool.fn_metadata.arg_model, __cls_kwargs__={"extra": "forbid"})
-        tool.fn_metadata.arg_model = cast(Any, strict)
-        tool.parameters = strict.model_json_schema(by_alias=True)
+        base = tool.fn_metadata.arg_model
+        tool.fn_metadata.arg_model = create_model("Arguments", __base__=base, __cls_kwargs__={"extra": "forbid"})
+        tool.parameters = tool.fn_metadata.arg_model.model_json_schema(by_alias=True)
         yield tool
 
 

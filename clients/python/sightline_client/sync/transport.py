@@ -124,10 +124,8 @@ class Transport:
         """The answer of a call as it comes; reading it raises httpx's errors. Raises ApiError, ConnectionFailed."""
         call = call.with_collection(self.collection)
         try:
-            params: Any = encode_query(call.query)
-            request = self._http.build_request(
-                call.method, self.server + call.path, params=params, headers=self._headers
-            )
+            query: dict[str, Any] = {"params": encode_query(call.query), "headers": self._headers}
+            request = self._http.build_request(call.method, self.server + call.path, **query)
             response = self._http.send(request, stream=True)
         except (httpx.RequestError, httpx.InvalidURL) as error:
             raise read_failure(error, self.server) from error

@@ -23,7 +23,10 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 Answer: TypeAlias = Callable[[Sequence[Q]], Sequence[R | Exception]]
 
-SEARCHES = (b"/v1/search", b"/mcp", b"/knn-service", b"/compat/weaviate/vectorize", b"/predict")
+SEARCHES = (
+    *(b"/v1/search", b"/mcp", b"/knn-service", b"/compat/weaviate/vectorize", b"/predict"),
+    *(b"/v1/embed", b"/v2/embed", b"/v1/multimodalembeddings", b"/embeddings"),
+)
 READS = b"/v1/"
 ENDLESS = b"/events"  # an event stream lasts as long as its job, and waits nearly all of the time
 

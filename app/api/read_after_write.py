@@ -122,7 +122,7 @@ async def poll(is_applied: Callable[[], bool], until: float) -> None:
     """Wait for a number in memory to rise. Raises NotApplied."""
     while not is_applied():
         if time.monotonic() > until:
-            raise NotApplied(f"this server has not taken in the write of this token within {AFTER_SECONDS:g} s")
+            raise NotApplied(f"this server has not seen the write of this token within {AFTER_SECONDS:g} s")
         await asyncio.sleep(POLL_SECONDS)
 
 

@@ -179,7 +179,7 @@ class ModelUnavailable(Busy):
 
 
 class NotApplied(Busy):
-    """This server has not yet taken in the write that the caller wants to read."""
+    """This server has not yet seen the write that the caller wants to read."""
 
     code, status, title = "not_applied", 503, "Not applied yet"
 

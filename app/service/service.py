@@ -187,13 +187,11 @@ class Service:
 
 def open_service(settings: Settings) -> Service:
     """Everything that one server process keeps open. Raises StartupError, and leaves nothing open then."""
-    metrics = ProcessMetrics()
-    source_policy = open_source_policy(settings)
+    metrics, source_policy = ProcessMetrics(), open_source_policy(settings)
     check_parts(settings)
     with ExitStack() as opened:
         lock = opened.enter_context(closing(lock_data_dir(settings)))
-        library = open_library(settings, metrics)
-        opened.callback(library.close)
+        library = opened.enter_context(closing(open_library(settings, metrics)))
         membership = open_membership(settings, "server", find_duties(settings, source_policy))
         pool = opened.enter_context(closing(open_pool(settings, metrics=metrics)))
         jobs = JobService(library)

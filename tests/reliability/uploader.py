@@ -123,7 +123,7 @@ def revive(cluster: Cluster) -> list[str]:
 def has_settled(cluster: Cluster) -> bool:
     stats = cluster.servers[0].http.get("/v1/stats").json()["images"]
     (rows,) = cluster.query("SELECT count(*) FROM sources")
-    return stats["queued"] == stats["processing"] == rows[0] == 0
+    return bool(stats["queued"] == stats["processing"] == rows[0] == 0)
 
 
 def count_found(server: RunningServer) -> int:

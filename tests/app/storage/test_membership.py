@@ -60,7 +60,7 @@ def test_a_duty_has_one_leader_and_passes_on_when_it_leaves(opened: ExitStack, a
     worker = join(opened, address, "worker")
     done: list[str] = []
     steps = [
-        one.only_leader(Duty.GARBAGE, lambda: done.append("done"), lambda: done.append("not mine"))  # type: ignore[func-returns-value]
+        one.only_leader(Duty.GARBAGE, lambda: done.append("done"), lambda: done.append("not mine"))
         for one in (first, second)
     ]
     assert [step() for step in steps] == [1.0, 1.0]  # an idle leader looks for what other servers have left it

@@ -78,8 +78,8 @@ def test_a_browser_stays_with_its_server_until_that_dies(balancer: str, servers:
         server.http.post("/v1/collections", json={"name": f"of-{n}"}).raise_for_status()
 
     def which(client: httpx.Client) -> str:
-        names = [one["name"] for one in client.get("/v1/collections").json()["collections"]]
-        return str(next(name for name in names if name.startswith("of-")))
+        names: list[str] = [one["name"] for one in client.get("/v1/collections").json()["collections"]]
+        return next(name for name in names if name.startswith("of-"))
 
     with httpx.Client(base_url=balancer, trust_env=False, timeout=30) as browser:
         mine = which(browser)

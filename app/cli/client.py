@@ -53,14 +53,14 @@ class PatientClient(sightline_client.Client):
         error = self.read(failure)
         can_wait = isinstance(error, Unavailable) and (error.answered or self.has_answered)
         pause = patience.next_pause(asked) if self.say is not None and can_wait else None
-        if self.say is not None and pause is not None and patience.shown != (text := str(error)):
-            patience.shown = text
+        if self.say is not None and pause is not None and patience.said != (said := str(error)):
+            patience.said = said
             self.say(f"{error}; waiting, and trying again for up to {PATIENCE_SECONDS / 60:g} minutes")
         return pause
 
     def _note_answer(self, patience: Patience) -> None:
         self.has_answered = True
-        if self.say is not None and patience.shown:
+        if self.say is not None and patience.said:
             self.say("the server answers again")
 
 

@@ -15,13 +15,13 @@ FIRST_PAUSE, LAST_PAUSE = 0.25, 10.0
 @dataclass(slots=True)
 class Patience:
     """How long a call goes on trying: `seconds` from its first failure on, with pauses that double, or as long as the
-    server says. `shown` is the last failure that a person was shown."""
+    server says. `said` is the last failure that somebody was shown."""
 
     seconds: float
     clock: Callable[[], float] = time.monotonic
     began: float | None = field(default=None, init=False)
     pause: float = field(default=FIRST_PAUSE, init=False)
-    shown: str = field(default="", init=False)
+    said: str = field(default="", init=False)
 
     def next_pause(self, asked: float = 0.0) -> float | None:
         """How long to wait now; None when the patience is over. `asked` is what the server wants."""

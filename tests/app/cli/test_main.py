@@ -70,7 +70,7 @@ def test_a_question_is_answered_with_probabilities(server: RunningServer, loaded
 
 def test_explain_shows_where_words_are_met(server: RunningServer, tmp_path: Path) -> None:
     id = server.upload(draw_two()).json()["id"]
-    shown = run(server, "explain", id, "red", "sofa", "--save", str(tmp_path / "why.png"))
+    shown = run(server, "explain", "--collection", "default", id, "red", "sofa", "--save", str(tmp_path / "why.png"))
     assert shown.exit_code == 0, shown.output
     lines = shown.stdout.splitlines()
     assert "█" in "".join(lines[:2])
@@ -78,9 +78,11 @@ def test_explain_shows_where_words_are_met(server: RunningServer, tmp_path: Path
     assert lines[6].split("\t")[1] == "red"
     assert "met the words" in shown.stderr
     assert (tmp_path / "why.png").read_bytes().startswith(b"\x89PNG")
-    assert "does not know" in run(server, "explain", id, "xylophone").stderr
-    assert len(json.loads(run(server, "explain", id, "red", "--json").stdout)["grid"]) == 6
-    unwritable = run(server, "explain", id, "red", "--save", str(tmp_path / "no" / "why.png"))
+    assert "does not know" in run(server, "explain", "--collection", "default", id, "xylophone").stderr
+    assert len(json.loads(run(server, "explain", "--collection", "default", id, "red", "--json").stdout)["grid"]) == 6
+    unwritable = run(
+        server, "explain", "--collection", "default", id, "red", "--save", str(tmp_path / "no" / "why.png")
+    )
     assert unwritable.exit_code != 0
     assert "cannot be written" in unwritable.stderr
 

@@ -343,7 +343,7 @@ class Client:
 
     def download(self, id: str, path: Path) -> None:
         """Write the file of a picture."""
-        call = Call[None]("GET", self._picture(id, "file"), None, query=self._collection)
+        call: Call[None] = Call("GET", self._picture(id, "file"), None, query=self._collection)
         with self._stream(call) as response, open(path, "wb") as file:
             file.writelines(response.iter_bytes())
 

@@ -55,6 +55,11 @@ class Call(Generic[T]):
     timeout: float | None = None
     patience: float | None = None
 
+    @property
+    def is_file(self) -> bool:
+        """Whether the answer is a file, to which a server may redirect. A redirect of another call is a wrong address."""
+        return self.method == "GET" and self.path.endswith("/file")
+
     def with_collection(self, collection: str | None) -> Call[T]:
         """The call in this collection, where it takes one and names none."""
         if collection is not None and self.body.get("collection", "") is None:

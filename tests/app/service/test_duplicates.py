@@ -18,6 +18,7 @@ from app.core.types import Job, JobState, NewImage
 from app.decode.perceptual_hash import compute_perceptual_hash
 from app.service import duplicates as module
 from app.service.service import Service, open_service
+from app.storage.database import Work
 from app.storage.tables import collections, duplicates, embeddings, images, work_queue
 from tests.support.sample_pictures import encode_image
 from tests.support.servers import wait_until
@@ -101,6 +102,9 @@ def test_a_search_that_was_stopped_goes_on_where_it_was(service: Service, monkey
 
         def report(self, done: int, total: int) -> None:
             self.reports.append((done, total))
+
+        def write(self, work: Work[Any]) -> Any:
+            return service.library.database.write(work)
 
     with pytest.raises(Stopped):
         service.duplicates.scan(Context())  # type: ignore[arg-type]

@@ -442,6 +442,7 @@ def test_no_picture_fails_for_good_where_the_whole_bucket_is_gone(
 # The commands
 
 
+@pytest.mark.sqlite  # the commands are for a data directory
 def test_verify_backup_and_restore_read_and_write_the_bucket(
     library: Library, blobs: BucketBlobStore, store: Store, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,7 @@ def test_newcomer_is_shown_three_things_to_try(page: Page, server: RunningServer
     expect(page.locator("#steps li")).to_have_count(3)
     assert faults(page) == []
     page.goto(f"{server.url}/?q=red")
+    expect(page.locator(".tile").first).to_be_visible()
     expect(page.locator("#steps")).to_be_hidden()
     page.goto(server.url)
     expect(page.locator(".tile").first).to_be_visible()

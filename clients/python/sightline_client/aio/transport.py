@@ -116,7 +116,7 @@ class AsyncTransport:
             elif call.body:
                 options["json"] = to_plain(fields)
             # A server may have the bytes of pictures read from a bucket; httpx does not send it the key.
-            options["follow_redirects"] = call.method == "GET"
+            options["follow_redirects"] = call.is_file
             return await self._http.request(call.method, self.server + call.path, **options)
 
     @asynccontextmanager
@@ -126,7 +126,7 @@ class AsyncTransport:
         try:
             query: dict[str, Any] = {"params": encode_query(call.query), "headers": self._headers}
             request = self._http.build_request(call.method, self.server + call.path, **query)
-            response = await self._http.send(request, stream=True)
+            response = await self._http.send(request, stream=True, follow_redirects=call.is_file)
         except (httpx.RequestError, httpx.InvalidURL) as error:
             raise read_failure(error, self.server) from error
         try:

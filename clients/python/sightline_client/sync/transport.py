@@ -116,7 +116,7 @@ class Transport:
             elif call.body:
                 options["json"] = to_plain(fields)
             # A server may have the bytes of pictures read from a bucket; httpx does not send it the key.
-            options["follow_redirects"] = call.method == "GET"
+            options["follow_redirects"] = call.is_file
             return self._http.request(call.method, self.server + call.path, **options)
 
     @contextmanager
@@ -126,7 +126,7 @@ class Transport:
         try:
             query: dict[str, Any] = {"params": encode_query(call.query), "headers": self._headers}
             request = self._http.build_request(call.method, self.server + call.path, **query)
-            response = self._http.send(request, stream=True)
+            response = self._http.send(request, stream=True, follow_redirects=call.is_file)
         except (httpx.RequestError, httpx.InvalidURL) as error:
             raise read_failure(error, self.server) from error
         try:

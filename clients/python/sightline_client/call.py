@@ -57,7 +57,7 @@ class Call(Generic[T]):
 
     @property
     def is_file(self) -> bool:
-        """Whether the answer is a file, to which a server may redirect. A redirect of another call is a wrong address."""
+        """Whether the answer is a file, to which a server may redirect; for another call that is a wrong address."""
         return self.method == "GET" and self.path.endswith("/file")
 
     def with_collection(self, collection: str | None) -> Call[T]:

@@ -5,6 +5,7 @@ A text is embedded as it is: without templates, without names for emoji, and wit
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -61,6 +62,7 @@ class EmbeddingService:
     def __init__(
         self, search: SearchService, pool: DecodePool, fetcher: HttpFetcher | None, served_names: str = ""
     ) -> None:
+        self.since = int(time.time())  # when models are "created", as OpenAI calls it: the start of the server
         self._search = search
         self._pool = pool
         self._fetcher = fetcher

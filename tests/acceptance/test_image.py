@@ -65,7 +65,18 @@ def test_the_build_is_sent_what_it_needs_and_nothing_else() -> None:
     names = {str(name) for name in list_context(ROOT, ROOT / ".dockerignore")}
     assert {"pyproject.toml", "LICENSE", "app/cli/main.py", "index/flat.py", "demo/gallery.zip"} <= names
     assert {Path(name).parts[0] for name in names} == {
-        *("LICENSE", "NOTICE", "README.md", "app", "demo", "index", "pyproject.toml", "requirements", "scripts"),
+        *(
+            "LICENSE",
+            "NOTICE",
+            "README.md",
+            "app",
+            "clients",
+            "demo",
+            "index",
+            "pyproject.toml",
+            "requirements",
+            "scripts",
+        ),
     }
     assert "demo/evaluation.zip" not in names
     assert not any("__pycache__" in name for name in names)

@@ -84,12 +84,14 @@ class RunningWorker:
             text=True,
             start_new_session=True,
         )
-        threading.Thread(target=self._read, args=(process,), daemon=True).start()
+        self._reading = threading.Thread(target=self._read, args=(process,), daemon=True)
+        self._reading.start()
         return process
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stderr is not None
-        self.lines += process.stderr
+        with process.stderr as lines:
+            self.lines += lines
 
     def restart(self) -> None:
         self.kill()
@@ -97,6 +99,7 @@ class RunningWorker:
 
     def kill(self) -> None:
         kill_tree(self.process)
+        self._reading.join(SECONDS)
 
     def freeze(self) -> None:
         """Stop it, with its decoders, as a machine does that is suspended."""

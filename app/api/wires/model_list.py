@@ -18,8 +18,8 @@ def list_served(embeddings: EmbeddingService, search: SearchService, owner: str)
     """The loaded model under each of its names, as OpenAI lists models; empty while it is loading."""
     if search.loaded is None:
         return []
-    now = int(time.time())
-    return [{"id": name, "object": "model", "created": now, "owned_by": owner} for name in embeddings.list_names()]
+    served = embeddings.list_names()
+    return [{"id": name, "object": "model", "created": embeddings.since, "owned_by": owner} for name in served]
 
 
 @router.get("/models", include_in_schema=False)

@@ -162,7 +162,8 @@ def list_calls(names: Names, paths: dict[str, Any]) -> Iterator[Call]:
         for address in (path, f"{path}?collection=mine", f"{path}?collection=mine&job={names.job}"):
             yield Call(line, address, named)
             yield Call(line, address, send_as(line, body))
-        for parameter in paths[line.split(" ")[1]][line.split(" ")[0].lower()].get("parameters", ()):
+        described = paths.get(line.split(" ")[1], {})  # not the wires of other systems
+        for parameter in described.get(line.split(" ")[0].lower(), {}).get("parameters", ()):
             for value in list_values(parameter):
                 address = f"{path}?collection={names.collection}&{parameter['name']}={value}{more}"
                 yield Call(line, address, send_as(line, body))
@@ -203,6 +204,8 @@ def list_bodies(names: Names) -> dict[str, dict[str, Any]]:
     return {
         "POST /v1/search": {"query": [{"text": "red"}]},
         "POST /v1/search/batch": {"searches": [{"query": [{"text": "red"}], "collection": names.collection}]},
+        "POST /knn-service": {"text": "red", "modality": "image", "num_images": 3, "indice_name": names.collection},
+        "POST /metadata": {"ids": [1, 2, 3], "indice_name": names.collection},
         "POST /v1/classify": {"image_id": names.image, "labels": ["a", "b"]},
         "POST /v1/images/known": {"sha256": ["0" * 64]},
         "POST /v1/images/delete": {"ids": [names.image]},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +94,15 @@ def settle(cluster: Cluster, uploaders: list[Uploader]) -> tuple[int, list[str]]
     except AssertionError:
         stuck = server.http.get("/v1/stats").json()["images"]
         faults.append(f"stuck {stuck['queued']} queued, {stuck['processing']} processing after {due:.0f} s")
-    ledger = merge([uploader.ledger for uploader in uploaders])
-    for id, digests in ledger.jobs.items():
-        job = server.http.get(f"/v1/jobs/{id}").json()
-        if job["state"] != "succeeded" or job["done"] + job["duplicates"] + job["failed"] != len(digests):
-            faults.append(f"stuck job {job['state']}, {job['done']} of {len(digests)}")
-    retry_quarantined(cluster, ledger)
-    count = ledger.compare(server, settled=True)
-    wait_until(lambda: all(count_found(each) == count for each in cluster.servers), GRACE, lambda: "an index lags")
+    with ExitStack() as ledgers:
+        ledger = merge([ledgers.enter_context(uploader.ledger) for uploader in uploaders])
+        for id, digests in ledger.jobs.items():
+            job = server.http.get(f"/v1/jobs/{id}").json()
+            if job["state"] != "succeeded" or job["done"] + job["duplicates"] + job["failed"] != len(digests):
+                faults.append(f"stuck job {job['state']}, {job['done']} of {len(digests)}")
+        retry_quarantined(cluster, ledger)
+        count = ledger.compare(server, settled=True)
+        wait_until(lambda: all(count_found(each) == count for each in cluster.servers), GRACE, lambda: "an index lags")
     return count, faults + ledger.faults
 
 

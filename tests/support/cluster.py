@@ -170,6 +170,8 @@ class Cluster:
             assert len(self.servers) == servers, "a server did not start"
             for _ in range(workers):
                 self.add_worker()
+            if servers:
+                wait_until(lambda: self.count_workers() == workers, SECONDS, lambda: "a worker did not start")
         except BaseException:
             self.close()
             raise
@@ -209,6 +211,11 @@ class Cluster:
         worker = RunningWorker(self.environment())
         self.workers.append(worker)
         return worker
+
+    def count_workers(self) -> int:
+        """How many workers the first server knows of."""
+        members = self.servers[0].http.get("/v1/stats").json()["cluster"]
+        return sum(member["kind"] == "worker" for member in members)
 
     def query(self, sql: str) -> list[Any]:
         """Rows of the database."""

@@ -59,9 +59,15 @@ RULES = [
     ("DELETE /v1/collections/.*", r"is always there", "the default collection stays"),
     ("GET /v1/duplicates", r"threshold must be", "each kind has a scale of its own"),
     ("GET /v1/(duplicates|images)", r"the cursor (belongs|is not one)", "a cursor belongs to a listing"),
-    ("(GET|POST) /v1/search(/batch)?", r"today: a day is", "days have bounds, which no format of JSON Schema has"),
+    ("GET /v1/images|(GET|POST) /v1/search(/batch|/image)?", r"after: ", "a token is that of a write that was"),
+    (
+        "(GET|POST) /v1/search(/batch)?|GET /v1/images/[^/]+/explain",
+        r"today: a day is",
+        "days have bounds, which no format of JSON Schema has",
+    ),
     ("POST /v1/images/[^/]+/ask", r"is there twice|by: no captioner", "answers may be the same; what there is"),
     ("PUT /v1/collections/[^/]+/labels", r"is there twice", "labels that differ in their texts alone are the same"),
+    ("PUT /v1/collections/[^/]+/labels", r"begins or ends with a space", "what a space is depends on Unicode's tables"),
     ("POST /v1/enrichments", r"is off here|filter", "the operator does not allow it; as other filters"),
     (
         "(POST|PATCH) /v1/saved-searches.*",
@@ -131,6 +137,8 @@ def filter_failure(
         return not any("error" in answer for answer in json.loads(response.content)["answers"])
     if isinstance(failure, AcceptedNegativeData) and re.fullmatch(r"POST /v1/watches/[^/]+/(files|changes)", call):
         return False  # an empty field of a form is none, and so is no entry of a list
+    if failure.title.startswith("SSE stream"):
+        return False  # it compares the events that it has parsed with the schema of their text
     if isinstance(failure, AllowHeaderMismatch) and case.path in NAMED_LIKE_PICTURES:
         return bool(failure.missing_methods) or set(failure.undocumented_methods) != OF_PICTURES
     return True

@@ -87,6 +87,7 @@ def settle(cluster: Cluster, uploaders: list[Uploader]) -> tuple[int, list[str]]
     for server in cluster.servers:
         server.wait_ready()
     server = cluster.servers[0]
+    wait_until(lambda: server.http.get("/v1/stats").status_code == 200, GRACE)
     waiting = server.http.get("/v1/stats").json()["images"]
     due = LEASE_SECONDS + GRACE + (waiting["queued"] + waiting["processing"] + BULK * 20) / RATE
     try:
@@ -123,7 +124,10 @@ def revive(cluster: Cluster) -> list[str]:
 
 
 def has_settled(cluster: Cluster) -> bool:
-    stats = cluster.servers[0].http.get("/v1/stats").json()["images"]
+    answer = cluster.servers[0].http.get("/v1/stats")
+    if answer.status_code != 200:  # a part of the cluster is still starting
+        return False
+    stats = answer.json()["images"]
     (rows,) = cluster.query("SELECT count(*) FROM sources")
     return bool(stats["queued"] == stats["processing"] == rows[0] == 0)
 

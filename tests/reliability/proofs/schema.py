@@ -80,7 +80,7 @@ def run_schemathesis(server: RunningServer, key: str, folder: Path, examples: in
         *("--phases", "examples,coverage,fuzzing,stateful", "--mode", "all", "--checks", "all"),
         *("--max-examples", str(examples), "--seed", str(seed), "--no-shrink", "--continue-on-failure"),
         *("--exclude-path", "/v1/demo", "--exclude-path", "/v1/saved-searches/{id}/events"),
-        *("--request-timeout", "60", "--suppress-health-check", "all"),
+        *("--request-timeout", "60", "--max-response-time", "30", "--suppress-health-check", "all"),
         *("--warnings", "off", "--no-color"),
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": "tests.reliability.contract"}

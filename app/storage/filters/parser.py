@@ -291,13 +291,18 @@ MetadataRange = Annotated[
 ]
 
 
+def _bounds(least: float, most: float) -> WithJsonSchema:
+    """What the document says of a number; the message is that of `_within`."""
+    return WithJsonSchema({"type": "number", "minimum": least, "maximum": most})
+
+
 class Point(Grammar):
     """A place on the earth, in degrees."""
 
     SIZE = (2, 2)
 
-    lat: Annotated[Number, AfterValidator(lambda value: _within("a latitude", value, 90))]
-    lon: Annotated[Number, AfterValidator(lambda value: _within("a longitude", value, 180))]
+    lat: Annotated[Number, AfterValidator(lambda value: _within("a latitude", value, 90)), _bounds(-90, 90)]
+    lon: Annotated[Number, AfterValidator(lambda value: _within("a longitude", value, 180)), _bounds(-180, 180)]
 
 
 class Box(Grammar):
@@ -325,7 +330,9 @@ class Circle(Grammar):
     SIZE = (2, 2)
 
     center: Point
-    radius: Annotated[Number, AfterValidator(lambda value: _within("a radius", value, MAX_RADIUS, 0))]
+    radius: Annotated[
+        Number, AfterValidator(lambda value: _within("a radius", value, MAX_RADIUS, 0)), _bounds(0, MAX_RADIUS)
+    ]
 
     def condition(self, field: Field) -> Clause:
         return sql.match_circle(self.center.lat, self.center.lon, self.radius)

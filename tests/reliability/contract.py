@@ -38,6 +38,7 @@ RULES = [
     (FILTERED, r"filter\..*top_left lies south", "two numbers are compared"),
     (FILTERED, r"filter\..*there is no time", "some dates and times are not on the calendar"),
     ("POST /v1/images/delete", r"filter: this one has no condition", "a condition may lie in any of three lists"),
+    ("POST /v1/(images|search/image|classify|match)", r"is not a picture|this is an? ", "the bytes say what a file is"),
     ("POST /v1/images", r"metadata (is not JSON|must be)", "the text of a form is JSON"),
     ("POST /v1/images/bulk", r"left_out(\.| is not JSON| must be)", "the text of a form is JSON"),
     (

@@ -40,15 +40,6 @@ def connect_readonly(address: str | Path) -> Iterator[Connection]:
         yield connection
 
 
-def hide_password(address: str | Path) -> str:
-    """The address for people: PostgreSQL's without what follows the user's name, and without its parameters."""
-    if not is_postgresql(address):
-        return str(address)
-    scheme, _, rest = str(address).partition("://")
-    where = rest.rpartition("@")[2].partition("?")[0]  # a password may hold any other character unquoted
-    return f"{scheme}://{where}"
-
-
 def _import_postgresql() -> ModuleType:
     """Raises StartupError where the extra is not installed."""
     try:

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from app.core.errors import IdConflict, Overloaded, ReadOnly, StartupError, StorageFull, Timeout
-from app.storage.address import hide_password, open_database
+from app.storage.address import open_database
 from app.storage.database import Database
 from app.storage.filters.sql import time_limit
 from app.storage.postgresql import database as module
@@ -168,12 +168,6 @@ def test_an_address_that_leads_nowhere_is_told_and_not_repeated(address: str, re
 def test_tls_that_the_server_does_not_have_is_told() -> None:
     error = psycopg.OperationalError("server does not support SSL, but SSL was required")
     assert "the server has none" in module.explain(error, "postgresql://a:b@c/d")
-
-
-def test_an_address_is_shown_without_user_and_password() -> None:
-    shown = hide_password("postgresql://app:s3@cret@db.example:5432/prod?sslpassword=s3cret")
-    assert shown == "postgresql://db.example:5432/prod"
-    assert hide_password("data/sightline.db") == "data/sightline.db"
 
 
 def test_numbers_of_the_log_are_committed_in_their_order(opened: Database) -> None:

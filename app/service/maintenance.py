@@ -161,6 +161,8 @@ class CollectionDeleter(BackgroundLoop):
 
     def _follow_deletions(self) -> None:
         """Close the indexes of collections that another server deletes, and tell requests which are deleted."""
+        with self._condition:
+            awaited = set(self._deleting)  # before the look: a deletion that begins after it is not missing from it
         pending = set(self._library.list_deletions())
         for label in pending - self._closed_labels:
             self._close_indexes(label)
@@ -169,7 +171,7 @@ class CollectionDeleter(BackgroundLoop):
         if ended:
             self._remove_unused_snapshots()
         with self._condition:
-            self._deleting &= pending
+            self._deleting -= awaited - pending
             self._condition.notify_all()
 
     def _delete_contents(self, label: str) -> None:

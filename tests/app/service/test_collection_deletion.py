@@ -161,6 +161,35 @@ def test_dropping_while_a_bulk_load_fills_it_leaves_nothing(
     assert all(job.done + job.failed + job.duplicates == job.total for job in ended)
 
 
+def test_a_deletion_that_begins_while_a_follower_looks_is_waited_for(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The follower's look comes before the deletion, and what it does with the answer comes after it."""
+    other = Switched()
+    other.is_leader = False
+    closed: list[str] = []
+    deleter = CollectionDeleter(library, tmp_path / "snapshots", closed.append, membership=other)
+    library.create_collection("birds", "")
+    waiting = threading.Thread(target=deleter.delete, args=("birds", WAIT))
+    look = library.list_deletions
+
+    def look_then_let_a_deletion_begin() -> list[str]:
+        labels = look()
+        if not waiting.ident:
+            waiting.start()
+            wait_until(lambda: deleter._deleting, WAIT)
+        return labels
+
+    monkeypatch.setattr(library, "list_deletions", look_then_let_a_deletion_begin)
+    try:
+        deleter.start()
+        wait_until(lambda: bool(closed), WAIT)
+        assert waiting.is_alive()
+    finally:
+        deleter.close()
+        waiting.join(WAIT)
+
+
 def test_a_server_that_does_not_lead_closes_its_indexes_and_waits_for_the_one_that_does(
     library: Library, tmp_path: Path
 ) -> None:

@@ -99,7 +99,7 @@ def build_segment(
         hashes = np.frombuffer(b"".join(stream.hashes), np.uint8).reshape(-1, 32)
         vectors = np.memmap(draft.directory / VECTORS, np.float16, "r", shape=(len(ids), d))
         codes = _encode(vectors)
-        params = calibrate(codes, vectors, [some for some in asked if len(some) >= MIN_ASKED])
+        params = calibrate(codes, vectors, [some for some in asked if some.shape[1] == d and len(some) >= MIN_ASKED])
         means = np.stack([codes.gap.stored, codes.gap.asked]) if codes.gap else np.zeros((2, d), np.float32)
         draft.write(CODES, lambda sink: sink.write(codes.to_bytes()))
         for file, array in ((IDS, ids), (ORDER, order), (BLOCKS, hashes), (GAP, means)):

@@ -29,7 +29,15 @@ DATA_OPTIONS = ("data_dir", "model", "precision", "runtime", "device", "threads"
 SOURCE_OPTIONS = ("embeddings_of", "pictures", "key_as_id", "columns")  # by their names in a request
 CLIENT_OPTIONS = ("server", "key", "key_file", "ca_file")
 LOG_OPTIONS = ("log_level", "log_format")
-ARRANGED_OPTIONS = ("offset", "order_by", "group_by", "collapse", "like", "unlike")  # as the server calls them
+ARRANGED_OPTIONS = (
+    "offset",
+    "order_by",
+    "group_by",
+    "collapse",
+    "like",
+    "unlike",
+    "effort",
+)  # as the server calls them
 WATCH_ACTIONS = ("pause", "resume", "scan", "confirm")
 ACTIONS = ("pause", "resume", "cancel", "retry")
 
@@ -301,6 +309,11 @@ def watches(remove: str | None, as_json: bool, **given: Any) -> None:
 @click.option("--threshold", type=click.FloatRange(-1, 1), help="Leave out hits with a lower score.")
 @click.option("--offset", type=click.IntRange(min=0), help="Skip so many hits, to see the next ones.")
 @click.option(
+    "--effort",
+    type=click.Choice(["fast", "normal", "exact"]),
+    help="Search a large index less far, as far as it is set to (the default), or everywhere.",
+)
+@click.option(
     "--order-by",
     metavar="FIELD",
     help="Show the hits by taken_at, created_at, width, bytes or metadata.KEY; a leading - descends.",
@@ -355,7 +368,7 @@ def search(
     arranged = pop_arrangement(given, is_batch=batch is not None, is_picture=image is not None)
     with open_client(given) as client:
         if batch is not None:
-            sys.exit(print_answers(client, batch, k, target, filter, threshold))
+            sys.exit(print_answers(client, batch, k, target, filter, threshold, **arranged))
         if image is not None:
             answer = client.search_picture(image, k, target, filter, threshold, **arranged)
         else:
@@ -1085,7 +1098,7 @@ def demo(once: bool, **given: Any) -> None:
 def pop_arrangement(given: dict[str, Any], *, is_batch: bool, is_picture: bool) -> dict[str, Any]:
     """The options that say how hits are arranged, as fields of a search; takes them out of `given`."""
     arranged = {name: value for name in ARRANGED_OPTIONS if (value := given.pop(name))}
-    if arranged and is_batch:
+    if arranged.keys() - {"effort"} and is_batch:
         raise click.UsageError("--batch takes no offset, order, groups and feedback")
     if is_picture and arranged.keys() & {"like", "unlike"}:
         raise click.UsageError("--like and --unlike belong to words")

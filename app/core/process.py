@@ -40,8 +40,8 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Start `python -m MODULE ARGUMENTS`; `env` is added to the environment of this process.
 
-    The child has no standard input unless `stdin` says so, and a session of its own: Ctrl-C reaches this process alone, which ends its
-    children.
+    The child has no standard input unless `stdin` says so, and a session of its own: Ctrl-C reaches this process
+    alone, which ends its children.
     """
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],

@@ -1,8 +1,9 @@
 """`python -m app.search.build_process ORDER`: builds the sealed segment of an index from the log.
 
 The order is JSON (see `BuildOrder`). Standard input has the queries that the segment is calibrated with, as arrays of
-numpy one after the other: queries of people are written to no file. The process reads the log a few thousand entries at a time, so that SQLite can
-checkpoint its WAL meanwhile. It ignores changes after `upto`: they come again when the log is replayed from there.
+numpy one after the other: queries of people are written to no file. The process reads the log a few thousand entries
+at a time, so that SQLite can checkpoint its WAL meanwhile. It ignores changes after `upto`: they come again when the
+log is replayed from there.
 """
 
 from __future__ import annotations

@@ -136,10 +136,11 @@ class IndexBuilder:
             stderr=subprocess.PIPE,
         )
         try:
+            stdin, process.stdin = process.stdin, None  # `communicate` would flush it
             with suppress(BrokenPipeError):  # the process has ended: its code says why
-                assert process.stdin is not None
-                with process.stdin:
-                    process.stdin.write(asked)
+                if stdin is not None:
+                    with stdin:
+                        stdin.write(asked)
             while process.poll() is None:
                 if self._loop.is_closing() or is_cancelled():
                     raise BuildCancelled

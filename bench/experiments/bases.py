@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,8 @@ DEPTHS = (400, 600, 800, 1200)
 
 def measure(count: int) -> Figures:
     """Recall of texts that chose nothing, p50, rate, bytes and build of both; the last rows are new over old."""
+    if os.environ.get("OMP_WAIT_POLICY") != "PASSIVE":
+        raise SystemExit("set OMP_WAIT_POLICY=PASSIVE, as the service does for builds")
     figures: Figures = {}
     new, figures["new: build from vectors in memory, s"] = open_new(count)
     old, figures["old: lists and codes, s"] = make_old(new, load_vectors(count))

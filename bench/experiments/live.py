@@ -91,6 +91,7 @@ def build(data: Path, folder: Path) -> None:
 
 
 def start_build(data: Path, folder: Path) -> multiprocessing.process.BaseProcess:
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # as the service does; for the process that is started
     process = multiprocessing.get_context("spawn").Process(target=build, args=(data, folder), daemon=True)
     process.start()
     return process

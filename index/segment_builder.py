@@ -60,7 +60,8 @@ TRIAL_QUERIES, MIN_ASKED = 192, 64
 NEAREST = 10
 REFINE_K_CHOICES = (20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640, 960, 1280, 1600)
 """The values of refine_k that calibration tries."""
-NPROBE_STEP = 1.07
+NPROBE_STEP = 0.04
+"""By so large a share calibration raises nprobe first; by twice, three times as much after that."""
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """How much of the gap between queries and stored vectors calibration tries to bridge."""
 LIST_COST, CODE_COST, DEPTH_COST = 2.4, 0.005, 0.4
@@ -176,8 +177,7 @@ def calibrate(codes: ProductCodes, vectors: Float16Vectors, asked: Sequence[Embe
     tried, told = _make_trials(vectors, asked)
     if asked:
         sample = to_float32(vectors[np.sort(_sample_rows(len(vectors), FILL_ROWS))])
-        # the half that is not measured
-        texts = np.concatenate([_halve(some)[0] for some in asked])
+        texts = np.concatenate([_halve(some)[0] for some in asked])  # those that are not measured
         codes.gap = _choose_gap(codes, vectors, tried, Gap(sample.mean(axis=0), texts.mean(axis=0), 0.0))
     normal, fast = (_choose_depth(codes, vectors, tried, told, target) for target in (NORMAL_RECALL, FAST_RECALL))
     return SegmentParams(codes.nlist, normal, fast, codes.gap.share if codes.gap else 0.0)
@@ -226,11 +226,12 @@ def _choose_depth(
 
 
 def _nprobe_choices(first: int, last: int) -> Iterator[int]:
-    """From `first` up to `last`, each a little more than the one before."""
-    nprobe = min(first, last)
+    """From `first` up to `last`, closer together near `first`."""
+    nprobe, steps = min(first, last), 0
     while nprobe < last:
         yield nprobe
-        nprobe = max(nprobe + 1, round(nprobe * NPROBE_STEP))
+        steps += 1
+        nprobe = max(nprobe + 1, round(nprobe * (1 + steps * NPROBE_STEP)))
     yield last
 
 

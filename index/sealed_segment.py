@@ -8,9 +8,10 @@
     base.json       how to search it: nlist, and for each effort nprobe and refine_k, as lists, probes and rerank
 
 A search takes candidates from the codes of the nearest lists and compares these with the whole vectors, which stay in a
-mapped file, as ids and order do: many processes that read it hold it in memory once. FAISS gets only bytes whose hash was checked. Opening
-checks the size of the vectors alone, so that it takes no longer the more there are; the first read of a block checks
-the block, or `verify` does. A program that shortens the file while it is open is not guarded against: the process dies.
+mapped file, as ids and order do: many processes that read it hold it in memory once. FAISS gets only bytes whose hash
+was checked. Opening checks the size of the vectors alone, so that it takes no longer the more there are; the first read
+of a block checks the block, or `verify` does. A program that shortens the file while it is open is not guarded against:
+the process dies.
 """
 
 from __future__ import annotations

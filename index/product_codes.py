@@ -76,7 +76,8 @@ class ProductCodes:
     @gap.setter
     def gap(self, gap: Gap | None) -> None:
         self._gap = gap
-        self._gains = None if gap is None else self._rotate((gap.stored - gap.asked)[None]) @ self._centroids.T
+        way = np.zeros(self.d, np.float32) if gap is None else gap.stored - gap.asked
+        self._gains: Scores = np.asarray(self._rotate(way[None]) @ self._centroids.T, np.float32)
 
     @classmethod
     def train(cls, sample: Embeddings, nlist: int, rounds: int) -> Self:

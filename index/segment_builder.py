@@ -186,8 +186,9 @@ def calibrate(codes: ProductCodes, vectors: Float16Vectors, asked: Sequence[Embe
 def _choose_gap(codes: ProductCodes, vectors: Float16Vectors, trials: Sequence[_Trial], gap: Gap) -> Gap:
     """The gap with the share that leaves the fewest lists to search."""
     gaps = [replace(gap, share=share) for share in SHARES]
-    counts = []
-    for codes.gap in gaps:
+    counts: list[int] = []
+    for one in gaps:
+        codes.gap = one
         counts.append(_count_lists(codes, vectors, trials, NORMAL_RECALL))
     return gaps[int(np.argmin(counts))]
 

@@ -156,13 +156,11 @@ class SegmentedIndex:
         if sealed is None:
             return SegmentedStats("exact", view.ntotal, 0, growing, 0, {}, effort)
         params = sealed.params
-        depths = {
-            name: Depth(
-                min(params.nlist, found.nprobe << effort), min(sealed.n, found.refine_k << effort), found.recall
-            )
-            for name in EFFORTS
-            if (found := params.get_depth(name))
-        }
+        depths: dict[Effort, Depth] = {}
+        for name in EFFORTS:
+            depth = params.get_depth(name)
+            nprobe, refine_k = min(params.nlist, depth.nprobe << effort), min(sealed.n, depth.refine_k << effort)
+            depths[name] = Depth(nprobe, refine_k, depth.recall)
         return SegmentedStats(
             "base+tail", view.ntotal, sealed.n, growing, view.dead, depths, effort, params.format < SEGMENT_FORMAT
         )

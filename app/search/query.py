@@ -16,6 +16,7 @@ from app.search.time_words.finder import TimeWords, find_time
 from app.search.verdict import Verdict
 from app.storage.filters.model import Filter
 from app.storage.keywords import Words
+from index.protocol import Effort as IndexEffort
 from index.protocol import SearchParams
 
 
@@ -56,7 +57,7 @@ class SearchQuery:
     @property
     def index_params(self) -> SearchParams:
         """How the index is searched, without the filter."""
-        effort = "fast" if self.effort == "fast" else "normal"
+        effort: IndexEffort = "fast" if self.effort == "fast" else "normal"
         return SearchParams(self.compares_all, nprobe=self.nprobe, refine_k=self.refine_k, effort=effort)
 
     @property

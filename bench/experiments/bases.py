@@ -103,7 +103,8 @@ def make_old(new: SealedSegment, rows: Embeddings) -> tuple[SealedSegment, float
         index.add(part)
     seconds = time.perf_counter() - began
     codes = RaBitQCodes(index)
-    params = SegmentParams(nlist, *[find_cheapest(codes, rows)] * 2, format=1)
+    depth = find_cheapest(codes, rows)
+    params = SegmentParams(nlist, depth, depth, format=1)
     return SealedSegment(new.manifest, params, new._ids, new._order, codes, new._vectors), seconds
 
 

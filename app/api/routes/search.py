@@ -230,8 +230,17 @@ async def search_by_image(
         arrangement = asked.parse(k, target)
         least, exact = asked.score_threshold, bool(asked.exact)
         validate_mode(asked.mode, target, exact, parts)
-        how = {"score_threshold": least, "arrangement": arrangement, "effort": validate_effort(asked.effort, exact)}
-        query = SearchQuery(parts, target, k, collection, parsed, exact, **how)
+        query = SearchQuery(
+            parts,
+            target,
+            k,
+            collection,
+            parsed,
+            exact,
+            score_threshold=least,
+            arrangement=arrangement,
+            effort=validate_effort(asked.effort, exact),
+        )
         await after.wait(collection, target)
         async with take_seat(request, PICTURES):
             found = await threads.queries.run(searcher.search, query)

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import coverage
 import pytest
@@ -93,18 +94,19 @@ def find_free_memory() -> int:
     return min(shutil.disk_usage(MEMORY).free, int(available[1]) << 10 if available else 0)
 
 
-class GroupScheduling(LoadFileScheduling):
+class GroupScheduling(LoadFileScheduling):  # type: ignore[misc]
     """xdist's `loadfile`, where the files of a group count as one file, and each test that stands apart is one."""
 
     def _split_scope(self, nodeid: str) -> str:
-        path = super()._split_scope(nodeid)
+        path: str = super()._split_scope(nodeid)
         if re.search(APART, path):
             return nodeid
         return next((name for name, files in GROUPS.items() if re.search(files, path)), path)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> GroupScheduling | None:
-    return GroupScheduling(config, log) if config.option.dist == "loadfile" else None  # type: ignore[arg-type]
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling | None:
+    return GroupScheduling(config, log) if config.option.dist == "loadfile" else None
 
 
 def pytest_sessionfinish() -> None:

@@ -220,7 +220,11 @@ def test_a_server_that_hangs_at_one_picture_does_not_hold_the_others(
 ) -> None:
     make_ready(library, "red", "blue")
     go_on = threading.Event()
-    stub.reply = answer_but("blue", lambda handler, request: go_on.wait())
+
+    def hang(handler: BaseHTTPRequestHandler, request: dict[str, Any]) -> None:
+        go_on.wait()
+
+    stub.reply = answer_but("blue", hang)
     work_off(make_worker(library, pool, stub.url, attempts=1, captioner_seconds=2.0))
     go_on.set()
     assert counts(library) == EnrichmentCounts(0, 1, 1)

@@ -838,6 +838,27 @@ class Calls(Transport):
             )
         )
 
+    def explain_image_as_png(
+        self,
+        id: str,
+        *,
+        q: str,
+        size: int | None = None,
+        time_words: bool | None = None,
+        today: str | None = None,
+        collection: str | None = None,
+    ) -> bytes:
+        """Say which part of a picture meets words, and which of the words counted: a file of the type image/png."""
+        return self._run(
+            Call(
+                "GET",
+                f"/v1/images/{quote(id)}/explain",
+                bytes,
+                query={"q": q, "size": size, "time_words": time_words, "today": today, "collection": collection},
+                accept="image/png",
+            )
+        )
+
     def list_saved_searches(self, *, collection: str | None = None) -> SavedSearches:
         """List saved searches with their counts, newest first."""
         return self._run(Call("GET", "/v1/saved-searches", SavedSearches, query={"collection": collection}))

@@ -25,6 +25,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from app.cli.client import Client
 from app.cli.demo import free_port, run_server, wait_until_ready
+from app.encoder.portable import export_model
 from app.encoder.protocol import Embeddings
 from bench.environment import install
 from bench.experiments.embeddings import data_uri
@@ -62,7 +63,9 @@ def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         ports = {"ours": free_port(HOST, 0), "infinity": free_port(HOST, 0)}
-        process = stack.enter_context(run_server(folder, HOST, ports["ours"], f"local-dir:{ours}"))
+        export_model(f"local-dir:{ours}", WORK, folder / "converted")  # here: it may take minutes beside other work
+        model = f"local-dir:{folder / 'converted'}"
+        process = stack.enter_context(run_server(folder / "data", HOST, ports["ours"], model))
         wait_until_ready(stack.enter_context(Client(f"http://{HOST}:{ports['ours']}")), process)
         words = ["v2", "--model-id", str(theirs), "--served-model-name", "default"]
         words += ["--engine", "torch", "--device", "cpu"]
@@ -166,7 +169,7 @@ def write_transformers_files(folder: Path, vocabulary: int) -> None:
         },
         "preprocessor_config.json": {
             "image_processor_type": "SiglipImageProcessor",
-            "processor_class": "SiglipProcessor",
+            "processor_class": "VisionTextDualEncoderProcessor",  # as SigLIP's, but of any tokenizer
             "size": {"height": SIDE, "width": SIDE},
             "image_mean": [0.5] * 3,
             "image_std": [0.5] * 3,

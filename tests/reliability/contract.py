@@ -87,7 +87,7 @@ RULES = [
         "the bytes decide; the text of a form is JSON",
     ),
     ("POST /v1/watches", r"the server may not read|does not read", "the operator does not allow it"),
-    ("POST /v1/watches", r"belongs to client:NAME", "which fields a watch has depends on its source"),
+    ("POST /v1/watches", r"belongs to (client:NAME|folder:PATH)", "which fields a watch has depends on its source"),
     ("POST /v1/watches/[^/]+/(scan|confirm|pause|resume)", r"the server does not read|held", "what a folder is at"),
     (
         "POST /v1/watches/[^/]+/files",

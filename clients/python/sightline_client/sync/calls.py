@@ -703,6 +703,7 @@ class Calls(Transport):
         exclude: Sequence[str] | None = None,
         deletes: Literal["mirror", "keep"] | None = None,
         poll_seconds: float | None = None,
+        allow_mass_delete: bool | None = None,
     ) -> Watch:
         """Watch a folder: its pictures become those of a collection, and stay equal to it. A folder that is watched
         already gets the new options.
@@ -719,6 +720,7 @@ class Calls(Transport):
                     "exclude": exclude,
                     "deletes": deletes,
                     "poll_seconds": poll_seconds,
+                    "allow_mass_delete": allow_mass_delete,
                 },
                 is_repeatable=False,
             )

@@ -109,20 +109,6 @@ _addresses = itertools.count(1)
 for kind in ("png", "jpeg", "webp", "gif", "avif"):  # the bytes say what a picture is, not its type
     schemathesis.openapi.media_type(f"image/{kind}", st.integers(0, 255).map(lambda seed: picture(seed=seed)))
 
-# An item a line; the address is one that the server refuses to fetch from.
-_ITEM = st.fixed_dictionaries(
-    {"url": st.from_regex(r"http://127\.0\.0\.1:9/[a-z]{1,9}\.png", fullmatch=True)},
-    optional={
-        "id": st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True),
-        "caption": st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20),
-        "tags": st.lists(st.from_regex(r"[a-z]{1,9}", fullmatch=True), max_size=3, unique=True),
-        "metadata": st.dictionaries(st.from_regex(r"[a-z]{1,9}", fullmatch=True), st.integers(0, 9), max_size=3),
-    },
-)
-schemathesis.openapi.media_type(
-    "application/x-ndjson", st.lists(_ITEM, min_size=1, max_size=5).map(lambda items: "\n".join(map(json.dumps, items)))
-)
-
 
 @schemathesis.serializer("application/x-ndjson")
 def write_lines(context: schemathesis.SerializationContext, value: Any) -> bytes:

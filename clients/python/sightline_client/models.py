@@ -1140,6 +1140,7 @@ class Watch(BaseModel):
     exclude: list[str]
     deletes: Literal["mirror", "keep"]
     poll_seconds: float | None = None
+    allow_mass_delete: bool
     state: str
     """new, scanning, watching, polling, held (deletions wait), missing (it cannot be read), refused, paused, or
     away (its client is silent).

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -73,15 +74,13 @@ def convert_to_int8(
 @contextmanager
 def open_pictures(settings: Settings) -> Iterator[list[Pictures]]:
     """The pictures of the collection, those of them that have captions, and the gallery: each if there are enough."""
-    found: list[Pictures] = []
     with tempfile.TemporaryDirectory() as scratch:
         gallery = _open_gallery(Path(scratch))
         if not settings.is_cluster and not (settings.data_dir / DATABASE_NAME).is_file():
             yield [gallery]
             return
         with closing(open_library(settings)) as library:
-            found = _open_collection(library, settings.collection)
-            yield [*found, gallery]
+            yield [*_open_collection(library, settings.collection), gallery]
 
 
 def _open_gallery(scratch: Path) -> Pictures:
@@ -89,11 +88,7 @@ def _open_gallery(scratch: Path) -> Pictures:
         said = [json.loads(line) for line in archive.read("metadata.jsonl").splitlines()]
         files = {line["caption"]: line["file"] for line in said}  # each caption once
         archive.extractall(scratch)
-    return Pictures(GALLERY, [_open_file(scratch / file) for file in files.values()], list(files))
-
-
-def _open_file(path: Path) -> Opener:
-    return lambda: LocalFile(path)
+    return Pictures(GALLERY, [partial(LocalFile, scratch / file) for file in files.values()], list(files))
 
 
 def _open_collection(library: Library, name: str) -> list[Pictures]:
@@ -113,13 +108,9 @@ def _open_collection(library: Library, name: str) -> list[Pictures]:
     sources = []
     for pairs in (said, [("", sha256) for sha256, _ in rows]):
         if len(pairs) >= ENOUGH:
-            openers = [_open_blob(library, sha256) for _, sha256 in pairs]
+            openers = [partial(library.blobs.fetch, sha256) for _, sha256 in pairs]
             sources.append(Pictures(described, openers, [caption for caption, _ in pairs if caption]))
     return sources
-
-
-def _open_blob(library: Library, sha256: str) -> Opener:
-    return lambda: library.blobs.fetch(sha256)
 
 
 def take_samples(sources: Sequence[Pictures], pool: DecodePool, preprocessing: Preprocessing) -> Samples:

@@ -30,9 +30,9 @@ def locate(name: str) -> LocatedModel:
     return replace(located, digest=check_weights(located))
 
 
-def label_as_int8(folder: Path, **more: str) -> None:
+def label_as_int8(folder: Path) -> None:
     """Let the card of converted towers say that they are in int8."""
-    replace(CompiledModelInfo.read(folder), precision="int8", **more).write(folder)
+    replace(CompiledModelInfo.read(folder), precision="int8").write(folder)
 
 
 @pytest.fixture

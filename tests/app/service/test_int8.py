@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,12 +34,12 @@ def draw(folder: Path) -> list[Path]:
 def test_no_picture_both_calibrates_and_judges_and_unreadable_ones_are_left_out(tmp_path: Path) -> None:
     paths = draw(tmp_path)
     paths[1].write_bytes(b"no picture")
-    own = Pictures("own", [lambda path=path: LocalFile(path) for path in paths], COLOURS)  # type: ignore[misc]
+    own = Pictures("own", [partial(LocalFile, path) for path in paths], COLOURS)
     with DecodePool(1) as pool:
         samples = take_samples([own], pool, Preprocessing(8))
         bare = take_samples([Pictures("bare", own.openers[2:]), own], pool, Preprocessing(8))
         with pytest.raises(StartupError, match="no picture of gone can be read"):
-            take_samples([Pictures("gone", [lambda: LocalFile(tmp_path / "none")], ("x",))], pool, Preprocessing(8))
+            take_samples([Pictures("gone", [partial(LocalFile, tmp_path / "none")], ("x",))], pool, Preprocessing(8))
     assert samples.captions == ["white", "yellow", "purple"]  # the first, third and fifth calibrate
     assert samples.pictures[:, 4, 4].argmax(axis=1).tolist() == [0, 0, 2]
     assert samples.calibration[:, 4, 4].argmax(axis=1).tolist() == [0, 2, 0]

@@ -28,7 +28,7 @@ from app.encoder.tokenizer import TOKENIZER, TextTokenizer, Tokenization
 log = logging.getLogger(__name__)
 
 INFO_FILE, IMAGE_FILE, TEXT_FILE = "card.json", "image.xml", "text.xml"
-HINTS = {"fp32": "f32", "bf16": "bf16"}
+HINTS = {"fp32": "f32", "bf16": "bf16"}  # int8 is in the tower itself; what it leaves runs as the processor is fastest
 STREAMS = 4  # forward passes at once; further cores share them
 MANY = 64  # pictures that came together: making another tower takes as long as encoding as many
 ROOM = 4  # times the weights: memory that must be left for another tower of them
@@ -58,6 +58,8 @@ class CompiledModelInfo:
     tokenization: Tokenization
     temperature: float
     configuration: str = ""  # the SHA-256 of the model's configuration, where both are in one folder
+    precision: str = ""  # `int8` if the image tower is in it
+    made_of: str = ""  # the SHA-256 of the weights, where vectors in int8 are a space of their own
 
     def write(self, folder: Path) -> None:
         (folder / INFO_FILE).write_text(json.dumps(asdict(self)), encoding="utf-8")
@@ -134,7 +136,7 @@ class OpenVinoEncoder:
         self._lock = threading.Lock()  # one batch at a time; more would share the same cores
         self._core = load_openvino().Core()
         self._settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "INFERENCE_PRECISION_HINT": HINTS[detect_precision() if precision == "int8" else precision],
             "PERFORMANCE_HINT": "LATENCY",
         }
         if threads:

@@ -1193,7 +1193,11 @@ class Calls(Transport):
         )
 
     def change_model(
-        self, *, model: str, precision: Literal["fp32", "bf16", "fp16"] | None = None, dry_run: bool | None = None
+        self,
+        *,
+        model: str,
+        precision: Literal["fp32", "bf16", "fp16", "int8"] | None = None,
+        dry_run: bool | None = None,
     ) -> Job:
         """Move all collections to another model. Searches go on in the old space until a job has filled the new
         one. Then both change places in one step. Cancelling the job before leaves everything as it was. With

@@ -130,7 +130,7 @@ def slug(name: str) -> str:
 
 def find_emoji(icons: IconSet, glyphs: Sequence[Glyph], known: Mapping[str, str]) -> dict[int, str]:
     """Glyph -> SVG of its drawing in a set of emoji. `known` gives names -> emoji, as other sets have them."""
-    where = {glyph.text.replace("\ufe0f", ""): i for i, glyph in enumerate(glyphs)}
+    where = {glyph.text.replace("\ufe0f", ""): i for i, glyph in enumerate(glyphs) if glyph.text}
     named = {slug(glyph.names["en"]): i for i, glyph in enumerate(glyphs)}
     squashed = {_squash(text): i for text, i in where.items() if len(text) == 1}
     out: dict[int, str] = {}

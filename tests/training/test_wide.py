@@ -27,15 +27,17 @@ from .test_stamps import write_stamp
 
 DISC = '<circle cx="8" cy="8" r="7" fill="{}"/>'
 RING = '<circle cx="8" cy="8" r="6" fill="none" stroke="currentColor" stroke-width="2"/>'
-TELLING = ("noto", "twemoji", "openmoji", "fluent-emoji-flat")
+TELLING = ("twemoji", "noto", "openmoji", "fluent-emoji-flat")
 
 
 @pytest.fixture
 def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Atlas:
-    """Two sets of emoji, two of icons, one clip; "openmoji" is held out. The last of the emoji has no other hand."""
+    """Two sets of emoji, two of icons, one clip; "openmoji" is held out, and one name means no glyph."""
     packages = tmp_path / "node_modules"
-    for name in TELLING:
+    for name in TELLING[1:]:
         write_set(packages / "@iconify-json" / name, {"cat": {"body": DISC.format("lime")}}, chars={"63": "cat"})
+    unknown = {"cat": {"body": DISC.format("lime")}, "chess-piece": {"body": DISC.format("red")}}
+    write_set(packages / "@iconify-json" / "twemoji", unknown, chars={"63": "cat"})
     write_set(
         packages / "@iconify-json" / "ph",
         {"anvil": {"body": RING}, "anvil-fill": {"body": RING}, "dog": {"body": RING}},

@@ -1,7 +1,8 @@
 """Trains the starter model: `python -m training.train --until 20:20` (UTC) or `--minutes 120`.
 
 Half the time at full rate, then down to zero by the clock, so that it always ends finished; then the
-weights are exported to app/encoder/starter/ and evaluated (training/work/final.txt).
+weights are exported to app/encoder/starter/ and evaluated (training/work/final.txt). In the background of other work,
+`--pictures 600000` counts pictures instead, over all resumed runs.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class State:
     optimizers: list[torch.optim.Optimizer]
     stepper: Stepper
     step: int = 0
+    seen: int = 0  # pictures
 
     def save(self, path: Path = CHECKPOINT) -> None:
         """Write to a temporary file first: an interrupted save leaves the old checkpoint."""
@@ -62,6 +64,7 @@ class State:
             "guide": self.guide.state_dict(),
             "average": self.average,
             "step": self.step,
+            "seen": self.seen,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
         torch.save(values, path.with_suffix(".tmp"))
@@ -72,7 +75,7 @@ class State:
         values = torch.load(path, weights_only=True)
         self.model.load_state_dict(values["model"])
         self.average = values["average"]
-        self.step = int(values["step"])
+        self.step, self.seen = int(values["step"]), int(values["seen"])
         optimizers = list(zip(self.optimizers, values["optimizers"], strict=True))
         is_same = len(values["guide"]["prototypes"]) == len(self.guide.prototypes)
         if is_same:
@@ -143,28 +146,43 @@ def advance(state: State, batch: Batch, share: float, rate: float) -> tuple[floa
     return losses
 
 
-def run(state: State, seconds: float, size: int, rate: float, check_every: float, stop: threading.Event) -> None:
-    """Train for `seconds` or until `stop` is set; log, save and check meanwhile."""
+@dataclass(frozen=True)
+class Plan:
+    """For how long to train, and how. The end is a number of pictures, or else of seconds."""
+
+    seconds: float
+    pictures: int | None
+    size: int  # of a batch
+    rate: float
+    check_every: float  # seconds
+
+    def done(self, seen: int, seconds: float) -> float:
+        """The part that is done after `seen` pictures, `seconds` after the start of this run; 1 at the end."""
+        return seconds / self.seconds if self.pictures is None else seen / self.pictures
+
+
+def run(state: State, plan: Plan, stop: threading.Event) -> None:
+    """Train by the plan or until `stop` is set; log, save and check meanwhile."""
     atlas = load_atlas()
     tokenizer = load_tokenizer(atlas.glyphs)
     trials = {"scenes": evaluate.make_trial(atlas, count=500), "openmoji": evaluate.hand_trial(atlas, "openmoji", 500)}
     began = logged = checked = time.monotonic()
     losses: list[tuple[float, ...]] = []
     warm_from, seen = state.step, 0
-    for batch in stream(size, SIDE, state.step):
+    for batch in stream(plan.size, SIDE, state.step):
         now = time.monotonic()
-        if now - began >= seconds or stop.is_set():
+        done = plan.done(state.seen, now - began)
+        if done >= 1 or stop.is_set():
             break
-        done = (now - began) / seconds
         state.stepper.guidance = min(1.0, max(0.0, (_GUIDED_UNTIL - done) / (_GUIDED_UNTIL - _DECAY_FROM)))
         for part in batch.parts(2 if done < _HALVES_UNTIL else 1):
-            losses.append(advance(state, part, rate_at(state.step - warm_from, done), rate))
-        seen += size
+            losses.append(advance(state, part, rate_at(state.step - warm_from, done), plan.rate))
+        seen, state.seen = seen + plan.size, state.seen + plan.size
         if now - logged > 30:
             speed, share = seen / (now - logged), rate_at(state.step - warm_from, done)
-            _log(state, (now - began) / 60, losses, rate * share, speed)
+            _log(state, (now - began) / 60, losses, plan.rate * share, speed)
             logged, losses, seen = now, [], 0
-        if now - checked > check_every:
+        if now - checked > plan.check_every:
             state.save()
             _check(state, trials, tokenizer)
             checked = time.monotonic()
@@ -174,7 +192,7 @@ def _log(state: State, minutes: float, losses: list[tuple[float, ...]], rate: fl
     mean = " ".join(f"{value:.3f}" for value in np.mean(losses, axis=0))
     scale = float(state.model.logit_scale.detach().exp())
     head = f"{minutes:6.1f} min  step {state.step}  loss {mean}"
-    print(f"{head}  scale {scale:.1f}  rate {rate:.5f}  {speed:.0f}/s", flush=True)
+    print(f"{head}  scale {scale:.1f}  rate {rate:.5f}  pictures {state.seen}  {speed:.0f}/s", flush=True)
 
 
 def _check(state: State, trials: dict[str, evaluate.Trial], tokenizer: Tokenizer) -> None:
@@ -198,6 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--until", help="HH:MM, UTC")
     parser.add_argument("--minutes", type=float, default=120)
+    parser.add_argument("--pictures", type=int, help="end after so many, over all resumed runs, whatever the time")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--rate", type=float, default=3e-3, help="Muon's learning rate; AdamW has half")
     parser.add_argument("--threads", type=int, default=2)
@@ -217,7 +236,8 @@ def main() -> None:
         teach_guide(state, glyphs, tokenizer)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    run(state, _seconds(arguments), arguments.batch, arguments.rate, arguments.check_every * 60, stop)
+    pictures, size = arguments.pictures, arguments.batch
+    run(state, Plan(_seconds(arguments), pictures, size, arguments.rate, arguments.check_every * 60), stop)
     state.save()
     if stop.is_set():
         return  # --resume continues from here

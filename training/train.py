@@ -223,7 +223,8 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--from-starter", action="store_true", help="begin with the shipped weights")
     parser.add_argument("--check-every", type=float, default=10, help="minutes")
-    parser.add_argument("--no-export", action="store_true", help="leave app/encoder/starter/ as it is")
+    parser.add_argument("--folder", type=Path, default=STARTER, help="where the finished model is exported")
+    parser.add_argument("--no-export", action="store_true", help="leave that folder as it is")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # the team's threads share the work by chunks instead
     glyphs = load_wide_atlas().glyphs
@@ -242,10 +243,11 @@ def main() -> None:
     if stop.is_set():
         return  # --resume continues from here
     if not arguments.no_export:
-        export(state.average, tokenizer)
-        weights = STARTER / WEIGHTS
-        convert_into(LocatedModel("starter", f"local-dir:{STARTER}", weights, sha256_file(weights)), STARTER)
-        (WORK / "final.txt").write_text(evaluate.report(), encoding="utf-8")
+        folder = arguments.folder
+        export(state.average, tokenizer, folder)
+        weights = folder / WEIGHTS
+        convert_into(LocatedModel("starter", f"local-dir:{folder}", weights, sha256_file(weights)), folder)
+        (WORK / "final.txt").write_text(evaluate.report(folder), encoding="utf-8")
 
 
 if __name__ == "__main__":

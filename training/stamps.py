@@ -63,6 +63,6 @@ def _draw(path: Path) -> Pixels | None:
             return None
         return None if drawing is None else on_paper(drawing)
     with Image.open(path) as opened:
-        picture = ImageOps.pad(opened.convert("RGBA"), (_SIDE, _SIDE))
+        picture = ImageOps.pad(opened.convert("RGBA"), (_SIDE, _SIDE), color=(0, 0, 0, 0))
     paper = Image.new("RGBA", picture.size, "white")
     return np.asarray(Image.alpha_composite(paper, picture).convert("RGB"))

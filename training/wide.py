@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -70,16 +71,16 @@ def _list_drawings(glyphs: Sequence[Glyph], icons: dict[str, list[tuple[str, str
     for hand in HANDS:
         if hand.is_emoji and not hand.is_held_out:
             for index, body in find_hand(hand.name, glyphs).items():
-                yield index, hand.name, lambda body=body: draw_svg(body)  # type: ignore[misc]
+                yield index, hand.name, partial(draw_svg, body)
     known = {glyph.names["en"]: i for i, glyph in enumerate(glyphs)}
     for name, bodies in icons.items():
         for hand_name, body in bodies if name in known else ():
-            yield known[name], hand_name, lambda body=body: draw_svg(body)  # type: ignore[misc]
+            yield known[name], hand_name, partial(draw_svg, body)
     counts = defaultdict[int, int](int)
     for index, path in list_clip_art(known) if CLIP_ART.exists() else ():
         counts[index] += 1
         if counts[index] <= _CLIPS:
-            yield index, "openclipart", lambda path=path: _draw_clip(path)  # type: ignore[misc]
+            yield index, "openclipart", partial(_draw_clip, path)
 
 
 def _drawing(row: int, picture: Pixels, hand: str) -> Drawing:

@@ -72,7 +72,7 @@ def _paint(sprite: Pixels, hue: float) -> Pixels:
 def _fill(sprite: Pixels, colour: str, rng: np.random.Generator) -> Pixels:
     """A drawing in one ink, in a shade of `colour`."""
     out = sprite.copy()
-    out[..., :3] = cv2.multiply(cv2.merge([sprite[..., 3]] * 3), (*draw_colour(colour, rng), 0), scale=1 / 255)
+    out[..., :3] = sprite[..., 3:].astype(np.uint16) * np.array(draw_colour(colour, rng), np.uint16) // 255
     return out
 
 

@@ -79,8 +79,8 @@ def work_queue_off(address: str) -> tuple[int, int]:
         while leases := database.write(lambda c: work_queue.claim_images(c, owner, 1e12, BATCH)):
 
             def finish(c: Any, leases: Any = leases) -> int:
-                done = [work_queue.finish_image(c, one, SPACE.fingerprint, VECTOR, 4, 4, False) for one in leases]
-                return sum(seq is not None for seq in done)
+                found = [work_queue.FinishedImage(one, VECTOR, 4, 4, False) for one in leases]
+                return len(work_queue.finish_images(c, SPACE.fingerprint, found))
 
             finished += database.write(finish)
             commits += 2

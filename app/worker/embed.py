@@ -33,6 +33,7 @@ from app.storage.gc import GRACE_SECONDS
 from app.storage.library import Library
 from app.storage.sql import Connection
 from app.storage.tables import embeddings, next_space, precomputed_vectors, work_queue
+from app.storage.tables.work_queue import FinishedImage
 from app.worker.importer import Importer
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,11 @@ class EncodedImage:
     lease: Lease
     decoded: DecodedPicture
     vector: bytes
+
+    def finish(self) -> FinishedImage:
+        picture = self.decoded
+        said = (picture.width, picture.height, picture.animated, picture.perceptual_hash)
+        return FinishedImage(self.lease, self.vector, *said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,13 +382,12 @@ class EmbeddingWorker:
         return "retried"
 
     def _record(self, c: Connection, encoded: list[EncodedImage], failed: Failures) -> None:
-        space = self._encoder.space.fingerprint
+        held = work_queue.get_held_labels(c, (one.lease for one in encoded))
         for one in encoded:
-            picture = one.decoded
-            if picture.camera_data is not None and work_queue.holds_image(c, one.lease):
-                self._library.record_camera_data(c, one.lease.image.key, picture.camera_data)
-            size, hashed = (picture.width, picture.height), picture.perceptual_hash
-            work_queue.finish_image(c, one.lease, space, one.vector, *size, picture.animated, hashed)
+            data, claim = one.decoded.camera_data, (one.lease.image.key, one.lease.attempts)
+            if data is not None and claim in held:
+                self._library.record_camera_data(c, one.lease.image.key, data)
+        work_queue.finish_images(c, self._encoder.space.fingerprint, [one.finish() for one in encoded])
         for lease, error in failed:
             outcome = self._outcome_of(lease, error)
             if outcome == "released":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -23,6 +23,7 @@ COLUMNS = (
     " left_out, warnings, warned, name, parameters IS NOT NULL, result, error FROM jobs "
 )
 WAITING = "SELECT job_id, n FROM job_items WHERE image_key = ? AND status = 'queued'"
+WAITING_FOR_ANY = "image_key IN (SELECT value FROM json_each(?)) AND status = 'queued'"
 IN_STATE = STATE + " = coalesce(?, " + STATE + ")"
 RECENT = IN_STATE + " ORDER BY rowid DESC LIMIT ?"  # not by time: somebody may set the clock back
 AMONG = "collection IN (SELECT label FROM collections WHERE name IN (SELECT value FROM json_each(?))) AND "
@@ -162,11 +163,20 @@ def add_left_out(c: Connection, job_id: str, left_out: LeftOut) -> None:
     )
 
 
-def complete_items(c: Connection, image_key: int, seq: int) -> None:
-    """Mark every item that waits for a picture `done`: its vector has the number `seq` in the log."""
-    for job_id, n in fetch_all(c, WAITING, (image_key,)):
-        set_item_status(c, job_id, n, ItemStatus.DONE, None)
-        c.execute("UPDATE jobs SET done = done + 1, last_seq = max(last_seq, ?) WHERE id = ?", (seq, job_id))
+def complete_items(c: Connection, numbers: Mapping[int, int]) -> None:
+    """Mark every item that waits for one of these pictures `done`; `numbers` has the `seq` of each picture's vector."""
+    keys = (json.dumps(list(numbers)),)
+    rows = fetch_all(c, "SELECT job_id, image_key FROM job_items WHERE " + WAITING_FOR_ANY, keys)
+    if not rows:
+        return
+    sql = "UPDATE job_items SET status = 'done', error_code = NULL, error_detail = NULL WHERE "
+    c.execute(sql + WAITING_FOR_ANY, keys)
+    done: dict[str, list[int]] = {}
+    for job_id, key in rows:
+        done.setdefault(job_id, []).append(numbers[key])
+    for job_id, seqs in done.items():
+        sql = "UPDATE jobs SET done = done + ?, last_seq = max(last_seq, ?) WHERE id = ?"
+        c.execute(sql, (len(seqs), max(seqs), job_id))
         finish_if_complete(c, job_id)
 
 

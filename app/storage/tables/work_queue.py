@@ -10,12 +10,12 @@ the attempt of the claim must still be those of the row.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from app.core.types import ItemError, Lease
-from app.storage.sql import Connection, Row, fetch_all, fetch_number, fetch_one
+from app.storage.sql import Connection, Row, fetch_all, fetch_number, fetch_one, write_places
 from app.storage.tables import collections, embeddings, enrichments, images, jobs, precomputed_vectors
 from app.storage.tables.collections import IN_COLLECTION, name_from_label
 
@@ -74,6 +74,11 @@ JOIN_IMAGES = "UPDATE turns SET turn = coalesce((SELECT min(turn) FROM turns WHE
 JOIN_UPLOADS = (
     "UPDATE jobs SET turn = coalesce((SELECT min(turn) FROM jobs WHERE uploads > 0 AND paused = 0), turn) WHERE id = ?"
 )
+READY = (
+    "UPDATE images SET status = 'ready', embedded_seq = column2, width = column3, height = column4, animated = column5,"
+    " perceptual_hash = nullif(column6, ?), error_code = NULL, error_detail = NULL, lease_owner = NULL,"
+    " lease_until = NULL FROM (VALUES {}) AS finished WHERE key = column1"
+)
 NAME_JOB = "UPDATE jobs SET name = coalesce(name, ?) WHERE id = ?"
 
 
@@ -102,6 +107,18 @@ class Upload:
     def video(self) -> dict[str, Any] | None:
         """What is known of a video, which is imported as an archive of its frames: `sha256`, `bytes`, attributes."""
         return self.options.get("video") if self.kind == "archive" else None
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedImage:
+    """A leased picture with its vector (float32, little endian), and what its bytes say."""
+
+    lease: Lease
+    vector: bytes
+    width: int
+    height: int
+    animated: bool
+    perceptual_hash: bytes | None = None
 
 
 # Of both kinds of work
@@ -242,15 +259,22 @@ def has_retries(c: Connection) -> bool:
 
 
 def holds_image(c: Connection, lease: Lease) -> bool:
-    """Whether the owner still has this lease on the picture, with the bytes of the claim, in a collection that stays.
+    """Whether the owner still has this lease, as `get_held_labels` says."""
+    return bool(get_held_labels(c, [lease]))
+
+
+def get_held_labels(c: Connection, leases: Iterable[Lease]) -> dict[tuple[int, int], str]:
+    """Which of these leases their owners still have on the picture, with the bytes of the claim, in a collection that
+    stays: the label of the collection by the key of the picture and the attempt.
 
     Bytes and attempt count: the same owner may have claimed a picture again after another request replaced it, or after
     the lease had expired.
     """
-    image = lease.image
-    sql = "SELECT 1 FROM images WHERE key = ? AND lease_owner = ? AND attempts = ? AND sha256 = ? AND "
-    sql += "status = 'processing' AND " + IN_KEPT_COLLECTION
-    return fetch_one(c, sql, (image.key, lease.owner, lease.attempts, image.sha256)) is not None
+    claims = {(lease.image.key, lease.attempts, lease.owner, lease.image.sha256) for lease in leases}
+    sql = "SELECT collection, key, attempts, lease_owner, sha256 FROM images WHERE status = 'processing' AND "
+    sql += "key IN (SELECT value FROM json_each(?)) AND " + IN_KEPT_COLLECTION
+    rows = fetch_all(c, sql, (json.dumps([key for key, *_ in claims]),))
+    return {(key, attempts): label for label, key, attempts, *of in rows if (key, attempts, *of) in claims}
 
 
 def release_images(c: Connection, owner: str, keys: Sequence[int] | None = None) -> None:
@@ -269,37 +293,34 @@ def requeue_image(c: Connection, lease: Lease) -> None:
         _queue(c, lease.image.key)
 
 
-def finish_image(
-    c: Connection,
-    lease: Lease,
-    space: str,
-    vector: bytes,
-    width: int,
-    height: int,
-    animated: bool,
-    perceptual_hash: bytes | None = None,
-) -> int | None:
-    """Append the vector to the log and mark the picture `ready`; returns the number of the log entry.
+def finish_image(c: Connection, lease: Lease, space: str, vector: bytes, *found: Any) -> int | None:
+    """`finish_images` of one, with the other fields of `FinishedImage`; None when the owner has lost the lease."""
+    return finish_images(c, space, [FinishedImage(lease, vector, *found)]).get(lease.image.key)
 
-    Returns None and changes nothing when the owner no longer has the lease: the picture was deleted or replaced, its
-    collection deleted, or the lease has expired. Raises ModelUnavailable when the collection belongs to another space.
+
+def finish_images(c: Connection, space: str, finished: Sequence[FinishedImage]) -> dict[int, int]:
+    """Append the vectors to the log and mark the pictures `ready`; returns the numbers of the log entries by key.
+
+    Leaves out pictures whose owner no longer has the lease: those that were deleted or replaced, whose collection was
+    deleted, or whose lease has expired. Raises ModelUnavailable when a collection belongs to another space.
     """
-    if not holds_image(c, lease):
-        return None
-    key = lease.image.key
-    label = images.get_label(c, key)
-    collections.assign_space(c, label, space)
-    seq = embeddings.add(c, label, space, "images", key, vector)
-    c.execute(
-        "UPDATE images SET status = 'ready', embedded_seq = ?, width = ?, height = ?, animated = ?,"
-        " perceptual_hash = ?, error_code = NULL, error_detail = NULL, lease_owner = NULL, lease_until = NULL"
-        " WHERE key = ?",
-        (seq, width, height, int(animated), perceptual_hash, key),
-    )
-    precomputed_vectors.delete(c, key)
-    jobs.complete_items(c, key, seq)
-    enrichments.add(c, key, label)
-    return seq
+    labels = get_held_labels(c, (one.lease for one in finished))
+    held = {one.lease.image.key: one for one in finished if (one.lease.image.key, one.lease.attempts) in labels}
+    if not held:
+        return {}
+    for label in sorted(set(labels.values())):
+        collections.assign_space(c, label, space)
+    vectors = {key: (labels[key, one.lease.attempts], one.vector) for key, one in held.items()}
+    numbers = embeddings.add_all(c, space, "images", vectors)
+    rows = [
+        (key, numbers[key], one.width, one.height, int(one.animated), one.perceptual_hash or b"")
+        for key, one in held.items()
+    ]
+    c.execute(READY.format(write_places(len(rows), 6)), [b"", *(value for row in rows for value in row)])
+    precomputed_vectors.delete(c, held)
+    jobs.complete_items(c, numbers)
+    enrichments.add(c, held)
+    return numbers
 
 
 def fail_image(c: Connection, lease: Lease, error: ItemError) -> None:

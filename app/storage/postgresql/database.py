@@ -41,6 +41,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 READ_OPTIONS = "-c default_transaction_isolation=repeatable\\ read -c default_transaction_read_only=on"
+# A plan that is kept from when a table was new goes through the whole table when it has grown.
+WRITE_OPTIONS = "-c plan_cache_mode=force_custom_plan"
 MAX_READERS = 20
 READER_SECONDS, LOST_READER_SECONDS = 5.0, 0.5  # that a read waits for a connection; while the server is away
 POLL_SECONDS = 0.5  # between two looks whether somebody has committed, should no notification come
@@ -56,7 +58,7 @@ class PostgresqlDatabase(Database):
     def __init__(self, address: str, metrics: ProcessMetrics | None = None) -> None:
         super().__init__(address, metrics)
         with startup_errors(address):
-            self._writer: PostgresqlConnection | None = PostgresqlConnection(connect(address))
+            self._writer: PostgresqlConnection | None = PostgresqlConnection(connect(address, WRITE_OPTIONS))
             try:
                 self._lock_number = compute_lock(self._writer)
                 prepare_schema(self._writer, self._lock_number)
@@ -150,7 +152,7 @@ class PostgresqlDatabase(Database):
             if monotonic() < self._not_before:
                 raise Overloaded(AWAY)
             try:
-                self._writer = PostgresqlConnection(connect(self.address))
+                self._writer = PostgresqlConnection(connect(self.address, WRITE_OPTIONS))
             except psycopg.Error:
                 self._not_before = monotonic() + self._retry.next()
                 raise

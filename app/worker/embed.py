@@ -29,6 +29,7 @@ from app.core.types import ItemError, Lease
 from app.decode.picture import DecodedPicture, decode_picture
 from app.decode.pool import DecodePool, OutputFile
 from app.encoder.protocol import Encoder, check_vectors
+from app.storage.database import Work
 from app.storage.gc import GRACE_SECONDS
 from app.storage.library import Library
 from app.storage.sql import Connection
@@ -97,6 +98,7 @@ class ModelChanged(Exception):
 
 
 Failures = list[tuple[Lease, Exception]]
+Claimed = tuple[list[Lease], dict[int, bytes]]  # and the precomputed vectors by key
 
 
 class EmbeddingWorker:
@@ -223,18 +225,22 @@ class EmbeddingWorker:
                 log.info("took back %d pictures of dead workers", lost)
 
     def _claim(self) -> None:
-        """Keep BATCHES_AHEAD batches claimed and decoding. Pictures of no job go before those of jobs."""
+        if (work := self._plan_claim()) is not None:
+            self._accept(self._database.write(work))
+
+    def _plan_claim(self) -> Work[Claimed] | None:
+        """The change that keeps BATCHES_AHEAD batches claimed and decoding; None if there are enough."""
         room = BATCHES_AHEAD * self._options.batch_size - len(self._claimed)
         if room < self._options.batch_size or self._stopping.is_set():
-            return
+            return None
         retries_first = self._is_retry_due()
         if retries_first and self._claimed:  # a retry is processed alone: finish what is claimed before
-            return
+            return None
         self._claimed_at = self._count_commits()
         seconds, alone = self._options.lease_seconds, not self._claimed
         space = self._encoder.space.fingerprint
 
-        def work(c: Connection) -> tuple[list[Lease], dict[int, bytes]]:
+        def work(c: Connection) -> Claimed:
             if embeddings.get_other_served(c, space) and embeddings.get_golden(c, space) is None:
                 raise ModelChanged
             if next_space.are_workers_held(c):
@@ -242,11 +248,15 @@ class EmbeddingWorker:
             leases = work_queue.claim_images(c, self.owner, seconds, room, alone=alone, retries_first=retries_first)
             return leases, precomputed_vectors.find_vectors(c, space, (lease.image.key for lease in leases))
 
-        leases, vectors = self._database.write(work)
+        return work
+
+    def _accept(self, claimed: Claimed) -> None:
+        """Begin to decode what was claimed. Pictures of no job go before those of jobs."""
+        leases, vectors = claimed
         self._metrics.attempts.inc(len(leases))
-        claimed = [ClaimedImage(lease, self._start_decoding(lease), vectors.get(lease.image.key)) for lease in leases]
-        self._claimed.extend(one for one in claimed if one.lease.image.job_id is not None)
-        self._claimed.extendleft(one for one in reversed(claimed) if one.lease.image.job_id is None)
+        begun = [ClaimedImage(lease, self._start_decoding(lease), vectors.get(lease.image.key)) for lease in leases]
+        self._claimed.extend(one for one in begun if one.lease.image.job_id is not None)
+        self._claimed.extendleft(one for one in reversed(begun) if one.lease.image.job_id is None)
 
     def _is_retry_due(self) -> bool:
         """Whether pictures that were tried before have waited long enough, even if new ones wait."""
@@ -306,9 +316,17 @@ class EmbeddingWorker:
         if decoded and not encoded:
             self._check_encoder()
         done += encoded
+        claim = None if failed else self._plan_claim()
+
+        def commit(c: Connection) -> Claimed:
+            """The end of this batch and the claim of the next share a transaction, so an fsync."""
+            self._record(c, done, failed)
+            return claim(c) if claim is not None else ([], {})
+
         with span("commit"), self._metrics.steps.labels("commit").time():
-            self._database.write(lambda c: self._record(c, done, failed))
+            claimed_next = self._database.write(commit)
         self._count_outcomes(done, failed)
+        self._accept(claimed_next)
         # The thumbnails of pictures that a request deleted meanwhile.
         self._library.delete_unused_files(claimed.lease.image.sha256 for claimed in batch)
         if any(is_retryable(error) for _, error in failed):
@@ -382,10 +400,10 @@ class EmbeddingWorker:
         return "retried"
 
     def _record(self, c: Connection, encoded: list[EncodedImage], failed: Failures) -> None:
-        held = work_queue.get_held_labels(c, (one.lease for one in encoded))
-        for one in encoded:
-            data, claim = one.decoded.camera_data, (one.lease.image.key, one.lease.attempts)
-            if data is not None and claim in held:
+        described = [one for one in encoded if one.decoded.camera_data is not None]
+        held = work_queue.get_held_collections(c, (one.lease for one in described)) if described else {}
+        for one in described:
+            if (data := one.decoded.camera_data) is not None and (one.lease.image.key, one.lease.attempts) in held:
                 self._library.record_camera_data(c, one.lease.image.key, data)
         work_queue.finish_images(c, self._encoder.space.fingerprint, [one.finish() for one in encoded])
         for lease, error in failed:

@@ -79,7 +79,7 @@ class PostgresqlDatabase(Database):
             open=True,
             name="sightline-read",
         )
-        self._is_alone = False
+        self._is_alone = self._has_savepoint = False
         self._thread.start()
 
     def read(self, work: Work[T]) -> T:
@@ -139,7 +139,7 @@ class PostgresqlDatabase(Database):
             try:
                 if writer.is_in_transaction():  # the rollback of the last batch failed
                     writer.run("ROLLBACK")
-                writer.has_changed = writer.has_new_words = False
+                writer.has_changed = writer.has_new_words = self._has_savepoint = False
                 writer.run(begin)
                 return
             except psycopg.Error as error:
@@ -170,16 +170,14 @@ class PostgresqlDatabase(Database):
         writer = self._writer
         assert writer is not None
         if not self._is_alone:
-            writer.run("SAVEPOINT change")
+            writer.run("RELEASE change; SAVEPOINT change" if self._has_savepoint else "SAVEPOINT change")
+            self._has_savepoint = True  # the next change, or the commit, releases it
         try:
-            result = work(writer)
+            return work(writer)
         except BaseException:
             if writer.is_in_transaction():
-                writer.run("ROLLBACK; BEGIN" if self._is_alone else "ROLLBACK TO change; RELEASE change")
+                writer.run("ROLLBACK; BEGIN" if self._is_alone else "ROLLBACK TO change")
             raise
-        if not self._is_alone:
-            writer.run("RELEASE change")
-        return result
 
     def _commit(self) -> None:
         writer = self._writer

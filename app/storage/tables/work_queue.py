@@ -33,7 +33,7 @@ EXPIRED = "(" + OWNED_BY_ANY + " OR lease_until IS NULL OR lease_until < lease_c
 IN_KEPT_COLLECTION = "collection NOT IN (SELECT label FROM collections WHERE name IS NULL AND swept = 0)"
 
 NEXT_TURNS = (
-    "SELECT job_id, turn, step FROM turns"
+    "SELECT job_id, turn, step, (SELECT state FROM jobs WHERE id = job_id) FROM turns"
     " WHERE held = 0 AND job_id NOT IN (SELECT value FROM json_each(?)) ORDER BY turn, n LIMIT 2"
 )
 CLAIM = (
@@ -41,7 +41,12 @@ CLAIM = (
 )
 CLAIM_NEW = (
     CLAIM + " WHERE key IN (SELECT key FROM images WHERE status = 'queued' AND attempts = 0 AND job_id IS ?"
-    " AND " + IN_KEPT_COLLECTION + " ORDER BY key LIMIT ?) RETURNING key, attempts"
+    " AND " + IN_KEPT_COLLECTION + " ORDER BY key LIMIT ?) RETURNING attempts, " + images.OF_IMAGE
+)
+HELD = (
+    "SELECT collection, (SELECT space FROM collections WHERE label = images.collection), key, attempts, lease_owner,"
+    " sha256 FROM images WHERE status = 'processing' AND key IN (SELECT value FROM json_each(?)) AND "
+    + IN_KEPT_COLLECTION
 )
 RETRY_WAITS = (
     "status = 'queued' AND attempts > 0 AND NOT EXISTS (SELECT 1 FROM jobs WHERE id = images.job_id AND paused = 1)"
@@ -49,7 +54,7 @@ RETRY_WAITS = (
 )
 CLAIM_RETRY = (
     CLAIM + " WHERE key = (SELECT key FROM images WHERE " + RETRY_WAITS + " ORDER BY deaths, key LIMIT 1)"
-    " RETURNING key, attempts"
+    " RETURNING attempts, " + images.OF_IMAGE
 )
 UPLOADS = (
     "SELECT s.job_id, s.n, s.kind, s.name, j.collection, s.imported, s.attempts, s.origin, s.options, s.position"
@@ -227,14 +232,18 @@ def claim_images(
     A picture that was tried before comes last (first, with `retries_first`) and by itself, and only where the owner is
     `alone` with it (holds nothing else): if the worker dies again, it is known which picture it was.
     """
-    rows = fetch_all(c, CLAIM_RETRY, (owner, seconds)) if retries_first and alone else []
+    rows = _claim_retry(c, owner, seconds) if retries_first and alone else []
     rows = rows or _claim_new(c, owner, seconds, limit)
     if not rows and alone:
-        rows = fetch_all(c, CLAIM_RETRY, (owner, seconds))
-    claimed = images.get_by_keys(c, (key for key, _ in rows))
-    leases = [Lease(claimed[key], owner, attempts) for key, attempts in rows]
-    jobs.mark_running(c, {lease.image.job_id for lease in leases if lease.image.job_id})
-    return leases
+        rows = _claim_retry(c, owner, seconds)
+    return [Lease(images.image_from_row(row), owner, attempts) for attempts, *row in rows]
+
+
+def _claim_retry(c: Connection, owner: str, seconds: float) -> list[Row]:
+    """Lease one picture that was tried before."""
+    rows = fetch_all(c, CLAIM_RETRY, (owner, seconds))
+    jobs.mark_running(c, filter(None, (images.image_from_row(row).job_id for _, *row in rows)))
+    return rows
 
 
 def _claim_new(c: Connection, owner: str, seconds: float, limit: int) -> list[Row]:
@@ -242,14 +251,17 @@ def _claim_new(c: Connection, owner: str, seconds: float, limit: int) -> list[Ro
     rows: list[Row] = []
     empty: list[str] = []  # jobs all of whose waiting pictures belong to a collection that is being deleted
     while len(rows) < limit and (turns := fetch_all(c, NEXT_TURNS, (json.dumps(empty),))):
-        job_id, turn, step = turns[0]
+        job_id, turn, step, state = turns[0]
         share = UNLIMITED if len(turns) == 1 else max(MIN_SHARE, (turns[1][1] - turn) // step)
         wanted = min(share, limit - len(rows))
-        claimed = sorted(fetch_all(c, CLAIM_NEW, (owner, seconds, job_id or None, wanted)))
-        c.execute(CHARGE_IMAGES, (len(claimed), job_id))
-        rows += claimed
+        claimed = sorted(fetch_all(c, CLAIM_NEW, (owner, seconds, job_id or None, wanted)), key=lambda row: int(row[1]))
         if not claimed:
             empty.append(job_id)
+            continue
+        c.execute(CHARGE_IMAGES, (len(claimed), job_id))
+        if state == "queued":
+            jobs.mark_running(c, [job_id])
+        rows += claimed
     return rows
 
 
@@ -259,22 +271,22 @@ def has_retries(c: Connection) -> bool:
 
 
 def holds_image(c: Connection, lease: Lease) -> bool:
-    """Whether the owner still has this lease, as `get_held_labels` says."""
-    return bool(get_held_labels(c, [lease]))
+    """Whether the owner still has this lease, as `get_held_collections` says."""
+    return bool(get_held_collections(c, [lease]))
 
 
-def get_held_labels(c: Connection, leases: Iterable[Lease]) -> dict[tuple[int, int], str]:
+def get_held_collections(c: Connection, leases: Iterable[Lease]) -> dict[tuple[int, int], tuple[str, str | None]]:
     """Which of these leases their owners still have on the picture, with the bytes of the claim, in a collection that
-    stays: the label of the collection by the key of the picture and the attempt.
+    stays: the label and the space of the collection by the key of the picture and the attempt.
 
     Bytes and attempt count: the same owner may have claimed a picture again after another request replaced it, or after
     the lease had expired.
     """
     claims = {(lease.image.key, lease.attempts, lease.owner, lease.image.sha256) for lease in leases}
-    sql = "SELECT collection, key, attempts, lease_owner, sha256 FROM images WHERE status = 'processing' AND "
-    sql += "key IN (SELECT value FROM json_each(?)) AND " + IN_KEPT_COLLECTION
-    rows = fetch_all(c, sql, (json.dumps([key for key, *_ in claims]),))
-    return {(key, attempts): label for label, key, attempts, *of in rows if (key, attempts, *of) in claims}
+    rows = fetch_all(c, HELD, (json.dumps([key for key, *_ in claims]),))
+    return {
+        (key, attempts): (label, space) for label, space, key, attempts, *of in rows if (key, attempts, *of) in claims
+    }
 
 
 def release_images(c: Connection, owner: str, keys: Sequence[int] | None = None) -> None:
@@ -304,13 +316,13 @@ def finish_images(c: Connection, space: str, finished: Sequence[FinishedImage]) 
     Leaves out pictures whose owner no longer has the lease: those that were deleted or replaced, whose collection was
     deleted, or whose lease has expired. Raises ModelUnavailable when a collection belongs to another space.
     """
-    labels = get_held_labels(c, (one.lease for one in finished))
-    held = {one.lease.image.key: one for one in finished if (one.lease.image.key, one.lease.attempts) in labels}
+    within = get_held_collections(c, (one.lease for one in finished))
+    held = {one.lease.image.key: one for one in finished if (one.lease.image.key, one.lease.attempts) in within}
     if not held:
         return {}
-    for label in sorted(set(labels.values())):
+    for label in sorted({label for label, its in within.values() if its != space}):
         collections.assign_space(c, label, space)
-    vectors = {key: (labels[key, one.lease.attempts], one.vector) for key, one in held.items()}
+    vectors = {key: (within[key, one.lease.attempts][0], one.vector) for key, one in held.items()}
     numbers = embeddings.add_all(c, space, "images", vectors)
     rows = [
         (key, numbers[key], one.width, one.height, int(one.animated), one.perceptual_hash or b"")

@@ -47,7 +47,8 @@ def fetch_number(c: Connection, sql: str, values: Sequence[Any] = ()) -> int:
 
 def write_places(rows: int, columns: int) -> str:
     """The places of a VALUES of so many rows; the columns are called `column1` and so on in both databases."""
-    return ", ".join(["(" + ", ".join(["?"] * columns) + ")"] * rows)
+    row = "(?" + ", ?" * (columns - 1) + ")"
+    return row + (", " + row) * (rows - 1)
 
 
 @dataclass(frozen=True, slots=True, init=False)

@@ -90,8 +90,16 @@ def settle(cluster: Cluster, uploaders: list[Uploader]) -> tuple[int, list[str]]
     wait_until(lambda: server.http.get("/v1/stats").status_code == 200, GRACE)
     waiting = server.http.get("/v1/stats").json()["images"]
     due = LEASE_SECONDS + GRACE + (waiting["queued"] + waiting["processing"] + BULK * 20) / RATE
+    began = time.monotonic()
+
+    def is_overdue() -> bool:
+        return time.monotonic() - began > LEASE_SECONDS + GRACE and count_overdue(cluster) > 0
+
     try:
-        wait_until(lambda: has_settled(cluster), due)
+        wait_until(lambda: has_settled(cluster) or is_overdue(), due)
+        if late := count_overdue(cluster) if is_overdue() else 0:
+            faults.append(f"stuck {late} leases, {GRACE:.0f} s after their end")
+            wait_until(lambda: has_settled(cluster), due)
     except AssertionError:
         stuck = server.http.get("/v1/stats").json()["images"]
         faults.append(f"stuck {stuck['queued']} queued, {stuck['processing']} processing after {due:.0f} s")
@@ -130,6 +138,12 @@ def has_settled(cluster: Cluster) -> bool:
     stats = answer.json()["images"]
     (rows,) = cluster.query("SELECT count(*) FROM sources")
     return bool(stats["queued"] == stats["processing"] == rows[0] == 0)
+
+
+def count_overdue(cluster: Cluster) -> int:
+    """The pictures and uploads whose lease ended GRACE seconds ago, and that nobody has taken back."""
+    late = f"SELECT count(*) FROM {{}} WHERE lease_owner IS NOT NULL AND lease_until < lease_clock() - {GRACE}"
+    return sum(cluster.query(late.format(table))[0][0] for table in ("images", "sources"))
 
 
 def count_found(server: RunningServer) -> int:

@@ -79,10 +79,10 @@ JOIN_IMAGES = "UPDATE turns SET turn = coalesce((SELECT min(turn) FROM turns WHE
 JOIN_UPLOADS = (
     "UPDATE jobs SET turn = coalesce((SELECT min(turn) FROM jobs WHERE uploads > 0 AND paused = 0), turn) WHERE id = ?"
 )
-READY = (
+SET_READY = (
     "UPDATE images SET status = 'ready', embedded_seq = column2, width = column3, height = column4, animated = column5,"
     " perceptual_hash = nullif(column6, ?), error_code = NULL, error_detail = NULL, lease_owner = NULL,"
-    " lease_until = NULL FROM (VALUES {}) AS finished WHERE key = column1"
+    " lease_until = NULL FROM (VALUES "
 )
 NAME_JOB = "UPDATE jobs SET name = coalesce(name, ?) WHERE id = ?"
 
@@ -328,7 +328,8 @@ def finish_images(c: Connection, space: str, finished: Sequence[FinishedImage]) 
         (key, numbers[key], one.width, one.height, int(one.animated), one.perceptual_hash or b"")
         for key, one in held.items()
     ]
-    c.execute(READY.format(write_places(len(rows), 6)), [b"", *(value for row in rows for value in row)])
+    sql = SET_READY + write_places(len(rows), 6) + ") AS finished WHERE key = column1"
+    c.execute(sql, [b"", *(value for row in rows for value in row)])
     precomputed_vectors.delete(c, held)
     jobs.complete_items(c, numbers)
     enrichments.add(c, held)

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2 as httpx
 
-from tests.reliability.client import digest
+from tests.reliability.client import digest, pictures
 from tests.reliability.ledger import Ledger
 from tests.support.cluster import LEASE_SECONDS, Cluster
 from tests.support.servers import RunningServer, wait_until
@@ -56,7 +56,7 @@ class Uploader:
             response = http.post(f"{url}{path}", files=files, headers={"Idempotency-Key": key})
         except httpx.TransportError:
             return None
-        if response.status_code in RETRYABLE:
+        if response.status_code in RETRYABLE or is_in_progress(response):
             self.refused += 1
             return None
         if response.status_code not in (200, 202):
@@ -78,6 +78,11 @@ class Uploader:
             if response is not None and response.status_code == 202:
                 self.ledger.accepted(response.json()["id"], contents)
                 return
+
+
+def is_in_progress(response: httpx.Response) -> bool:
+    """Whether the first of two equal requests, whose answer was lost, is still at work: the client may try again."""
+    return response.status_code == 409 and response.json()["code"] == "in_progress"
 
 
 def settle(cluster: Cluster, uploaders: list[Uploader]) -> tuple[int, list[str]]:
@@ -166,7 +171,7 @@ def merge(ledgers: list[Ledger]) -> Ledger:
 def retry_quarantined(cluster: Cluster, ledger: Ledger) -> None:
     """Send once more what was given up: a picture that was alone at work at three kills is."""
     server = cluster.servers[0]
-    for image in server.http.get("/v1/images", params={"limit": 1000}).json()["images"]:
+    for image in pictures(server):
         if image["status"] == "failed" and " died 3 times " in image["error"]["detail"]:
             ledger.given_up += 1
             server.upload(ledger.sent[image["sha256"]], wait=60).raise_for_status()

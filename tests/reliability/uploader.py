@@ -33,7 +33,7 @@ class Uploader:
         self.enough = threading.Event()
         self.odd: list[str] = []
         self.refused = 0
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)  # it must not outlive a proof that fails
         self._thread.start()
 
     def end(self) -> None:

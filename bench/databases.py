@@ -1,8 +1,8 @@
 """SQLite beside PostgreSQL: the queue alone with 1, 2 and 4 workers, and reads and claims among a million rows.
 
 `python -m bench.databases [ROWS]` makes both in folders that it removes at the end; PostgreSQL is a process of its own
-with its default settings, so that each commit reaches the disk on both. With `--servers` it compares two servers that
-have the same pictures: searches in turns, and memory. With `--trees BEFORE AFTER` it times SQLite alone under two
+with its default settings, so that each commit reaches the disk on both. With `--servers [PICTURES]` it compares two servers
+that have the same pictures: searches in turns, and memory. With `--trees BEFORE AFTER` it times SQLite alone under two
 checkouts, in turns: what a change of the code costs.
 
 A worker commits the vectors of 32 pictures and claims the next 32 in one change, as `app.worker.embed` does.
@@ -36,7 +36,7 @@ BATCH = 32
 WORKERS = (1, 2, 4)
 ROUNDS = 40
 STEP = 20_000  # rows in a commit
-SERVED, SEARCHES = 2_000, 400  # pictures of each server, searches at each
+SERVED, SEARCHES = 2_000, 200  # pictures of each server, searches at each
 SPACE = EmbeddingSpace("bench", "0" * 64, 4, "none")
 VECTOR = b"\0" * 16
 ROWS = {
@@ -198,7 +198,7 @@ def compare_trees(trees: list[str]) -> None:
         print(f"{name:24} {before:8.3f} {after:8.3f} ratio {after / before:.3f}")
 
 
-def compare_servers(address: str, folder: Path) -> None:
+def compare_servers(address: str, folder: Path, pictures: int) -> None:
     """The same pictures and searches at a server over SQLite and at one over PostgreSQL, in turns."""
     from bench.servers import make_queries
     from tests.support.pictures import COLOURS, picture
@@ -212,7 +212,7 @@ def compare_servers(address: str, folder: Path) -> None:
     ]
     for kind, settings in places.items():
         with RunningServer(folder / kind, workers=1, **settings) as server:
-            assert server.wait_job(server.bulk(files)["id"], 600)["done"] == SERVED
+            assert server.wait_job(server.bulk(files)["id"], 600)["done"] == pictures
     with ExitStack() as opened:
         servers = {
             kind: opened.enter_context(RunningServer(folder / kind, workers=0, **settings))
@@ -277,7 +277,7 @@ def main() -> None:
             server.empty_database() as address,
         ):
             if is_about_servers:
-                compare_servers(address, Path(folder))
+                compare_servers(address, Path(folder), int(sys.argv[2]) if len(sys.argv) > 2 else SERVED)
             else:
                 compare({"sqlite": str(Path(folder) / "sightline.db"), "postgresql": address}, rows)
 

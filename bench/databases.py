@@ -1,9 +1,9 @@
 """SQLite beside PostgreSQL: the queue alone with 1, 2 and 4 workers, and reads and claims among a million rows.
 
 `python -m bench.databases [ROWS]` makes both in folders that it removes at the end; PostgreSQL is a process of its own
-with its default settings, so that each commit reaches the disk on both. With `--servers [PICTURES]` it compares two servers
-that have the same pictures: searches in turns, and memory. With `--trees BEFORE AFTER` it times SQLite alone under two
-checkouts, in turns: what a change of the code costs.
+with its default settings, so that each commit reaches the disk on both. With `--servers [PICTURES]` it compares two
+servers that have the same pictures: searches in turns, and memory. With `--trees BEFORE AFTER` it times SQLite alone
+under two checkouts, in turns: what a change of the code costs.
 
 A worker commits the vectors of 32 pictures and claims the next 32 in one change, as `app.worker.embed` does.
 """
@@ -208,7 +208,7 @@ def compare_servers(address: str, folder: Path, pictures: int) -> None:
     places: dict[str, dict[str, Any]] = {"sqlite": {}, "postgresql": cluster}
     colours = list(COLOURS)
     files = [
-        (f"{colours[n % len(colours)]} {n}.png", picture(colours[n % len(colours)], seed=n)) for n in range(SERVED)
+        (f"{colours[n % len(colours)]} {n}.png", picture(colours[n % len(colours)], seed=n)) for n in range(pictures)
     ]
     for kind, settings in places.items():
         with RunningServer(folder / kind, workers=1, **settings) as server:

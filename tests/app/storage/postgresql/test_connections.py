@@ -146,7 +146,7 @@ def test_a_password_that_changes_while_a_server_runs_is_never_repeated(
         own_server.execute("ALTER ROLE app PASSWORD 's3cond'")
         for work in ("write", "read"):
             own_server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
-            wait_until(lambda work=work: fails(work), 20)  # type: ignore[misc]
+            wait_until(lambda work=work: fails(work), 20)
         own_server.execute("ALTER ROLE app PASSWORD 'f1rst'")
         wait_until(lambda: not fails("write") and not fails("read"), 20)
     assert said

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import ipaddress
 import logging
 import resource
@@ -160,18 +161,13 @@ async def _serve(service: Service, listeners: Sequence[socket.socket], for_immic
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):  # one that comes during the import waits for `stop`
         loop.add_signal_handler(number, lambda: None)
-    # FastAPI would import pydantic 1, only to find that no model is one of its.
-    sys.modules.setdefault("pydantic.v1", None)  # type: ignore[arg-type]
-    from app.api.app import create_app
-    from app.api.timeouts import make_protocol
-
     settings = service.settings
-    app = create_app(service, loopback_only=all(map(is_on_loopback, listeners)))
+    app, protocol = import_application(service, listeners)
     metrics = app.state.metrics
     server = Server(
         uvicorn.Config(
             add_immich(app, for_immich),
-            http=make_protocol(settings, app.state.threads, metrics.count_refusal),
+            http=protocol,
             backlog=ACCEPTED,
             ws="none",
             lifespan="off",
@@ -204,6 +200,20 @@ async def _serve(service: Service, listeners: Sequence[socket.socket], for_immic
         if not working.cancelling():  # a second cancel would leave workers that are still finishing
             working.cancel()
         await asyncio.gather(watching, pulse, working, return_exceptions=True)
+
+
+def import_application(service: Service, listeners: Sequence[socket.socket]) -> tuple[FastAPI, type[asyncio.Protocol]]:
+    """The application and its protocol."""
+    gc.disable()
+    # FastAPI would import pydantic 1, only to find that no model is one of its.
+    sys.modules.setdefault("pydantic.v1", None)  # type: ignore[arg-type]
+    from app.api.app import create_app
+    from app.api.timeouts import make_protocol
+
+    app = create_app(service, loopback_only=all(map(is_on_loopback, listeners)))
+    gc.freeze()  # what is here stays: a collection that looked through all of it took a tenth of a second
+    gc.enable()
+    return app, make_protocol(service.settings, app.state.threads, app.state.metrics.count_refusal)
 
 
 def announce(service: Service, listeners: Sequence[socket.socket], for_immich: Sequence[socket.socket]) -> None:

@@ -339,12 +339,7 @@ class Searcher:
                 search.places, search.is_cut = ranked[: search.rows], len(ranked) > search.rows
             wanted = {place.key for search in searches for place in search.places}
             rows = cache.get_rows(c, wanted) if target == "images" else texts.get_rows(c, wanted)
-            unscored = {
-                place.key
-                for search in searches
-                for place in search.places
-                if "vector" not in place.ranks or search.query.arrangement.needs_vectors
-            }
+            unscored = {key for search in searches for key in list_unscored(search)}
             space = self._encoder.space.fingerprint
             vectors = embeddings.get_vectors(c, target, unscored, space) if unscored else {}
             return cache, rows, [filter_rows(c, search, rows) for search in searches], vectors
@@ -545,12 +540,20 @@ def arrange_search(search: _Search, found: Iterator[Hit], vectors: Mapping[int, 
     search.hits = order_hits(hits[arrangement.offset :], arrangement.order)
 
 
+def list_unscored(search: _Search) -> list[int]:
+    """The keys of places that need a vector of the log: only words found them, or the arrangement compares them."""
+    needs_all = search.query.arrangement.needs_vectors
+    return [place.key for place in search.places if needs_all or "vector" not in place.ranks]
+
+
 def make_hits(
     search: _Search, cache: RowCache, rows: Mapping[int, Row], passed: Collection[int], vectors: Mapping[int, bytes]
 ) -> Iterator[Hit]:
-    """The hits of a search whose rows exist, best first; `vectors` are those of keys that only the words found."""
+    """The hits of a search whose rows exist, best first; `vectors` has those of `list_unscored`."""
     scores = dict(zip(search.keys.tolist(), search.scores.tolist(), strict=True))
-    scores |= {key: float(np.frombuffer(vector, "<f4") @ search.vector) for key, vector in vectors.items()}
+    for key in list_unscored(search):  # not of every vector: other searches of the call have theirs
+        if key in vectors:
+            scores[key] = float(np.frombuffer(vectors[key], "<f4") @ search.vector)
     is_images = search.query.target == "images"
     wanted = prepare_terms(search.terms)
     least = -np.inf if search.query.score_threshold is None else search.query.score_threshold

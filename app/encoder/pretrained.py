@@ -1,7 +1,7 @@
 """The pretrained weights that open_clip lists for its architectures.
 
-To import open_clip imports torch, which would stay in the server for good. So a child process asks open_clip, and a
-file keeps the answer.
+Importing open_clip imports torch, which takes many seconds from a cold disk and stays in the process. So a child
+process imports open_clip's list alone, and a file keeps the answer.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from app.core.errors import StartupError
 from app.core.files import atomic_write
 from app.core.process import spawn
 
-CHILD_SECONDS = 300.0  # enough for a cold disk and a busy machine
+CHILD_SECONDS = 60.0  # enough for a cold disk and a busy machine
 CONFIG_KEYS = ("mean", "std", "interpolation", "resize_mode", "fill_color", "size", "quick_gelu", "hf_hub")
 
 
@@ -48,11 +50,15 @@ def require_torch(name: str) -> None:
         )
 
 
+def _find_folders() -> list[str]:
+    """Where open_clip is installed."""
+    spec = find_spec("open_clip")
+    return list((spec and spec.submodule_search_locations) or ())
+
+
 @cache
 def _find_configurations() -> dict[str, Path]:
-    spec = find_spec("open_clip")
-    folders = (spec and spec.submodule_search_locations) or []
-    return {path.stem: path for folder in folders for path in Path(folder, "model_configs").glob("*.json")}
+    return {path.stem: path for folder in _find_folders() for path in Path(folder, "model_configs").glob("*.json")}
 
 
 def list_architectures() -> list[str]:
@@ -101,12 +107,20 @@ def _ask_open_clip(architecture: str, tag: str) -> PretrainedConfig:
 
 def main() -> None:
     """The child. Its arguments: an architecture and a tag. Prints the answer as JSON."""
-    import open_clip
-
     architecture, tag = sys.argv[1:]
-    published = open_clip.get_pretrained_cfg(architecture, tag)
-    config = {key: published[key] for key in CONFIG_KEYS if published.get(key) is not None} if published else None
-    print(json.dumps(asdict(PretrainedConfig(config, open_clip.list_pretrained_tags_by_model(architecture)))))
+    published = import_list()
+    found = published.get_pretrained_cfg(architecture, tag)
+    config = {key: found[key] for key in CONFIG_KEYS if found.get(key) is not None} if found else None
+    print(json.dumps(asdict(PretrainedConfig(config, published.list_pretrained_tags_by_model(architecture)))))
+
+
+def import_list() -> ModuleType:
+    """open_clip's module of pretrained weights without torch. Nothing else of open_clip works in this process then."""
+    package = ModuleType("open_clip")
+    package.__path__ = _find_folders()
+    sys.modules["open_clip"] = package  # instead of its __init__, which imports torch
+    sys.modules["safetensors.torch"] = None  # type: ignore[assignment]  # the same; the list does without it
+    return import_module("open_clip.pretrained")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from app.core.errors import StartupError
 from app.core.settings import Settings
 from app.encoder.loader import locate_model
-from app.encoder.pretrained import cache_path, find_pretrained, list_architectures, main
+from app.encoder.pretrained import cache_path, find_pretrained, list_architectures
 
 
 def test_all_architectures_are_known_by_name() -> None:
@@ -33,11 +34,10 @@ def test_it_is_asked_once_for_a_tag_and_the_answer_kept(monkeypatch: pytest.Monk
 
 
 def test_a_tag_that_there_is_not_comes_with_those_there_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["published", "ViT-B-32", "no-such-tag"])
-    main()
-    answer = capsys.readouterr().out
+    command = [sys.executable, "-m", "app.encoder.pretrained", "ViT-B-32", "no-such-tag"]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     said = json.loads(answer)
     assert said["config"] is None
     assert {"openai", "laion2b_s34b_b79k"} <= set(said["tags"])
@@ -47,3 +47,9 @@ def test_a_tag_that_there_is_not_comes_with_those_there_are(
     with pytest.raises(StartupError, match="the tags of ViT-B-32 are openai") as refused:
         locate_model("ViT-B-32/no-such-tag", tmp_path)
     assert "\n" not in refused.value.detail
+
+
+def test_the_list_comes_without_torch() -> None:
+    program = "import sys; from app.encoder.pretrained import import_list; import_list(); print('torch' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert ended.stdout.split() == ["False"]

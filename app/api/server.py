@@ -206,7 +206,8 @@ def import_application(service: Service, listeners: Sequence[socket.socket]) -> 
     """The application and its protocol."""
     gc.disable()
     # FastAPI would import pydantic 1, only to find that no model is one of its.
-    sys.modules.setdefault("pydantic.v1", None)  # type: ignore[arg-type]
+    if "pydantic.v1" not in sys.modules:
+        sys.modules["pydantic.v1"] = None  # type: ignore[assignment]
     from app.api.app import create_app
     from app.api.timeouts import make_protocol
 

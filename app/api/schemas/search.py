@@ -84,7 +84,7 @@ class HitOut(BaseModel):
 def describe_hit(hit: Hit) -> dict[str, Any]:
     """The fields of `HitOut`."""
     ranks = hit.ranks
-    described = {
+    described: dict[str, Any] = {
         "id": hit.id,
         "score": round(hit.score, 6),
         "image": describe_image(hit.image) if hit.image else None,

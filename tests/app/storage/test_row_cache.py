@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import count
+
 import pytest
 
 from app.storage import row_cache
@@ -38,10 +40,10 @@ def test_a_deleted_picture_is_gone(database: Database) -> None:
 
 @pytest.mark.sqlite
 def test_the_cache_stays_until_a_commit(database: Database) -> None:
-    asked: list[int] = []
+    numbers = count(1)
 
     def work(c: Connection) -> int:
-        return open_cache(c).remember("question", lambda: asked.append(1) or len(asked))
+        return open_cache(c).remember("question", lambda: next(numbers))
 
     assert [database.read(work) for _ in range(3)] == [1, 1, 1]
     insert(database, 1, "one")

@@ -34,7 +34,7 @@ def test_a_change_is_seen_by_the_next_read(database: Database) -> None:
 def test_a_deleted_picture_is_gone(database: Database) -> None:
     key = insert(database, 1, "one").key
     assert caption_of(database, key) == (None, None)
-    database.write(lambda c: c.execute("DELETE FROM images WHERE key = ?", (key,)))
+    database.write(lambda c: images.delete(c, key))
     assert database.read(lambda c: open_cache(c).get_rows(c, [key])) == {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
+from fastapi.exceptions import ResponseValidationError
 from fastapi.routing import iter_route_contexts
 from starlette.testclient import TestClient
 
@@ -138,3 +140,14 @@ def test_a_dependency_is_called_once(tmp_path: Path) -> None:
     assert called == ["first", "second"]
     assert client.get("/?k=seven").status_code == 400
     assert len(called) == 2
+
+
+async def wrong(request: Request) -> int:
+    return "no number"  # type: ignore[return-value]
+
+
+def test_an_answer_that_is_not_as_declared_is_a_bug() -> None:
+    call = compile_call(find_included(wrong))
+    assert call is not None
+    with pytest.raises(ResponseValidationError):
+        asyncio.run(call.run(Request({"type": "http", "query_string": b"", "headers": []})))

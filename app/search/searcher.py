@@ -270,8 +270,9 @@ class Searcher:
             for search in asked:
                 find_words(search, c)
 
-        self._database.read(work)
+        error = result_or_error(partial(self._database.read, work))
         for search in asked:
+            search.error = error
             if search.word_keys:  # the order must not depend on k
                 search.limit = max(search.limit, DEPTH + EXTRA_HITS)
 
@@ -477,8 +478,9 @@ def find_words(search: _Search, c: Connection) -> None:
                 break
         return list(keys)
 
-    asked = (search.query.collection, tuple(search.terms), depth)
-    search.word_keys = read() if allowed is not None else open_cache(c).remember(asked, read)
+    asked = (search.query.collection, tuple(search.terms))
+    is_plain = allowed is None and depth == DEPTH  # longer lists would take much memory
+    search.word_keys = open_cache(c).remember(asked, read) if is_plain else read()
 
 
 def filter_rows(c: Connection, search: _Search, rows: Mapping[int, Row]) -> Collection[int]:

@@ -38,8 +38,9 @@ class RowCache:
         image = self._images.get(key)
         if image is None:
             image = images.image_from_row(row)
-            if len(self._images) < MAX_ROWS:
-                self._images[key] = image
+            if len(self._images) >= MAX_ROWS:
+                self._images.clear()
+            self._images[key] = image
         return image
 
     def get_descriptions(self, c: Connection, keys: Collection[int]) -> Mapping[int, Description]:
@@ -73,6 +74,8 @@ def _complete(
     """What exists of these keys."""
     if len(known) > MAX_ROWS:
         known.clear()
-    if missing := [key for key in keys if key not in known]:
-        known.update(read(missing))
-    return {key: known[key] for key in keys if key in known}
+    missing = [key for key in keys if key not in known]
+    found = read(missing) if missing else {}
+    if len(found) <= MAX_ROWS:
+        known.update(found)
+    return {key: row for key in keys if (row := known.get(key, found.get(key))) is not None}

@@ -100,8 +100,7 @@ class _Search:
 
     @classmethod
     def begin(cls, query: SearchQuery) -> _Search:
-        params = SearchParams(exact=query.exact, nprobe=query.nprobe, refine_k=query.refine_k)
-        search = cls(query, params, 0, 0)
+        search = cls(query, query.index_params, 0, 0)
         search.take(query.end + query.arrangement.min_places + len(query.unlike) + EXTRA_HITS)
         return search
 
@@ -114,7 +113,8 @@ class _Search:
     def group_key(self) -> tuple[object, ...]:
         """Equal for those that one search of their index can answer; some then take up to twice as many hits."""
         params = self.params
-        return params.exact, params.nprobe, params.refine_k, id(params.allowed_ids), self.limit.bit_length()
+        depth = (params.exact, params.effort, params.nprobe, params.refine_k)
+        return *depth, id(params.allowed_ids), self.limit.bit_length()
 
     @property
     def ranks_vectors(self) -> bool:

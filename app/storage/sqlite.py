@@ -202,12 +202,12 @@ def map_sqlite_errors() -> Iterator[None]:
 def _map_sqlite_error(error: BaseException) -> BaseException:
     for kind, number in ERRNOS.items():
         if isinstance(error, kind):
-            return _caused(from_os_error(OSError(number, str(error))), error)
+            return _add_cause(from_os_error(OSError(number, str(error))), error)
     if isinstance(error, apsw.BusyError | apsw.LockedError):
-        return _caused(Overloaded("the database is busy; try again"), error)
+        return _add_cause(Overloaded("the database is busy; try again"), error)
     return error
 
 
-def _caused(error: BaseException, cause: BaseException) -> BaseException:
+def _add_cause(error: BaseException, cause: BaseException) -> BaseException:
     error.__cause__ = cause
     return error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,11 @@ from index.types import Embeddings, Ids
 from tests.index.oracle import unit
 
 
-def sealed(folder: Path, ids: Ids, vectors: Embeddings, seq: int = 1) -> SealedSegment:
+def sealed(
+    folder: Path, ids: Ids, vectors: Embeddings, seq: int = 1, asked: Sequence[Embeddings] = ()
+) -> SealedSegment:
     """A sealed segment of these vectors whose codes always give the candidates."""
-    build_segment(folder, [(ids, vectors)], name="n", space="s", d=vectors.shape[1], applied_seq=seq)
+    build_segment(folder, [(ids, vectors)], name="n", space="s", d=vectors.shape[1], applied_seq=seq, asked=asked)
     return load(folder, vectors.shape[1])
 
 

@@ -34,6 +34,7 @@ from app.api.openapi import describe_field
 from app.api.read_after_write import AfterDep
 from app.api.schemas.fields import (
     CALIBRATE,
+    EFFORT,
     EXACT,
     MAX_TEMPLATES,
     MODE,
@@ -47,6 +48,7 @@ from app.api.schemas.fields import (
     QueryTemplates,
     QueryText,
     ScoreThreshold,
+    SearchEffort,
     Target,
     UnicodeText,
     read_filter,
@@ -109,6 +111,7 @@ SentPicture = TypeVar("SentPicture", ClassifyForm, MatchForm)
 KQuery = Annotated[HitCount | None, Query(description="How many hits (10).", examples=[10])]
 TargetQuery = Annotated[Target | None, Query(description="What to search: images (default) or texts.")]
 ExactQuery = Annotated[bool | None, Query(description=EXACT)]
+EffortQuery = Annotated[SearchEffort | None, Query(description=EFFORT)]
 ThresholdQuery = Annotated[ScoreThreshold | None, Query(description=SCORE_THRESHOLD)]
 
 
@@ -132,6 +135,7 @@ async def search_images(
     target: Target = "images",
     filter: FilterQuery = None,
     exact: Annotated[bool, Query(description="Compare with every vector, whatever the index could save.")] = False,
+    effort: EffortQuery = None,
     mode: Annotated[Mode | None, Query(description=MODE)] = None,
     templates: Annotated[list[UnicodeText] | None, Query(description=TEMPLATES, examples=[["a photo of {}"]])] = None,
     score_threshold: ThresholdQuery = None,
@@ -158,6 +162,7 @@ async def search_images(
         arrangement=arrangement.parse(k, target),
         time_words=validate_time_words(time_words, target, exact),
         today=today,
+        effort=validate_effort(effort, exact),
     )
     await after.wait(collection, target)
     async with take_seat(request, choose_seat(query)):
@@ -179,11 +184,12 @@ async def search_by_parts(
     target: TargetQuery = None,
     filter: FilterQuery = None,
     exact: ExactQuery = None,
+    effort: EffortQuery = None,
 ) -> SearchOut:
     """Search by words, pictures, ids and vectors at once. Each part has its weight."""
     searcher = search.searcher
     named = None if filter is None else read_filter(filter)
-    body = merge_query(body, k=k, target=target, filter=named, exact=exact)
+    body = merge_query(body, k=k, target=target, filter=named, exact=exact, effort=effort)
     has_pictures = any(part.image is not None for part in body.query)
     async with open_incoming_folder(library, threads) if has_pictures else nullcontext() as folder:
         query = await threads.writes.run(parse_search, settings, body, collection, folder)
@@ -208,6 +214,7 @@ async def search_by_image(
     target: TargetQuery = None,
     filter: FilterQuery = None,
     exact: ExactQuery = None,
+    effort: EffortQuery = None,
     score_threshold: ThresholdQuery = None,
 ) -> SearchOut:
     """Search by a picture. Finds pictures like the one sent, or the texts that fit it."""
@@ -215,7 +222,7 @@ async def search_by_image(
     named = None if filter is None else read_filter(filter)
     async with open_incoming_folder(library, threads) as folder:
         asked, _ = await receive_form(request, folder, SearchForm, max_files=1)
-        said = {"filter": named, "exact": exact, "score_threshold": score_threshold}
+        said = {"filter": named, "exact": exact, "effort": effort, "score_threshold": score_threshold}
         asked = merge_query(asked, k=k, target=target, collection=collection, **said)
         k, target = validate_k(10 if asked.k is None else asked.k, settings), asked.target or "images"
         parsed = None if asked.filter is None else parse_filter(asked.filter, target)
@@ -223,7 +230,17 @@ async def search_by_image(
         arrangement = asked.parse(k, target)
         least, exact = asked.score_threshold, bool(asked.exact)
         validate_mode(asked.mode, target, exact, parts)
-        query = SearchQuery(parts, target, k, collection, parsed, exact, score_threshold=least, arrangement=arrangement)
+        query = SearchQuery(
+            parts,
+            target,
+            k,
+            collection,
+            parsed,
+            exact,
+            score_threshold=least,
+            arrangement=arrangement,
+            effort=validate_effort(asked.effort, exact),
+        )
         await after.wait(collection, target)
         async with take_seat(request, PICTURES):
             found = await threads.queries.run(searcher.search, query)
@@ -322,7 +339,7 @@ def is_small(query: SearchQuery) -> bool:
     is_plain = query.filter is None and not (
         arrangement.is_selective or arrangement.facets or query.like or query.unlike
     )
-    return is_plain and not query.exact and query.end <= SMALL and choose_seat(query) is None
+    return is_plain and not query.compares_all and query.end <= SMALL and choose_seat(query) is None
 
 
 def search_response(search: SearchService, found: SearchResult, query: SearchQuery) -> SearchOut:
@@ -335,6 +352,7 @@ def search_response(search: SearchService, found: SearchResult, query: SearchQue
             "searched": found.searched,
             "applied": {
                 "mode": found.mode,
+                "effort": "exact" if query.exact else query.effort,
                 "model_trust": found.trust,
                 "normalisation": "nnn" if found.is_normalised else "off",
                 "templates": found.templates,
@@ -367,7 +385,8 @@ def parse_search(settings: Settings, body: SearchIn, collection: str | None, fol
     how = (body.exact, params.nprobe, params.refine_k, mode, weights, templates, body.score_threshold, body.calibrate)
     arranged = (body.parse(k, body.target), *parse_feedback(body, mode))
     timed = (validate_time_words(body.time_words, body.target, body.exact), body.today)
-    return SearchQuery(parts, body.target, k, collection, parsed, *how, *arranged, *timed)
+    effort = validate_effort(body.effort, body.exact, params)
+    return SearchQuery(parts, body.target, k, collection, parsed, *how, *arranged, *timed, effort=effort)
 
 
 def parse_feedback(body: SearchIn, mode: Mode | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -409,6 +428,15 @@ def validate_mode(mode: Mode | None, target: Target, exact: bool, parts: Sequenc
     if not any(part.text is not None and part.weight > 0 for part in parts):
         raise Validation(f"mode {mode!r}: the query has no words to look for")
     return mode
+
+
+def validate_effort(sent: SearchEffort | None, exact: bool, params: ParamsIn | None = None) -> SearchEffort:
+    """How far the index is searched. Raises Validation if that is said twice, and differently."""
+    if exact and sent in ("fast", "normal"):
+        raise Validation(f"effort {sent!r}: exact compares with every vector")
+    if sent is not None and params is not None and (params.nprobe is not None or params.refine_k is not None):
+        raise Validation(f"effort {sent!r} and params both say how far the index is searched; send one of them")
+    return sent or "normal"
 
 
 def validate_time_words(sent: bool | None, target: Target, exact: bool) -> bool | None:

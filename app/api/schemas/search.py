@@ -12,6 +12,7 @@ from app.api.arrangement import FACETS_FIELD, ArrangementIn, FacetsOut, is_none
 from app.api.multipart import File, FormModel
 from app.api.schemas.fields import (
     CALIBRATE,
+    EFFORT,
     EXACT,
     HIT_LIMIT,
     MAX_NUMBERS,
@@ -33,6 +34,7 @@ from app.api.schemas.fields import (
     QueryText,
     RequestModel,
     ScoreThreshold,
+    SearchEffort,
     Target,
     both,
     example,
@@ -118,6 +120,9 @@ class AppliedOut(BaseModel):
     """How a search was answered."""
 
     mode: Mode
+    effort: SearchEffort = Field(
+        description="How far an approximate index was searched; an exact one is compared whole."
+    )
     model_trust: float | None = Field(
         description="How much the vectors counted beside the words: the share of captions and names of the collection"
         " by which the model finds their pictures. Null if the vectors were ranked alone."
@@ -235,6 +240,7 @@ class SearchIn(RequestModel, ArrangementIn):
     collection: CollectionName = None
     filter: SkipValidation[FilterNode | None] = FILTER_FIELD  # parse_filter validates it: it needs the target
     exact: bool = Field(False, description=EXACT)
+    effort: SearchEffort | None = Field(None, description=EFFORT)
     mode: Mode | None = Field(None, description=MODE)
     weights: WeightsIn | None = None
     params: ParamsIn | None = None
@@ -255,6 +261,7 @@ class SearchForm(FormModel, ArrangementIn):
     target: Annotated[Target | None, Field(examples=["images"])] = None
     filter: FormFilter = None
     exact: Annotated[bool | None, Field(description=EXACT, examples=[False])] = None
+    effort: Annotated[SearchEffort | None, Field(description=EFFORT, examples=["normal"])] = None
     mode: Annotated[Mode | None, Field(description="A picture has no words: `vector`.", examples=["vector"])] = None
     score_threshold: Annotated[ScoreThreshold | None, Field(description=SCORE_THRESHOLD, examples=[0.3])] = None
     collection: CollectionName = None

@@ -133,7 +133,7 @@ def test_statistics_say_size_and_lag_of_open_ones_and_of_closed_ones(database: D
     closed = {"kind": "closed", "ntotal": 1, "applied_seq": seq, "lag": 0}
     assert indexes.stats("default") == {"images": nothing, "texts": closed}
     search_keys(indexes)
-    small: dict[str, Any] = {"base": 0, "tail": 1, "tombstones": 0, "building": False, "effort": 0}
+    small: dict[str, Any] = {"base": 0, "tail": 1, "tombstones": 0, "building": False, "effort": 0, "efforts": {}}
     small |= dict.fromkeys(("built_seq", "built_at", "build_error", "probes", "rerank"))
     assert indexes.stats("default") == {"images": nothing, "texts": {**closed, "kind": "exact", **small}}
     assert indexes.memory()["bytes"] > OVERHEAD

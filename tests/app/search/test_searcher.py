@@ -260,11 +260,20 @@ def test_questions_of_one_kind_share_one_search_of_the_index(world: World) -> No
     assert sorted((n, k) for n, k, _ in counting.searches) == [(1, 1000 + EXTRA_HITS), (3, 15 + EXTRA_HITS)]
     counting.searches.clear()
     red = [QueryPart(text="red")]
-    world.searcher.search_all([SearchQuery(red), SearchQuery(red, exact=True), SearchQuery(red, nprobe=4, refine_k=50)])
+    world.searcher.search_all(
+        [
+            SearchQuery(red),
+            SearchQuery(red, exact=True),
+            SearchQuery(red, nprobe=4, refine_k=50),
+            SearchQuery(red, effort="fast"),
+            SearchQuery(red, effort="exact"),
+        ]
+    )
     assert [params for _, _, params in counting.searches] == [
         SearchParams(),
         SearchParams(exact=True),
         SearchParams(nprobe=4, refine_k=50),
+        SearchParams(effort="fast"),
     ]
 
 

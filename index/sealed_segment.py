@@ -95,7 +95,7 @@ class SegmentParams:
 
     def to_json(self) -> bytes:
         """UTF-8 JSON with the format's version and the format's names."""
-        depths = {effort: _write_depth(self.get_depth(effort)) for effort in EFFORTS}
+        depths: dict[str, Any] = {effort: _write_depth(self.get_depth(effort)) for effort in EFFORTS}
         fields = {"format": self.format, "lists": self.nlist, "share": self.share, **depths}
         return json.dumps(fields, sort_keys=True).encode() + b"\n"
 

@@ -174,12 +174,12 @@ def calibrate(codes: ProductCodes, vectors: Float16Vectors, asked: Sequence[Embe
     Every kind of queries must reach the target: stored vectors, which is what a picture as a query is, and those of
     `asked`. Without any, stored vectors with noise take their place, since the vector of a text lies farther off.
     """
-    tried, told = _make_trials(vectors, asked)
+    tried, measured = _make_trials(vectors, asked)
     if asked:
         sample = to_float32(vectors[np.sort(_sample_rows(len(vectors), FILL_ROWS))])
         texts = np.concatenate([_halve(some)[0] for some in asked])  # those that are not measured
         codes.gap = _choose_gap(codes, vectors, tried, Gap(sample.mean(axis=0), texts.mean(axis=0), 0.0))
-    normal, fast = (_choose_depth(codes, vectors, tried, told, target) for target in (NORMAL_RECALL, FAST_RECALL))
+    normal, fast = (_choose_depth(codes, vectors, tried, measured, target) for target in (NORMAL_RECALL, FAST_RECALL))
     return SegmentParams(codes.nlist, normal, fast, codes.gap.share if codes.gap else 0.0)
 
 
@@ -206,9 +206,9 @@ def _count_lists(codes: ProductCodes, vectors: Float16Vectors, trials: Sequence[
 
 
 def _choose_depth(
-    codes: ProductCodes, vectors: Float16Vectors, tried: Sequence[_Trial], told: Sequence[_Trial], target: float
+    codes: ProductCodes, vectors: Float16Vectors, tried: Sequence[_Trial], measured: Sequence[_Trial], target: float
 ) -> Depth:
-    """What costs least of what finds the share `target` of the nearest of `tried`; its recall is that of `told`."""
+    """What costs least of what finds the share `target` of the nearest of `tried`; its recall is that of `measured`."""
     n, nlist = len(vectors), codes.nlist
     depths = [depth for depth in REFINE_K_CHOICES if depth < n] or [n]
     list_cost = LIST_COST + CODE_COST * codes.d / 512 * n / nlist
@@ -222,7 +222,7 @@ def _choose_depth(
             if recall >= target and cost < least:
                 best, least = (nprobe, refine_k), cost
     nprobe, refine_k = best
-    recall = min(float(_measure_recalls(codes, trial, nprobe, [refine_k])[0]) for trial in told)
+    recall = min(float(_measure_recalls(codes, trial, nprobe, [refine_k])[0]) for trial in measured)
     return Depth(nprobe, refine_k, round(recall, 4))
 
 

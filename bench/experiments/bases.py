@@ -56,7 +56,7 @@ def measure(count: int) -> Figures:
         figures |= {f"{name}: lists searched": depth.nprobe, f"{name}: compared again": depth.refine_k}
         figures[f"{name}: recall@10"] = recall(np.concatenate([search(segment, q[None]) for q in asked[:ASKED]]), truth)
         figures[f"{name}: processor ms"] = processor_ms(lambda q, s=segment: search(s, q), asked[ASKED : ASKED + TRIED])  # type: ignore[misc]
-    searches = {name: lambda q, s=segment: search(s, q) for name, segment in segments.items()}  # type: ignore[misc]
+    searches = {name: lambda q, s=segment: search(s, q) for name, segment in segments.items()}
     paces = measure_in_turns(searches, asked[ASKED : ASKED + TIMED])
     for name, pace in paces.items():
         figures |= {f"{name}: p50, ms": pace.p50, f"{name}: two threads, a second": pace.rate}

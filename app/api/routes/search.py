@@ -111,6 +111,14 @@ SentPicture = TypeVar("SentPicture", ClassifyForm, MatchForm)
 
 KQuery = Annotated[HitCount | None, Query(description="How many hits (10).", examples=[10])]
 TargetQuery = Annotated[Target | None, Query(description="What to search: images (default) or texts.")]
+WordsQuery = Annotated[
+    QueryText,
+    describe_field(pattern='[^\\s"－−-]'),  # a minus alone is no word
+    Query(
+        description='What to look for; words after a minus are turned away from ("beach -people").',
+        examples=["red car"],
+    ),
+]
 ExactQuery = Annotated[bool | None, Query(description=EXACT)]
 EffortQuery = Annotated[SearchEffort | None, Query(description=EFFORT)]
 ThresholdQuery = Annotated[ScoreThreshold | None, Query(description=SCORE_THRESHOLD)]
@@ -124,14 +132,7 @@ async def search_images(
     threads: ThreadsDep,
     collection: CollectionDep,
     after: AfterDep,
-    q: Annotated[
-        QueryText,
-        describe_field(pattern='[^\\s"－−-]'),  # a minus alone is no word
-        Query(
-            description='What to look for; words after a minus are turned away from ("beach -people").',
-            examples=["red car"],
-        ),
-    ],
+    q: WordsQuery,
     k: Annotated[HitCount, Query(description="How many hits.")] = 10,
     target: Target = "images",
     filter: FilterQuery = None,

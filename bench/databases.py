@@ -1,10 +1,11 @@
 """SQLite beside PostgreSQL: the queue alone with 1, 2 and 4 workers, and reads and claims among a million rows.
 
 `python -m bench.databases [ROWS]` makes both in folders that it removes at the end; PostgreSQL is a process of its own
-with its default settings, so that each commit reaches the disk on both. With `--trees BEFORE AFTER` it times SQLite
-alone under two checkouts, in turns: what a change of the code costs.
+with its default settings, so that each commit reaches the disk on both. With `--servers [PICTURES]` it compares two
+servers that have the same pictures: searches in turns, and memory. With `--trees BEFORE AFTER` it times SQLite alone
+under two checkouts, in turns: what a change of the code costs.
 
-A worker claims 32 pictures, and commits a vector for each in one change, as `app.worker.embed` does.
+A worker commits the vectors of 32 pictures and claims the next 32 in one change, as `app.worker.embed` does.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,12 @@ except ImportError:  # a checkout from before there was PostgreSQL
 from app.core.types import EmbeddingSpace, ItemStatus, NewImage
 from app.storage.tables import embeddings, images, jobs, queue_depth, work_queue
 
-QUEUED = 1_000  # pictures that the workers share
+QUEUED = 4_000  # pictures that the workers share
 BATCH = 32
 WORKERS = (1, 2, 4)
 ROUNDS = 40
 STEP = 20_000  # rows in a commit
+SERVED, SEARCHES = 2_000, 200  # pictures of each server, searches at each
 SPACE = EmbeddingSpace("bench", "0" * 64, 4, "none")
 VECTOR = b"\0" * 16
 ROWS = {
@@ -73,17 +75,20 @@ def queue_pictures(database: Any, count: int) -> float:
 
 def work_queue_off(address: str) -> tuple[int, int]:
     """What one worker does: claim and finish until nothing waits; returns how many pictures and commits that were."""
-    finished = commits = 0
+    finished = 0
     with closing(open_database(address if "://" in address else Path(address))) as database:
         owner = f"worker {os.getpid()}"
-        while leases := database.write(lambda c: work_queue.claim_images(c, owner, 1e12, BATCH)):
+        leases = database.write(lambda c: work_queue.claim_images(c, owner, 1e12, BATCH))
+        commits = 1
+        while leases:
+            found = [work_queue.FinishedImage(one, VECTOR, 4, 4, False) for one in leases]
 
-            def finish(c: Any, leases: Any = leases) -> int:
-                done = [work_queue.finish_image(c, one, SPACE.fingerprint, VECTOR, 4, 4, False) for one in leases]
-                return sum(seq is not None for seq in done)
+            def work(c: Any, found: Any = found) -> tuple[dict[int, int], Any]:
+                done = work_queue.finish_images(c, SPACE.fingerprint, found)
+                return done, work_queue.claim_images(c, owner, 1e12, BATCH)
 
-            finished += database.write(finish)
-            commits += 2
+            done, leases = database.write(work)
+            finished, commits = finished + len(done), commits + 1
     return finished, commits
 
 
@@ -193,6 +198,44 @@ def compare_trees(trees: list[str]) -> None:
         print(f"{name:24} {before:8.3f} {after:8.3f} ratio {after / before:.3f}")
 
 
+def compare_servers(address: str, folder: Path, pictures: int) -> None:
+    """The same pictures and searches at a server over SQLite and at one over PostgreSQL, in turns."""
+    from bench.servers import make_queries
+    from tests.support.pictures import COLOURS, picture
+    from tests.support.servers import RunningServer
+
+    cluster = {"database": address, "shared_media": True, "cache_dir": folder / "cache"}
+    places: dict[str, dict[str, Any]] = {"sqlite": {}, "postgresql": cluster}
+    colours = list(COLOURS)
+    files = [
+        (f"{colours[n % len(colours)]} {n}.png", picture(colours[n % len(colours)], seed=n)) for n in range(pictures)
+    ]
+    for kind, settings in places.items():
+        with RunningServer(folder / kind, workers=1, **settings) as server:
+            assert server.wait_job(server.bulk(files)["id"], 600)["done"] == pictures
+    with ExitStack() as opened:
+        servers = {
+            kind: opened.enter_context(RunningServer(folder / kind, workers=0, **settings))
+            for kind, settings in places.items()
+        }
+        times: dict[str, list[float]] = {kind: [] for kind in servers}
+        for words in make_queries(SEARCHES):
+            for kind, server in servers.items():
+                times[kind].append(time_call(partial(server.http.get, "/v1/search", params={"q": words, "k": 10})))
+        p50 = {kind: statistics.median(one[20:]) for kind, one in times.items()}
+        memory = {kind: measure_memory(server.process.pid) for kind, server in servers.items()}
+    print(f"{'':28}" + "".join(f"{kind:>14}" for kind in servers) + f"{'ratio':>8}")
+    for name, of in (("search p50, ms", p50), ("memory of the server, MB", memory)):
+        ratio = of["postgresql"] / of["sqlite"]
+        print(f"{name:28}" + "".join(f"{one:14.1f}" for one in of.values()) + f"{ratio:8.2f}")
+
+
+def measure_memory(pid: int) -> float:
+    """Proportional set size of one process, in MB."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1024
+
+
 def time_one() -> None:
     with tempfile.TemporaryDirectory(prefix="sightline-bench-") as folder:
         database = open_database(Path(folder) / "sightline.db")
@@ -226,13 +269,17 @@ def main() -> None:
     else:
         from tests.support.postgresql import PostgresqlServer
 
-        rows = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+        is_about_servers = sys.argv[1:2] == ["--servers"]
+        rows = int(sys.argv[1]) if len(sys.argv) > 1 and not is_about_servers else 1_000_000
         with (
             tempfile.TemporaryDirectory(prefix="sightline-bench-") as folder,
             closing(PostgresqlServer(("shared_buffers=256MB",))) as server,
             server.empty_database() as address,
         ):
-            compare({"sqlite": str(Path(folder) / "sightline.db"), "postgresql": address}, rows)
+            if is_about_servers:
+                compare_servers(address, Path(folder), int(sys.argv[2]) if len(sys.argv) > 2 else SERVED)
+            else:
+                compare({"sqlite": str(Path(folder) / "sightline.db"), "postgresql": address}, rows)
 
 
 if __name__ == "__main__":

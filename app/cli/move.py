@@ -27,7 +27,8 @@ def move(settings: Settings, console: Console, database: str | None, media: str 
             progress.update(tasks[name], description=what, completed=done, total=total)
 
         moved = run(settings, make_target(settings, database, media, data_dir), report)
-    console.print(f"moved and compared: {moved.rows} rows, {moved.files} files, {moved.uploads} uploads that wait")
+    said = "everything is there already" if moved.was_there else "moved and compared"
+    console.print(f"{said}: {moved.rows} rows, {moved.files} files, {moved.uploads} uploads that wait")
     for sha256 in moved.missing[:MAX_SHOWN]:
         console.print(f"the source has lost or altered the file {sha256}", highlight=False)
     if moved.missing:

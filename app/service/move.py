@@ -6,12 +6,13 @@ on when it is started again: the target says how far each table and the files ha
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -39,12 +40,14 @@ OWNER = "(owner)"  # the row of `moving` with the installation that the target b
 
 @dataclass(frozen=True, slots=True)
 class MoveResult:
-    """What the target has now. `missing` are SHA-256 of files that the source had lost, or altered, before."""
+    """What the target has now. `missing` are SHA-256 of files that the source had lost, or altered, before;
+    `was_there`: an earlier move had brought it all."""
 
     rows: int
     files: int
     uploads: int
     missing: list[str]
+    was_there: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +103,13 @@ def move(source: Settings, target: Settings, report: Report) -> MoveResult:
     """Copy everything. Raises StartupError; then the source is as it was, and a later move can go on."""
     with hold_source(source) as held, hold_target(target) as new:
         rows = TableCopy(held.database, new.database)
-        if not is_unfinished(new.database) and holds_files(new.blobs):
-            raise StartupError(f"{name_media(target)} holds files already; name an empty place")
-        rows.begin(held.database.read(installation.identify))
+        source_id = held.database.read(installation.identify)
+        if not is_unfinished(new.database):
+            if (earlier := find_earlier(new.database, source_id, target)) is not None:
+                return repeat(earlier, rows.digest_source(report))
+            if holds_files(new.blobs):
+                raise StartupError(f"{name_media(target)} holds files already; name an empty place")
+        rows.begin(source_id)
         owner, media = rows.read_place(OWNER) or (uuid.uuid4().hex, name_media(target))
         if media != name_media(target):
             raise StartupError(f"this move has begun to copy files into {media}; go on with that")
@@ -110,10 +117,24 @@ def move(source: Settings, target: Settings, report: Report) -> MoveResult:
         new.blobs.claim(owner, has_files=False)
         files = FileCopy(held.database, held.blobs, new.blobs, rows)
         result = MoveResult(rows.copy_rows(report), files.copy_pictures(report), files.copy_uploads(), files.missing)
-        rows.check_rows(report)
+        said = json.dumps({"source": source_id, "digest": rows.check_rows(report), "result": asdict(result)})
         held.users.refuse()
-        rows.finish(lambda c: installation.replace(c, owner, normalise_media(target.media)))
+        rows.finish(lambda c: installation.replace(c, owner, normalise_media(target.media), said))
     return result
+
+
+def find_earlier(database: Database, source_id: str, target: Settings) -> dict[str, Any] | None:
+    """What the target says of the move that brought this source into it; None where there was none."""
+    said = database.read(lambda c: installation.get_moved_from(c, normalise_media(target.media)))
+    earlier: dict[str, Any] = json.loads(said) if said else {}
+    return earlier if earlier.get("source") == source_id else None
+
+
+def repeat(earlier: dict[str, Any], digest: str) -> MoveResult:
+    """The result of a move that had ended when it was killed, or is started again. Raises StartupError."""
+    if earlier["digest"] != digest:
+        raise StartupError("the source has changed since it was moved there; name an empty target")
+    return MoveResult(**earlier["result"] | {"was_there": True})
 
 
 @contextmanager

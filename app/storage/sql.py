@@ -45,6 +45,12 @@ def fetch_number(c: Connection, sql: str, values: Sequence[Any] = ()) -> int:
     return int(row[0] or 0) if row else 0
 
 
+def write_places(rows: int, columns: int) -> str:
+    """The places of a VALUES of so many rows; the columns are called `column1` and so on in both databases."""
+    row = "(?" + ", ?" * (columns - 1) + ")"
+    return row + (", " + row) * (rows - 1)
+
+
 @dataclass(frozen=True, slots=True, init=False)
 class Clause:
     """SQL with its values in the order of their question marks."""

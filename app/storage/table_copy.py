@@ -90,20 +90,31 @@ class TableCopy:
                 report(f"rows of {table.name}", done, total)
         return total
 
-    def check_rows(self, report: Report) -> None:
-        """Compare what both have of every table. Raises StartupError where they differ."""
+    def check_rows(self, report: Report) -> str:
+        """Compare all rows of both; returns their digest. Raises StartupError where they differ."""
+        return self._digest_rows(report, (self._source, self._target))
+
+    def digest_source(self, report: Report) -> str:
+        """The digest that `check_rows` would return."""
+        return self._digest_rows(report, (self._source,))
+
+    def _digest_rows(self, report: Report, sides: Sequence[Database]) -> str:
         total = sum(count_rows(self._source, table) for table in self.tables)
         done = 0
+        digests = []
         for table in self.tables:
-            one, other = (digest_rows(side, table) for side in (self._source, self._target))
-            if one != other:
-                raise StartupError(
-                    f"{table.name} has {one.rows} rows in the source and {other.rows} in the target"
-                    + (", and they differ" if one.rows == other.rows else "")
-                    + ": the source has changed since this move began; empty the target and begin again"
-                )
+            one, *others = (digest_rows(side, table) for side in sides)
+            for other in others:
+                if one != other:
+                    raise StartupError(
+                        f"{table.name} has {one.rows} rows in the source and {other.rows} in the target"
+                        + (", and they differ" if one.rows == other.rows else "")
+                        + ": the source has changed since this move began; empty the target and begin again"
+                    )
             done += one.rows
             report("checking rows", done, total)
+            digests.append((table.name, one.rows, one.sum))
+        return hashlib.sha256(repr(sorted(digests)).encode()).hexdigest()
 
     def finish(self, change: Callable[[Connection], object]) -> None:
         """Go on with the numbers of the source, and give the target to everybody.

@@ -29,10 +29,12 @@ from app.core.types import ItemError, Lease
 from app.decode.picture import DecodedPicture, decode_picture
 from app.decode.pool import DecodePool, OutputFile
 from app.encoder.protocol import Encoder, check_vectors
+from app.storage.database import Work
 from app.storage.gc import GRACE_SECONDS
 from app.storage.library import Library
 from app.storage.sql import Connection
 from app.storage.tables import embeddings, next_space, precomputed_vectors, work_queue
+from app.storage.tables.work_queue import FinishedImage
 from app.worker.importer import Importer
 
 log = logging.getLogger(__name__)
@@ -71,6 +73,11 @@ class EncodedImage:
     decoded: DecodedPicture
     vector: bytes
 
+    def finish(self) -> FinishedImage:
+        picture = self.decoded
+        said = (picture.width, picture.height, picture.animated, picture.perceptual_hash)
+        return FinishedImage(self.lease, self.vector, *said)
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
@@ -92,6 +99,7 @@ class ModelChanged(Exception):
 
 
 Failures = list[tuple[Lease, Exception]]
+Claimed = tuple[list[Lease], dict[int, bytes]]  # and the precomputed vectors by key
 
 
 class EmbeddingWorker:
@@ -227,18 +235,22 @@ class EmbeddingWorker:
                 log.info("took back %d pictures of dead workers", lost)
 
     def _claim(self) -> None:
-        """Keep BATCHES_AHEAD batches claimed and decoding. Pictures of no job go before those of jobs."""
+        if (work := self._plan_claim()) is not None:
+            self._accept(self._database.write(work))
+
+    def _plan_claim(self) -> Work[Claimed] | None:
+        """The change that keeps BATCHES_AHEAD batches claimed and decoding; None if there are enough."""
         room = BATCHES_AHEAD * self._options.batch_size - len(self._claimed)
         if room < self._options.batch_size or self._stopping.is_set():
-            return
+            return None
         retries_first = self._is_retry_due()
         if retries_first and self._claimed:  # a retry is processed alone: finish what is claimed before
-            return
+            return None
         self._claimed_at = self._count_commits()
         seconds, alone = self._options.lease_seconds, not self._claimed
         space = self._encoder.space.fingerprint
 
-        def work(c: Connection) -> tuple[list[Lease], dict[int, bytes]]:
+        def work(c: Connection) -> Claimed:
             if embeddings.get_other_served(c, space) and embeddings.get_golden(c, space) is None:
                 raise ModelChanged
             if next_space.are_workers_held(c):
@@ -246,11 +258,15 @@ class EmbeddingWorker:
             leases = work_queue.claim_images(c, self.owner, seconds, room, alone=alone, retries_first=retries_first)
             return leases, precomputed_vectors.find_vectors(c, space, (lease.image.key for lease in leases))
 
-        leases, vectors = self._database.write(work)
+        return work
+
+    def _accept(self, claimed: Claimed) -> None:
+        """Begin to decode what was claimed. Pictures of no job go before those of jobs."""
+        leases, vectors = claimed
         self._metrics.attempts.inc(len(leases))
-        claimed = [ClaimedImage(lease, self._start_decoding(lease), vectors.get(lease.image.key)) for lease in leases]
-        self._claimed.extend(one for one in claimed if one.lease.image.job_id is not None)
-        self._claimed.extendleft(one for one in reversed(claimed) if one.lease.image.job_id is None)
+        begun = [ClaimedImage(lease, self._start_decoding(lease), vectors.get(lease.image.key)) for lease in leases]
+        self._claimed.extend(one for one in begun if one.lease.image.job_id is not None)
+        self._claimed.extendleft(one for one in reversed(begun) if one.lease.image.job_id is None)
 
     def _is_retry_due(self) -> bool:
         """Whether pictures that were tried before have waited long enough, even if new ones wait."""
@@ -310,9 +326,17 @@ class EmbeddingWorker:
         if decoded and not encoded:
             self._check_encoder()
         done += encoded
+        claim = None if failed else self._plan_claim()
+
+        def commit(c: Connection) -> Claimed:
+            """The end of this batch and the claim of the next share a transaction, so an fsync."""
+            self._record(c, done, failed)
+            return claim(c) if claim is not None else ([], {})
+
         with span("commit"), self._metrics.steps.labels("commit").time():
-            self._database.write(lambda c: self._record(c, done, failed))
+            claimed_next = self._database.write(commit)
         self._count_outcomes(done, failed)
+        self._accept(claimed_next)
         # The thumbnails of pictures that a request deleted meanwhile.
         self._library.delete_unused_files(claimed.lease.image.sha256 for claimed in batch)
         if any(is_retryable(error) for _, error in failed):
@@ -386,13 +410,12 @@ class EmbeddingWorker:
         return "retried"
 
     def _record(self, c: Connection, encoded: list[EncodedImage], failed: Failures) -> None:
-        space = self._encoder.space.fingerprint
-        for one in encoded:
-            picture = one.decoded
-            if picture.camera_data is not None and work_queue.holds_image(c, one.lease):
-                self._library.record_camera_data(c, one.lease.image.key, picture.camera_data)
-            size, hashed = (picture.width, picture.height), picture.perceptual_hash
-            work_queue.finish_image(c, one.lease, space, one.vector, *size, picture.animated, hashed)
+        described = [one for one in encoded if one.decoded.camera_data is not None]
+        held = work_queue.get_held_collections(c, (one.lease for one in described)) if described else {}
+        for one in described:
+            if (data := one.decoded.camera_data) is not None and (one.lease.image.key, one.lease.attempts) in held:
+                self._library.record_camera_data(c, one.lease.image.key, data)
+        work_queue.finish_images(c, self._encoder.space.fingerprint, [one.finish() for one in encoded])
         for lease, error in failed:
             outcome = self._outcome_of(lease, error)
             if outcome == "released":

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 
 from app.core.backoff import Backoff
@@ -35,7 +36,6 @@ from app.storage.library import Library
 from app.storage.sql import Connection
 from app.storage.tables import enrichments, work_queue
 from app.storage.tables.enrichments import Enrichment, EnrichmentClaim
-from app.storage.tables.installation import LOCAL
 from app.worker.enricher import BatchEnricher, Enricher, EnricherAway
 
 log = logging.getLogger(__name__)
@@ -59,11 +59,13 @@ class EnrichmentWorker:
         max_attempts: int,
         metrics: ProcessMetrics | None = None,
         lease_seconds: float | None = None,
+        fetch: Callable[[str], LocalFile] | None = None,
     ) -> None:
-        """In a cluster, others may take a picture `lease_seconds` after it should have been done at the latest."""
+        """In a cluster, others may take a picture `lease_seconds` after it should have been done at the latest. `fetch`
+        brings the file of a SHA-256, where this thread may not."""
         self._lease_seconds = None if lease_seconds is None else enricher.seconds + lease_seconds
         self._database = library.database
-        self._blobs = library.blobs
+        self._fetch_file = fetch or library.blobs.fetch
         self._enricher = enricher
         self._kind = enricher.kind
         self._owner = owner
@@ -151,7 +153,7 @@ class EnrichmentWorker:
     def _fetch(self, sha256: str) -> LocalFile | SightlineError:
         """The file of a picture, or why there is none."""
         try:
-            return self._blobs.fetch(sha256)
+            return self._fetch_file(sha256)
         except SightlineError as error:
             return error
 
@@ -218,8 +220,7 @@ def open_enricher(kind: str, settings: Settings, pool: DecodePool) -> Enricher |
     if kind == "ocr":
         from app.worker.ocr import OcrEnricher  # which loads OpenVINO
 
-        if settings.media == LOCAL and not settings.is_cluster:  # bucket and database are reached by them
-            refuse_sockets()
+        refuse_sockets()
         return OcrEnricher(pool)
     if kind == "caption":
         from app.worker.captions import open_captioner
@@ -243,14 +244,21 @@ def run_enricher(
         DecodePool(1, limits, picture_limits(settings), metrics) as pool,
         closing(LeaseOwner(folder, lock_prefix(kind))) as owner,
         closing(open_membership(settings, kind)) as membership,
+        ThreadPoolExecutor(1, "fetch") as fetching,
     ):
         membership.start()
+        # Threads that have begun keep the way to the database and the bucket when this one refuses sockets.
+        fetching.submit(os.getpid).result()
         enricher = open_kind(kind, settings, pool)
         if enricher.memory is not None:
             resource.setrlimit(resource.RLIMIT_AS, (enricher.memory, enricher.memory))
         writer = WorkerMetricsWriter(folder, owner.id, metrics)
         lease_seconds = settings.lease_seconds if settings.is_cluster else None
-        worker = EnrichmentWorker(library, enricher, owner.id, settings.max_attempts, metrics, lease_seconds)
+
+        def fetch(sha256: str) -> LocalFile:
+            return fetching.submit(library.blobs.fetch, sha256).result()
+
+        worker = EnrichmentWorker(library, enricher, owner.id, settings.max_attempts, metrics, lease_seconds, fetch)
         when_open(worker)
         try:
             worker.run()

@@ -21,8 +21,10 @@ from app.storage.address import open_database
 from app.storage.database import Database
 from app.storage.sql import fetch_all
 from tests.app.api.asking import make_picture
+from tests.app.encoder.small import make_model
 from tests.support.postgresql import PostgresqlServer
 from tests.support.servers import RunningServer, wait_until
+from tests.support.videos import make_video
 
 LEASE_SECONDS = 3.0
 DATABASE_WORDS = ("--model", "colours")
@@ -99,6 +101,11 @@ def seconds_until(check: Any) -> float:
 def find(server: RunningServer, id: str, **params: str) -> bool:
     hits = server.http.get("/v1/search", params={"q": "red", "k": 1000, **params}).json()["hits"]
     return id in [hit["id"] for hit in hits]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return make_model(tmp_path_factory.mktemp("small") / "model")
 
 
 @pytest.mark.usefixtures("worker")
@@ -240,3 +247,37 @@ def test_places_of_a_cluster_are_checked_at_the_start(cluster: Cluster, tmp_path
         )
         assert done.returncode == 2, done.stderr
         assert words in done.stderr
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_video_that_one_server_took_belongs_to_all(cluster: Cluster) -> None:
+    clip = make_video([("red", 1.5), ("blue", 1.5)])
+    begun = cluster.first.http.post("/v1/videos", files={"file": ("clip.mp4", clip)})
+    assert begun.status_code == 202, begun.text
+    ended = cluster.second.wait_job(begun.json()["id"], 120)
+    assert (ended["state"], ended["failed"]) == ("succeeded", 0)
+    (video,) = cluster.second.http.get("/v1/videos").json()["videos"]
+    listed = cluster.second.http.get("/v1/images", params={"limit": 1000}).json()["images"]
+    frames = [one["id"] for one in listed if (one.get("video") or {}).get("id") == video["id"]]
+    assert len(frames) == ended["done"] > 0
+    for server in (cluster.first, cluster.second):
+        wait_until(lambda server=server: any(find(server, id) for id in frames), 20)
+        assert server.http.get(f"/v1/videos/{video['id']}/file").content == clip
+    assert cluster.second.http.delete(f"/v1/videos/{video['id']}").status_code == 204
+    assert cluster.first.http.get(f"/v1/videos/{video['id']}").status_code == 404
+    assert not any(find(cluster.first, id) for id in frames)
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_cluster_changes_its_model(cluster: Cluster, small: str) -> None:
+    """The last test, as what these servers were started with is no longer what they have."""
+    before = cluster.first.upload(make_picture("red"), wait=60).json()["id"]
+    begun = cluster.second.http.post("/v1/reembed", json={"model": small})
+    assert begun.status_code == 202, begun.text
+    assert cluster.first.wait_job(begun.json()["id"], 180)["state"] == "succeeded"
+    for server in (cluster.first, cluster.second):
+        wait_until(lambda server=server: server.http.get("/v1/stats").json()["model"]["name"] == small, 60)
+        wait_until(lambda server=server: find(server, before, mode="vector"), 60)
+    after = cluster.second.upload(make_picture("green"), wait=60)
+    assert after.json()["status"] == "ready", after.text
+    wait_until(lambda: find(cluster.first, after.json()["id"], mode="vector"), 60)

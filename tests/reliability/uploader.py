@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2 as httpx
 
-from tests.reliability.client import digest
+from tests.reliability.client import digest, pictures
 from tests.reliability.ledger import Ledger
 from tests.support.cluster import LEASE_SECONDS, Cluster
 from tests.support.servers import RunningServer, wait_until
@@ -33,7 +33,7 @@ class Uploader:
         self.enough = threading.Event()
         self.odd: list[str] = []
         self.refused = 0
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)  # it must not outlive a proof that fails
         self._thread.start()
 
     def end(self) -> None:
@@ -56,7 +56,7 @@ class Uploader:
             response = http.post(f"{url}{path}", files=files, headers={"Idempotency-Key": key})
         except httpx.TransportError:
             return None
-        if response.status_code in RETRYABLE:
+        if response.status_code in RETRYABLE or is_in_progress(response):
             self.refused += 1
             return None
         if response.status_code not in (200, 202):
@@ -80,6 +80,11 @@ class Uploader:
                 return
 
 
+def is_in_progress(response: httpx.Response) -> bool:
+    """Whether the first of two equal requests, whose answer was lost, is still at work: the client may try again."""
+    return response.status_code == 409 and response.json()["code"] == "in_progress"
+
+
 def settle(cluster: Cluster, uploaders: list[Uploader]) -> tuple[int, list[str]]:
     """Wait until everything has ended, and compare; how many pictures there are, and what is wrong."""
     faults = [fault for uploader in uploaders for fault in uploader.odd]
@@ -90,8 +95,16 @@ def settle(cluster: Cluster, uploaders: list[Uploader]) -> tuple[int, list[str]]
     wait_until(lambda: server.http.get("/v1/stats").status_code == 200, GRACE)
     waiting = server.http.get("/v1/stats").json()["images"]
     due = LEASE_SECONDS + GRACE + (waiting["queued"] + waiting["processing"] + BULK * 20) / RATE
+    began = time.monotonic()
+
+    def is_overdue() -> bool:
+        return time.monotonic() - began > LEASE_SECONDS + GRACE and count_overdue(cluster) > 0
+
     try:
-        wait_until(lambda: has_settled(cluster), due)
+        wait_until(lambda: has_settled(cluster) or is_overdue(), due)
+        if late := count_overdue(cluster) if is_overdue() else 0:
+            faults.append(f"stuck {late} leases, {GRACE:.0f} s after their end")
+            wait_until(lambda: has_settled(cluster), due)
     except AssertionError:
         stuck = server.http.get("/v1/stats").json()["images"]
         faults.append(f"stuck {stuck['queued']} queued, {stuck['processing']} processing after {due:.0f} s")
@@ -132,6 +145,12 @@ def has_settled(cluster: Cluster) -> bool:
     return bool(stats["queued"] == stats["processing"] == rows[0] == 0)
 
 
+def count_overdue(cluster: Cluster) -> int:
+    """The pictures and uploads whose lease ended GRACE seconds ago, and that nobody has taken back."""
+    late = f"SELECT count(*) FROM {{}} WHERE lease_owner IS NOT NULL AND lease_until < lease_clock() - {GRACE}"
+    return sum(cluster.query(late.format(table))[0][0] for table in ("images", "sources"))
+
+
 def count_found(server: RunningServer) -> int:
     """The vectors in the index of a server."""
     return int(server.http.get("/v1/stats").json()["index"]["images"]["ntotal"])
@@ -152,7 +171,7 @@ def merge(ledgers: list[Ledger]) -> Ledger:
 def retry_quarantined(cluster: Cluster, ledger: Ledger) -> None:
     """Send once more what was given up: a picture that was alone at work at three kills is."""
     server = cluster.servers[0]
-    for image in server.http.get("/v1/images", params={"limit": 1000}).json()["images"]:
+    for image in pictures(server):
         if image["status"] == "failed" and " died 3 times " in image["error"]["detail"]:
             ledger.given_up += 1
             server.upload(ledger.sent[image["sha256"]], wait=60).raise_for_status()

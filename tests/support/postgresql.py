@@ -61,10 +61,10 @@ def find_user() -> str | None:
 
 
 class PostgresqlServer:
-    """A server that listens on a socket in its folder. `settings` are written as `name=value`; without any it is quick,
-    and loses what it has when the machine fails."""
+    """A server that listens on a socket in its folder, and on a port of this machine if one is given. `settings` are
+    written as `name=value`; without any it is quick, and loses what it has when the machine fails."""
 
-    def __init__(self, settings: Sequence[str] = QUICK) -> None:
+    def __init__(self, settings: Sequence[str] = QUICK, port: int | None = None) -> None:
         binaries = find_binaries()
         assert binaries is not None, "PostgreSQL is not installed"
         self._binaries = binaries
@@ -73,7 +73,9 @@ class PostgresqlServer:
         self._free: list[str] = []
         self.folder = Path(tempfile.mkdtemp(prefix="sightline-pg-"))
         self.data = self.folder / "data"
-        self._settings = [*settings, "listen_addresses=", f"unix_socket_directories={self.folder}"]
+        self._settings = [*settings, f"unix_socket_directories={self.folder}"]
+        self._settings += [f"listen_addresses={'127.0.0.1' if port else ''}", *([f"port={port}"] if port else [])]
+        self._query = f"host={self.folder}" + (f"&port={port}" if port else "")
         if self._user:
             shutil.chown(self.folder, self._user)
         self._run("initdb", "-D", str(self.data), "-U", "sightline", "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8")
@@ -113,7 +115,7 @@ class PostgresqlServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def address(self, name: str) -> str:
-        return f"postgresql://sightline@/{name}?host={self.folder}"
+        return f"postgresql://sightline@/{name}?{self._query}"
 
     def execute(self, sql: str, name: str = "postgres") -> list[Any]:
         """Run a statement as the owner of everything; its rows."""

@@ -41,6 +41,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 READ_OPTIONS = "-c default_transaction_isolation=repeatable\\ read -c default_transaction_read_only=on"
+# A plan that is kept from when a table was new goes through the whole table when it has grown.
+WRITE_OPTIONS = "-c plan_cache_mode=force_custom_plan"
 MAX_READERS = 20
 READER_SECONDS, LOST_READER_SECONDS = 5.0, 0.5  # that a read waits for a connection; while the server is away
 POLL_SECONDS = 0.5  # between two looks whether somebody has committed, should no notification come
@@ -56,7 +58,7 @@ class PostgresqlDatabase(Database):
     def __init__(self, address: str, metrics: ProcessMetrics | None = None) -> None:
         super().__init__(address, metrics)
         with startup_errors(address):
-            self._writer: PostgresqlConnection | None = PostgresqlConnection(connect(address))
+            self._writer: PostgresqlConnection | None = PostgresqlConnection(connect(address, WRITE_OPTIONS))
             try:
                 self._lock_number = compute_lock(self._writer)
                 prepare_schema(self._writer, self._lock_number)
@@ -77,7 +79,7 @@ class PostgresqlDatabase(Database):
             open=True,
             name="sightline-read",
         )
-        self._is_alone = False
+        self._is_alone = self._has_savepoint = False
         self._thread.start()
 
     def read(self, work: Work[T]) -> T:
@@ -137,7 +139,7 @@ class PostgresqlDatabase(Database):
             try:
                 if writer.is_in_transaction():  # the rollback of the last batch failed
                     writer.run("ROLLBACK")
-                writer.has_changed = writer.has_new_words = False
+                writer.has_changed = writer.has_new_words = self._has_savepoint = False
                 writer.run(begin)
                 return
             except psycopg.Error as error:
@@ -150,7 +152,7 @@ class PostgresqlDatabase(Database):
             if monotonic() < self._not_before:
                 raise Overloaded(AWAY)
             try:
-                self._writer = PostgresqlConnection(connect(self.address))
+                self._writer = PostgresqlConnection(connect(self.address, WRITE_OPTIONS))
             except psycopg.Error:
                 self._not_before = monotonic() + self._retry.next()
                 raise
@@ -168,16 +170,14 @@ class PostgresqlDatabase(Database):
         writer = self._writer
         assert writer is not None
         if not self._is_alone:
-            writer.run("SAVEPOINT change")
+            writer.run("RELEASE change; SAVEPOINT change" if self._has_savepoint else "SAVEPOINT change")
+            self._has_savepoint = True  # the next change, or the commit, releases it
         try:
-            result = work(writer)
+            return work(writer)
         except BaseException:
             if writer.is_in_transaction():
-                writer.run("ROLLBACK; BEGIN" if self._is_alone else "ROLLBACK TO change; RELEASE change")
+                writer.run("ROLLBACK; BEGIN" if self._is_alone else "ROLLBACK TO change")
             raise
-        if not self._is_alone:
-            writer.run("RELEASE change")
-        return result
 
     def _commit(self) -> None:
         writer = self._writer

@@ -108,7 +108,12 @@ def parse(sql: str) -> Statement:
             if listed is not None:
                 lists.add(index)
     parts.append(sql[end:])
-    return Statement(tuple(parts), frozenset(lists), sql.lstrip().startswith(CHANGES), bool(WORDS.match(sql)))
+    return Statement(
+        tuple(parts),
+        frozenset(lists),
+        sql.lstrip().startswith(CHANGES),
+        bool(WORDS.match(sql.partition(" RETURNING ")[0])),
+    )
 
 
 def bind(sql: str, values: Sequence[Any]) -> tuple[Statement, str, list[Any]]:

@@ -53,6 +53,8 @@ def fill(c: Connection) -> None:
         made = [index_words(texts) for _, *texts in rows]
         keys = [key for key, *_ in rows]
         c.execute(FILL, (keys, *(list(column) for column in zip(*made, strict=True))))
+        if len(rows) < FILLED_AT_ONCE:
+            return
 
 
 def index_words(texts: Sequence[str | None]) -> tuple[str, int, str]:

@@ -8,11 +8,11 @@ only while it fills beside the first (see `app.storage.tables.next_space`).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from app.core.clock import now_rfc3339
 from app.core.types import EmbeddingSpace, Target
-from app.storage.sql import Connection, Row, fetch_all, fetch_number, fetch_one
+from app.storage.sql import Connection, Row, fetch_all, fetch_number, fetch_one, write_places
 
 OF_LOG = "collection = ? AND space = ? AND target = ?"
 SPACES = "SELECT model, weights, d, preprocessing FROM spaces WHERE "
@@ -22,14 +22,17 @@ LogEntry = Row  # seq: int, op: str, key: int, vector: bytes | None
 
 def add(c: Connection, label: str, space: str, target: Target, key: int, vector: bytes) -> int:
     """Append the vector (float32, little endian) of a key; returns its `seq`."""
-    c.execute("DELETE FROM embeddings WHERE target = ? AND key = ? AND space = ?", (target, key, space))
-    ((seq,),) = fetch_all(
-        c,
-        "INSERT INTO embeddings (collection, space, target, op, key, vector) VALUES (?, ?, ?, 'add', ?, ?)"
-        " RETURNING seq",
-        (label, space, target, key, vector),
-    )
-    return int(seq)
+    return add_all(c, space, target, {key: (label, vector)})[key]
+
+
+def add_all(c: Connection, space: str, target: Target, vectors: Mapping[int, tuple[str, bytes]]) -> dict[int, int]:
+    """Append vectors in this order, each with the label of its collection, by their keys; returns each one's `seq`."""
+    sql = "DELETE FROM embeddings WHERE target = ? AND key IN (SELECT value FROM json_each(?)) AND space = ?"
+    c.execute(sql, (target, json.dumps(list(vectors)), space))
+    sql = "INSERT INTO embeddings (collection, space, target, op, key, vector) VALUES "
+    rows = [(label, space, target, "add", key, vector) for key, (label, vector) in vectors.items()]
+    sql += write_places(len(rows), 6) + " RETURNING key, seq"
+    return {int(key): int(seq) for key, seq in fetch_all(c, sql, [value for row in rows for value in row])}
 
 
 def remove(c: Connection, target: Target, key: int) -> int | None:

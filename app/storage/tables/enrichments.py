@@ -7,7 +7,7 @@ without that process was left by a kill.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,8 @@ RETRY_PLACES = 1_000  # places that a picture goes back after an attempt that fa
 IN_KEPT_COLLECTION = "collection NOT IN (SELECT label FROM collections WHERE name IS NULL AND swept = 0)"
 WAIT_FOR_ALL = (
     "INSERT INTO enrichments (key, kind, collection, state, place)"
-    " SELECT ?1, kind, ?2, 'waiting', ?1 FROM enrichment_kinds WHERE is_on = 1 ON CONFLICT (key, kind) DO NOTHING"
+    " SELECT i.key, k.kind, i.collection, 'waiting', i.key FROM enrichment_kinds k, images i"
+    " WHERE k.is_on = 1 AND i.key IN (SELECT value FROM json_each(?)) ON CONFLICT (key, kind) DO NOTHING"
 )
 CLAIM = (
     "UPDATE enrichments SET state = 'running', owner = ?1, lease_until = lease_clock() + ?3, attempts = attempts + 1"
@@ -103,9 +104,9 @@ def list_on(c: Connection) -> list[str]:
     return [kind for (kind,) in fetch_all(c, "SELECT kind FROM enrichment_kinds WHERE is_on = 1 ORDER BY kind")]
 
 
-def add(c: Connection, key: int, label: str) -> None:
-    """Let a picture that is ready wait for each kind that is on, if it has no row of that kind."""
-    c.execute(WAIT_FOR_ALL, (key, label))
+def add(c: Connection, keys: Iterable[int]) -> None:
+    """Let pictures that are ready wait for each kind that is on, if they have no row of that kind."""
+    c.execute(WAIT_FOR_ALL, (json.dumps(list(keys)),))
 
 
 def add_backlog(c: Connection, kind: str, limit: int) -> bool:

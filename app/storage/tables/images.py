@@ -17,12 +17,14 @@ from app.decode.taken_time import TakenTime, join_taken_times
 from app.storage.sql import Connection, Row, fetch_all, fetch_number, fetch_one
 from app.storage.tables.collections import IN_COLLECTION, LABEL_OF_NAME, PAGE, name_from_label
 
-COLUMNS = (
-    "SELECT key, collection, id, sha256, status, error_code, error_detail, width, height, format, bytes,"
+OF_IMAGE = (
+    "key, collection, id, sha256, status, error_code, error_detail, width, height, format, bytes,"
     " animated, caption, tags, metadata, source, created_at, job_id, embedded_seq, taken_at, taken_offset,"
     " camera, lens, latitude, longitude, ocr_text, generated_caption, video_id, t_ms,"
-    " auto_tags, auto_probabilities, rejected_tags FROM images "
+    " auto_tags, auto_probabilities, rejected_tags"
 )
+"""What `image_from_row` takes."""
+COLUMNS = "SELECT " + OF_IMAGE + " FROM images "
 
 ANEW = (
     "status = 'queued', error_code = NULL, error_detail = NULL, attempts = 0, deaths = 0, lease_owner = NULL,"
@@ -214,14 +216,17 @@ def add(c: Connection, collection: str, new: NewImage, job_id: str | None, repla
         fill_camera_data(c, taken.key, CameraData(), new.camera_data)
         return AddResult(_require(get(c, collection, taken.id)), replaced_sha256=taken.sha256)
     id = new.id or uuid.uuid4().hex
-    c.execute(
+    (row,) = fetch_all(
+        c,
         "INSERT INTO images (status, collection, id, created_at, " + RECEIVED + ") VALUES"
-        " ('queued', " + LABEL_OF_NAME + ", ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " ('queued', " + LABEL_OF_NAME + ", ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING " + OF_IMAGE,
         (collection, id, now_rfc3339(), *values),
     )
+    image = image_from_row(row)
     if new.camera_data is not None:
-        fill_camera_data(c, _require(get(c, collection, id)).key, CameraData(), new.camera_data)
-    return AddResult(_require(get(c, collection, id)))
+        fill_camera_data(c, image.key, CameraData(), new.camera_data)
+        image = _require(get(c, collection, id))
+    return AddResult(image)
 
 
 def requeue(c: Connection, key: int, job_id: str | None) -> None:

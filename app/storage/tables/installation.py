@@ -49,7 +49,13 @@ def identify(c: Connection) -> str:
     return held.id if held else str(fetch_one(c, "SELECT min(created_at) FROM collections"))
 
 
-def replace(c: Connection, id: str, media: str) -> None:
-    """Make a copy of a database an installation of its own."""
+def replace(c: Connection, id: str, media: str, moved_from: str) -> None:
+    """Make a copy of a database an installation of its own, which says what it is a copy of."""
     c.execute("DELETE FROM installation")
-    c.execute("INSERT INTO installation (id, media) VALUES (?, ?)", (id, media))
+    c.execute("INSERT INTO installation (id, media, moved_from) VALUES (?, ?, ?)", (id, media, moved_from))
+
+
+def get_moved_from(c: Connection, media: str) -> str | None:
+    """What a move has brought into this database and this place for its files; None if none has."""
+    row = fetch_one(c, "SELECT moved_from FROM installation WHERE media = ?", (media,))
+    return row[0] if row else None

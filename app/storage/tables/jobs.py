@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -23,6 +23,7 @@ COLUMNS = (
     " left_out, warnings, warned, name, parameters IS NOT NULL, result, error FROM jobs "
 )
 WAITING = "SELECT job_id, n FROM job_items WHERE image_key = ? AND status = 'queued'"
+HAS_ALL_ITEMS = "done + failed + duplicates = total"
 IN_STATE = STATE + " = coalesce(?, " + STATE + ")"
 RECENT = IN_STATE + " ORDER BY rowid DESC LIMIT ?"  # not by time: somebody may set the clock back
 AMONG = "collection IN (SELECT label FROM collections WHERE name IN (SELECT value FROM json_each(?))) AND "
@@ -134,14 +135,15 @@ def add_item(
     retry: str | None = None,
 ) -> None:
     """Append an item (`image` is its key and id) and count it. `retry` as `job_control.LostItem` reads it."""
-    n = 1 + fetch_number(c, "SELECT max(n) FROM job_items WHERE job_id = ?", (job_id,))
     key, id = image or (None, None)
     code, detail = (error.code, error.detail) if error else (None, None)
+    said = format_warnings(warnings) if warnings else None
     c.execute(
         "INSERT INTO job_items"
         " (job_id, n, name, status, image_key, image_id, error_code, error_detail, warnings, retry)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (job_id, n, name, status, key, id, code, detail, format_warnings(warnings) if warnings else None, retry),
+        " VALUES (?1, (SELECT 1 + coalesce(max(n), 0) FROM job_items WHERE job_id = ?1),"
+        " ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        (job_id, name, status, key, id, code, detail, said, retry),
     )
     c.execute(
         "UPDATE jobs SET total = total + 1, failed = failed + ?, duplicates = duplicates + ?, warned = warned + ?"
@@ -162,12 +164,17 @@ def add_left_out(c: Connection, job_id: str, left_out: LeftOut) -> None:
     )
 
 
-def complete_items(c: Connection, image_key: int, seq: int) -> None:
-    """Mark every item that waits for a picture `done`: its vector has the number `seq` in the log."""
-    for job_id, n in fetch_all(c, WAITING, (image_key,)):
-        set_item_status(c, job_id, n, ItemStatus.DONE, None)
-        c.execute("UPDATE jobs SET done = done + 1, last_seq = max(last_seq, ?) WHERE id = ?", (seq, job_id))
-        finish_if_complete(c, job_id)
+def complete_items(c: Connection, numbers: Mapping[int, int]) -> None:
+    """Mark every item that waits for one of these pictures `done`; `numbers` has the `seq` of each picture's vector."""
+    sql = "UPDATE job_items SET status = 'done', error_code = NULL, error_detail = NULL WHERE image_key IN"
+    sql += " (SELECT value FROM json_each(?)) AND status = 'queued' RETURNING job_id, image_key"
+    done: dict[str, list[int]] = {}
+    for job_id, key in fetch_all(c, sql, (json.dumps(list(numbers)),)):
+        done.setdefault(job_id, []).append(numbers[key])
+    for job_id, seqs in sorted(done.items()):
+        sql = "UPDATE jobs SET done = done + ?, last_seq = max(last_seq, ?) WHERE id = ? RETURNING " + HAS_ALL_ITEMS
+        if fetch_number(c, sql, (len(seqs), max(seqs), job_id)):
+            finish_if_complete(c, job_id)
 
 
 def warn_items(c: Connection, image_key: int, warnings: Sequence[AnswerWarning]) -> None:
@@ -219,7 +226,7 @@ def finish_if_complete(c: Connection, id: str) -> None:
     """End the job if no item waits and no upload is left."""
     c.execute(
         "UPDATE jobs SET state = 'succeeded', started_at = coalesce(started_at, ?), finished_at = ?"
-        " WHERE id = ? AND state IN ('queued', 'running') AND done + failed + duplicates = total"
+        " WHERE id = ? AND state IN ('queued', 'running') AND " + HAS_ALL_ITEMS + ""
         " AND NOT EXISTS (SELECT 1 FROM sources WHERE job_id = jobs.id)",
         (now_rfc3339(), now_rfc3339(), id),
     )

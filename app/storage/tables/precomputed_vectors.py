@@ -20,5 +20,5 @@ def find_vectors(c: Connection, space: str, keys: Iterable[int]) -> dict[int, by
     return dict(fetch_all(c, sql, (space, json.dumps(list(keys)))))
 
 
-def delete(c: Connection, key: int) -> None:
-    c.execute("DELETE FROM given WHERE image_key = ?", (key,))
+def delete(c: Connection, keys: Iterable[int]) -> None:
+    c.execute("DELETE FROM given WHERE image_key IN (SELECT value FROM json_each(?))", (json.dumps(list(keys)),))

@@ -10,12 +10,12 @@ the attempt of the claim must still be those of the row.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from app.core.types import ItemError, Lease
-from app.storage.sql import Connection, Row, fetch_all, fetch_number, fetch_one
+from app.storage.sql import Connection, Row, fetch_all, fetch_number, fetch_one, write_places
 from app.storage.tables import collections, embeddings, enrichments, images, jobs, precomputed_vectors
 from app.storage.tables.collections import IN_COLLECTION, name_from_label
 
@@ -33,7 +33,7 @@ EXPIRED = "(" + OWNED_BY_ANY + " OR lease_until IS NULL OR lease_until < lease_c
 IN_KEPT_COLLECTION = "collection NOT IN (SELECT label FROM collections WHERE name IS NULL AND swept = 0)"
 
 NEXT_TURNS = (
-    "SELECT job_id, turn, step FROM turns"
+    "SELECT job_id, turn, step, (SELECT state FROM jobs WHERE id = job_id) FROM turns"
     " WHERE held = 0 AND job_id NOT IN (SELECT value FROM json_each(?)) ORDER BY turn, n LIMIT 2"
 )
 CLAIM = (
@@ -41,7 +41,12 @@ CLAIM = (
 )
 CLAIM_NEW = (
     CLAIM + " WHERE key IN (SELECT key FROM images WHERE status = 'queued' AND attempts = 0 AND job_id IS ?"
-    " AND " + IN_KEPT_COLLECTION + " ORDER BY key LIMIT ?) RETURNING key, attempts"
+    " AND " + IN_KEPT_COLLECTION + " ORDER BY key LIMIT ?) RETURNING attempts, " + images.OF_IMAGE
+)
+HELD = (
+    "SELECT collection, (SELECT space FROM collections WHERE label = images.collection), key, attempts, lease_owner,"
+    " sha256 FROM images WHERE status = 'processing' AND key IN (SELECT value FROM json_each(?)) AND "
+    + IN_KEPT_COLLECTION
 )
 RETRY_WAITS = (
     "status = 'queued' AND attempts > 0 AND NOT EXISTS (SELECT 1 FROM jobs WHERE id = images.job_id AND paused = 1)"
@@ -49,7 +54,7 @@ RETRY_WAITS = (
 )
 CLAIM_RETRY = (
     CLAIM + " WHERE key = (SELECT key FROM images WHERE " + RETRY_WAITS + " ORDER BY deaths, key LIMIT 1)"
-    " RETURNING key, attempts"
+    " RETURNING attempts, " + images.OF_IMAGE
 )
 UPLOADS = (
     "SELECT s.job_id, s.n, s.kind, s.name, j.collection, s.imported, s.attempts, s.origin, s.options, s.position"
@@ -73,6 +78,11 @@ CHARGE_UPLOADS = "UPDATE jobs SET turn = turn + ? * step WHERE id = ?"
 JOIN_IMAGES = "UPDATE turns SET turn = coalesce((SELECT min(turn) FROM turns WHERE held = 0), turn) WHERE job_id = ?"
 JOIN_UPLOADS = (
     "UPDATE jobs SET turn = coalesce((SELECT min(turn) FROM jobs WHERE uploads > 0 AND paused = 0), turn) WHERE id = ?"
+)
+SET_READY = (
+    "UPDATE images SET status = 'ready', embedded_seq = column2, width = column3, height = column4, animated = column5,"
+    " perceptual_hash = nullif(column6, ?), error_code = NULL, error_detail = NULL, lease_owner = NULL,"
+    " lease_until = NULL FROM (VALUES "
 )
 NAME_JOB = "UPDATE jobs SET name = coalesce(name, ?) WHERE id = ?"
 
@@ -102,6 +112,18 @@ class Upload:
     def video(self) -> dict[str, Any] | None:
         """What is known of a video, which is imported as an archive of its frames: `sha256`, `bytes`, attributes."""
         return self.options.get("video") if self.kind == "archive" else None
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedImage:
+    """A leased picture with its vector (float32, little endian), and what its bytes say."""
+
+    lease: Lease
+    vector: bytes
+    width: int
+    height: int
+    animated: bool
+    perceptual_hash: bytes | None = None
 
 
 # Of both kinds of work
@@ -210,14 +232,18 @@ def claim_images(
     A picture that was tried before comes last (first, with `retries_first`) and by itself, and only where the owner is
     `alone` with it (holds nothing else): if the worker dies again, it is known which picture it was.
     """
-    rows = fetch_all(c, CLAIM_RETRY, (owner, seconds)) if retries_first and alone else []
+    rows = _claim_retry(c, owner, seconds) if retries_first and alone else []
     rows = rows or _claim_new(c, owner, seconds, limit)
     if not rows and alone:
-        rows = fetch_all(c, CLAIM_RETRY, (owner, seconds))
-    claimed = images.get_by_keys(c, (key for key, _ in rows))
-    leases = [Lease(claimed[key], owner, attempts) for key, attempts in rows]
-    jobs.mark_running(c, {lease.image.job_id for lease in leases if lease.image.job_id})
-    return leases
+        rows = _claim_retry(c, owner, seconds)
+    return [Lease(images.image_from_row(row), owner, attempts) for attempts, *row in rows]
+
+
+def _claim_retry(c: Connection, owner: str, seconds: float) -> list[Row]:
+    """Lease one picture that was tried before."""
+    rows = fetch_all(c, CLAIM_RETRY, (owner, seconds))
+    jobs.mark_running(c, filter(None, (images.image_from_row(row).job_id for _, *row in rows)))
+    return rows
 
 
 def _claim_new(c: Connection, owner: str, seconds: float, limit: int) -> list[Row]:
@@ -225,14 +251,17 @@ def _claim_new(c: Connection, owner: str, seconds: float, limit: int) -> list[Ro
     rows: list[Row] = []
     empty: list[str] = []  # jobs all of whose waiting pictures belong to a collection that is being deleted
     while len(rows) < limit and (turns := fetch_all(c, NEXT_TURNS, (json.dumps(empty),))):
-        job_id, turn, step = turns[0]
+        job_id, turn, step, state = turns[0]
         share = UNLIMITED if len(turns) == 1 else max(MIN_SHARE, (turns[1][1] - turn) // step)
         wanted = min(share, limit - len(rows))
-        claimed = sorted(fetch_all(c, CLAIM_NEW, (owner, seconds, job_id or None, wanted)))
-        c.execute(CHARGE_IMAGES, (len(claimed), job_id))
-        rows += claimed
+        claimed = sorted(fetch_all(c, CLAIM_NEW, (owner, seconds, job_id or None, wanted)), key=lambda row: int(row[1]))
         if not claimed:
             empty.append(job_id)
+            continue
+        c.execute(CHARGE_IMAGES, (len(claimed), job_id))
+        if state == "queued":
+            jobs.mark_running(c, [job_id])
+        rows += claimed
     return rows
 
 
@@ -242,15 +271,22 @@ def has_retries(c: Connection) -> bool:
 
 
 def holds_image(c: Connection, lease: Lease) -> bool:
-    """Whether the owner still has this lease on the picture, with the bytes of the claim, in a collection that stays.
+    """Whether the owner still has this lease, as `get_held_collections` says."""
+    return bool(get_held_collections(c, [lease]))
+
+
+def get_held_collections(c: Connection, leases: Iterable[Lease]) -> dict[tuple[int, int], tuple[str, str | None]]:
+    """Which of these leases their owners still have on the picture, with the bytes of the claim, in a collection that
+    stays: the label and the space of the collection by the key of the picture and the attempt.
 
     Bytes and attempt count: the same owner may have claimed a picture again after another request replaced it, or after
     the lease had expired.
     """
-    image = lease.image
-    sql = "SELECT 1 FROM images WHERE key = ? AND lease_owner = ? AND attempts = ? AND sha256 = ? AND "
-    sql += "status = 'processing' AND " + IN_KEPT_COLLECTION
-    return fetch_one(c, sql, (image.key, lease.owner, lease.attempts, image.sha256)) is not None
+    claims = {(lease.image.key, lease.attempts, lease.owner, lease.image.sha256) for lease in leases}
+    rows = fetch_all(c, HELD, (json.dumps([key for key, *_ in claims]),))
+    return {
+        (key, attempts): (label, space) for label, space, key, attempts, *of in rows if (key, attempts, *of) in claims
+    }
 
 
 def release_images(c: Connection, owner: str, keys: Sequence[int] | None = None) -> None:
@@ -269,37 +305,35 @@ def requeue_image(c: Connection, lease: Lease) -> None:
         _queue(c, lease.image.key)
 
 
-def finish_image(
-    c: Connection,
-    lease: Lease,
-    space: str,
-    vector: bytes,
-    width: int,
-    height: int,
-    animated: bool,
-    perceptual_hash: bytes | None = None,
-) -> int | None:
-    """Append the vector to the log and mark the picture `ready`; returns the number of the log entry.
+def finish_image(c: Connection, lease: Lease, space: str, vector: bytes, *found: Any) -> int | None:
+    """`finish_images` of one, with the other fields of `FinishedImage`; None when the owner has lost the lease."""
+    return finish_images(c, space, [FinishedImage(lease, vector, *found)]).get(lease.image.key)
 
-    Returns None and changes nothing when the owner no longer has the lease: the picture was deleted or replaced, its
-    collection deleted, or the lease has expired. Raises ModelUnavailable when the collection belongs to another space.
+
+def finish_images(c: Connection, space: str, finished: Sequence[FinishedImage]) -> dict[int, int]:
+    """Append the vectors to the log and mark the pictures `ready`; returns the numbers of the log entries by key.
+
+    Leaves out pictures whose owner no longer has the lease: those that were deleted or replaced, whose collection was
+    deleted, or whose lease has expired. Raises ModelUnavailable when a collection belongs to another space.
     """
-    if not holds_image(c, lease):
-        return None
-    key = lease.image.key
-    label = images.get_label(c, key)
-    collections.assign_space(c, label, space)
-    seq = embeddings.add(c, label, space, "images", key, vector)
-    c.execute(
-        "UPDATE images SET status = 'ready', embedded_seq = ?, width = ?, height = ?, animated = ?,"
-        " perceptual_hash = ?, error_code = NULL, error_detail = NULL, lease_owner = NULL, lease_until = NULL"
-        " WHERE key = ?",
-        (seq, width, height, int(animated), perceptual_hash, key),
-    )
-    precomputed_vectors.delete(c, key)
-    jobs.complete_items(c, key, seq)
-    enrichments.add(c, key, label)
-    return seq
+    within = get_held_collections(c, (one.lease for one in finished))
+    held = {one.lease.image.key: one for one in finished if (one.lease.image.key, one.lease.attempts) in within}
+    if not held:
+        return {}
+    for label in sorted({label for label, its in within.values() if its != space}):
+        collections.assign_space(c, label, space)
+    vectors = {key: (within[key, one.lease.attempts][0], one.vector) for key, one in held.items()}
+    numbers = embeddings.add_all(c, space, "images", vectors)
+    rows = [
+        (key, numbers[key], one.width, one.height, int(one.animated), one.perceptual_hash or b"")
+        for key, one in held.items()
+    ]
+    sql = SET_READY + write_places(len(rows), 6) + ") AS finished WHERE key = column1"
+    c.execute(sql, [b"", *(value for row in rows for value in row)])
+    precomputed_vectors.delete(c, held)
+    jobs.complete_items(c, numbers)
+    enrichments.add(c, held)
+    return numbers
 
 
 def fail_image(c: Connection, lease: Lease, error: ItemError) -> None:

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from app.core.metrics import ProcessMetrics
 from app.core.settings import Settings
 from app.core.types import Image
 from app.decode.pool import DecodePool
+from app.decode.syscall_filter import is_supported
 from app.service.data_dir import open_library
 from app.storage.library import Library
 from app.storage.tables import enrichments
@@ -24,7 +26,9 @@ from app.worker import enrich
 from app.worker.enrich import EnrichmentWorker, run_enricher
 from app.worker.pixels import read_pixels
 from tests.support.makers import add, claim, finish, image_of, insert
+from tests.support.object_stores import Store
 from tests.support.pictures import picture
+from tests.support.postgresql import PostgresqlServer
 from tests.support.servers import wait_until
 
 WAIT = 20.0
@@ -198,6 +202,53 @@ def test_what_a_process_does_from_its_start_to_its_end(tmp_path: Path) -> None:
     written = "".join(path.read_text() for path in (settings.data_dir / "workers").glob(".enrich-ocr-*.prom"))
     assert 'sightline_enrichments_total{kind="ocr",outcome="done"} 1.0' in written
     library.close()
+
+
+WITHOUT_SOCKETS = """
+import os, socket, sys, threading, time
+from app.core.settings import Settings
+from app.decode.syscall_filter import refuse_sockets
+from app.storage.tables import enrichments
+from app.storage.tables.enrichments import Enrichment
+from app.worker.enrich import run_enricher
+class Reader:
+    kind, seconds, memory = "ocr", 30.0, None
+    def enrich(self, image, path):
+        try:
+            socket.socket()
+        except PermissionError:
+            assert path.read_bytes()
+            return Enrichment({"ocr_text": "no socket"}, {"lines": []})
+def open_reader(*_):
+    refuse_sockets()
+    return Reader()
+began = time.monotonic()
+def begin(worker):
+    def stop():
+        while worker._database.read(enrichments.count_all)["ocr"].done < 2 and time.monotonic() < began + 60:
+            time.sleep(0.02)
+        worker.stop()
+    threading.Thread(target=stop).start()
+run_enricher("ocr", Settings(), begin, open_reader)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_without_sockets_has_a_database_and_a_bucket(tmp_path: Path, postgresql: PostgresqlServer) -> None:
+    if not is_supported():
+        pytest.skip("this kernel has no filters of calls")
+    with postgresql.database() as address, closing(Store("photos")) as store, pytest.MonkeyPatch.context() as patch:
+        for name, value in store.who.items():
+            patch.setenv(name, value)
+        chosen = {"database": address, "media": "s3://photos/p", "s3_endpoint": store.url}
+        settings = Settings(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache", **chosen)
+        with closing(open_library(settings)) as library:
+            make_ready(library, "red", "green")
+            for name, value in {**chosen, "data_dir": tmp_path / "other", "cache_dir": tmp_path / "another"}.items():
+                patch.setenv(f"SIGHTLINE_{name.upper()}", str(value))
+            ended = subprocess.run([sys.executable, "-c", WITHOUT_SOCKETS], check=False, timeout=120)
+            assert ended.returncode == 0
+            assert {image_of(library.database, id).ocr_text for id in ("red", "green")} == {"no socket"}
 
 
 def test_a_process_that_hangs_over_a_picture_is_killed() -> None:

@@ -13,6 +13,8 @@ from app.storage.database import Database
 from app.storage.sql import Connection, fetch_all
 from app.storage.tables import collection_deletion, collections, embeddings, images, job_control, jobs, work_queue
 from tests.support.makers import (
+    FINGERPRINT,
+    SPACE,
     VECTOR,
     add_upload,
     claim,
@@ -118,6 +120,27 @@ def test_finish_after_delete_does_nothing(database: Database) -> None:
     database.write(lambda c: images.delete(c, image.key))
     assert finish(database, lease) is None
     assert vector(database, image.key) is None
+
+
+def test_a_batch_leaves_out_what_its_owner_has_lost(database: Database) -> None:
+    first, second = new_job(database, [1, 2, 3]), new_job(database, [4])
+    database.write(lambda c: embeddings.save_space(c, SPACE))
+    leases = claim(database)
+    deleted, replaced, *kept = leases
+    database.write(lambda c: images.delete(c, deleted.image.key))
+    replace_image(database, replaced.image.id, 9)
+    done = [work_queue.FinishedImage(lease, b"%04d" % n, 4 + n, 3, False, b"hash") for n, lease in enumerate(leases)]
+    numbers = database.write(lambda c: work_queue.finish_images(c, FINGERPRINT, done))
+    assert list(numbers) == [lease.image.key for lease in kept]
+    assert sorted(numbers.values()) == list(numbers.values())
+    for n, lease in enumerate(leases):
+        if lease in kept:
+            image = image_of(database, lease.image.id)
+            assert (image.status, image.embedded_seq, image.width) == (Status.READY, numbers[image.key], 4 + n)
+            assert vector(database, image.key) == b"%04d" % n
+    assert [job_of(database, job).done for job in (first, second)] == [1, 1]
+    assert [job_of(database, job).state for job in (first, second)] == ["running", "succeeded"]
+    assert database.write(lambda c: work_queue.finish_images(c, FINGERPRINT, done)) == {}
 
 
 def replace_image(database: Database, id: str, n: int) -> None:

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -95,17 +96,13 @@ def measure_single(client: Client, paths: Sequence[Path]) -> Figures:
 def measure_bulk(client: Client, pid: int, paths: Sequence[Path], name: str) -> Figures:
     """A bulk from its first byte until all are ready, and from the first batch on; what the worker did meanwhile."""
     steps, ours, spent_before = read_steps(client), time.process_time(), read_processor_times(pid)
-    began = time.perf_counter()
-    jobs = upload(client, paths)
-    ready = count_ready(client, jobs)
-    first = time.perf_counter() - began
-    while ready < 1:
-        time.sleep(0.01)
-        ready, first = count_ready(client, jobs), time.perf_counter() - began
-    early, early_at = ready, first
-    while early < FIRST:
-        time.sleep(0.01)
-        early, early_at = count_ready(client, jobs), time.perf_counter() - began
+    held, began = count_ready(client), time.perf_counter()
+    with ThreadPoolExecutor(1) as sender:
+        sending = sender.submit(upload, client, paths)
+        first, _ = wait_for_ready(client, held + 1, began)
+        early_at, early = wait_for_ready(client, held + FIRST, began)
+        jobs = sending.result()
+    early -= held
     while is_running(client, jobs[-1:]) or is_running(client, jobs):
         time.sleep(0.05)
     seconds = time.perf_counter() - began
@@ -139,8 +136,15 @@ def processor_seconds_alone(pid: int) -> float:
     return sum(map(int, stat[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
-def count_ready(client: Client, jobs: Sequence[str]) -> int:
-    return sum(int(client.job(job)["done"]) for job in jobs[:2])
+def count_ready(client: Client) -> int:
+    return int(client.stats()["images"]["ready"])
+
+
+def wait_for_ready(client: Client, count: int, began: float) -> tuple[float, int]:
+    """Seconds since `began` until so many pictures are ready, and how many are then."""
+    while (ready := count_ready(client)) < count:
+        time.sleep(0.02)
+    return time.perf_counter() - began, ready
 
 
 def read_steps(client: Client) -> dict[str, float]:

@@ -13,7 +13,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi._compat import ModelField
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, _effective_route_context_var
+from starlette.types import Receive, Scope, Send
 
 from app.api.admission import (
     JSON,
@@ -25,6 +26,7 @@ from app.api.admission import (
     read_length,
     work,
 )
+from app.api.direct_call import DirectCall, compile_call
 from app.api.json_body import LONG, STORED_PICTURES, JsonScan
 from app.api.read_after_write import WRITE_HEADER, find_token
 from app.api.unknown_names import describe_unknown
@@ -45,6 +47,7 @@ class StrictRoute(APIRoute):
     """
 
     limit: ClassVar[BodyLimit] = JSON
+    direct: DirectCall | None = None
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         """The docstring of the endpoint begins with the summary; its name is the operation id."""
@@ -59,6 +62,8 @@ class StrictRoute(APIRoute):
         self.lists = {field.alias for part in parts for field in part.query_params if _is_list(field)}
         self.headers = {field.alias.lower() for part in parts for field in part.header_params}
         self.body = _body_names(self)
+        if self.limit is not TINY_BODY and (included := _effective_route_context_var.get()) is not None:
+            self.direct = compile_call(included)
 
         async def handle_counted(request: Request) -> Response:  # a call that strangers may make
             try:
@@ -96,6 +101,18 @@ class StrictRoute(APIRoute):
                 return await handle(admitted)
 
         return handle_counted if self.limit is TINY_BODY else handle_with_token
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.direct is not None and scope["method"] == "GET":
+            request = Request(scope, receive, send)
+            if not has_body(request):
+                self.check_query(request)
+                if (answer := await self.direct.run(request)) is not None:
+                    if answer.status_code < 300 and (token := find_token(request)) is not None:
+                        answer.headers[WRITE_HEADER] = str(token)
+                    await answer(scope, receive, send)
+                    return
+        await super().handle(scope, receive, send)
 
     def check_query(self, request: Request) -> None:
         """Raise Validation for an unknown parameter, and for one that comes twice and is no list."""

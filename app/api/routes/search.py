@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Query, Request, Response
+from pydantic_core import to_json
 
 from app.api.admission import BATCHES, PICTURES, QUERY, QUERY_PICTURE, content_type, is_json_type, take_seat
 from app.api.arrangement import MAX_FACETS, ArrangementDep, ArrangementIn, facets_out
@@ -53,17 +55,16 @@ from app.api.schemas.fields import (
     UnicodeText,
     read_filter,
 )
-from app.api.schemas.images import ErrorOut, WarningOut
+from app.api.schemas.images import WarningOut
 from app.api.schemas.search import (
     BatchIn,
     BatchOut,
-    HitOut,
     ParamsIn,
     PartIn,
-    RefusedOut,
     SearchForm,
     SearchIn,
     SearchOut,
+    describe_hit,
 )
 from app.api.schemas.zero_shot import (
     ClassifyForm,
@@ -115,7 +116,7 @@ EffortQuery = Annotated[SearchEffort | None, Query(description=EFFORT)]
 ThresholdQuery = Annotated[ScoreThreshold | None, Query(description=SCORE_THRESHOLD)]
 
 
-@router.get("/search")
+@router.get("/search", response_model=SearchOut)
 async def search_images(
     request: Request,
     search: SearchDep,
@@ -143,7 +144,7 @@ async def search_images(
     time_words: Annotated[bool | None, Query(description=TIME_WORDS)] = None,
     today: Annotated[Day | None, Query(description=TODAY)] = None,
     arrangement: ArrangementDep = NOT_ARRANGED,
-) -> SearchOut:
+) -> Response:
     """Search pictures, or texts, by words."""
     parsed = parse_filter_parameter(filter, target)
     words = parse_weighted_query(validate_query(q, settings))
@@ -166,11 +167,10 @@ async def search_images(
     )
     await after.wait(collection, target)
     async with take_seat(request, choose_seat(query)):
-        found = await run_search(threads, search.searcher, query)
-    return search_response(search, found, query)
+        return await run_search(threads, search.searcher, query)
 
 
-@queries.post("/search")
+@queries.post("/search", response_model=SearchOut)
 async def search_by_parts(
     request: Request,
     library: LibraryDep,
@@ -185,7 +185,7 @@ async def search_by_parts(
     filter: FilterQuery = None,
     exact: ExactQuery = None,
     effort: EffortQuery = None,
-) -> SearchOut:
+) -> Response:
     """Search by words, pictures, ids and vectors at once. Each part has its weight."""
     searcher = search.searcher
     named = None if filter is None else read_filter(filter)
@@ -197,11 +197,10 @@ async def search_by_parts(
             await threads.writes.run(check_pixels, list_pictures([query]), settings)
         await after.wait(query.collection, query.target)
         async with take_seat(request, choose_seat(query)):
-            found = await run_search(threads, searcher, query)
-    return search_response(search, found, query)
+            return await run_search(threads, searcher, query)
 
 
-@pictures.post("/search/image", openapi_extra=SEARCH_FORM)
+@pictures.post("/search/image", response_model=SearchOut, openapi_extra=SEARCH_FORM)
 async def search_by_image(
     request: Request,
     library: LibraryDep,
@@ -216,7 +215,7 @@ async def search_by_image(
     exact: ExactQuery = None,
     effort: EffortQuery = None,
     score_threshold: ThresholdQuery = None,
-) -> SearchOut:
+) -> Response:
     """Search by a picture. Finds pictures like the one sent, or the texts that fit it."""
     searcher = search.searcher
     named = None if filter is None else read_filter(filter)
@@ -243,8 +242,7 @@ async def search_by_image(
         )
         await after.wait(collection, target)
         async with take_seat(request, PICTURES):
-            found = await threads.queries.run(searcher.search, query)
-    return search_response(search, found, query)
+            return await threads.queries.run(answer_search, searcher, query)
 
 
 @pictures.post("/classify", openapi_extra=CLASSIFY_FORM)
@@ -326,11 +324,25 @@ def choose_seat(query: SearchQuery) -> str | None:
     return BATCHES if len(query.parts) * len(query.templates or PLAIN) > FEW_PARTS else None
 
 
-async def run_search(threads: ThreadPools, searcher: Searcher, query: SearchQuery) -> SearchResult:
+async def run_search(threads: ThreadPools, searcher: Searcher, query: SearchQuery) -> Response:
     """Answer a search; a small one together with others that wait, unless each is traced by itself."""
     if is_small(query) and not tracing.is_on():
-        return await threads.searches.run(searcher.search_all, query)
-    return await threads.queries.run(searcher.search, query)
+        return await threads.searches.run(answer_searches, (searcher, query))
+    return await threads.queries.run(answer_search, searcher, query)
+
+
+def answer_search(searcher: Searcher, query: SearchQuery) -> Response:
+    return search_response(searcher.search(query), query)
+
+
+def answer_searches(asked: Sequence[tuple[Searcher, SearchQuery]]) -> list[Response | SightlineError]:
+    """The answers, in order. They are rendered here, in a thread: the event loop is everybody's."""
+    answers: list[Response | SightlineError] = []
+    for searcher, some in groupby(asked, itemgetter(0)):  # two while the server changes its model
+        queries = [query for _, query in some]
+        for found, query in zip(searcher.search_all(queries), queries, strict=True):
+            answers.append(found if isinstance(found, SightlineError) else search_response(found, query))
+    return answers
 
 
 def is_small(query: SearchQuery) -> bool:
@@ -342,29 +354,35 @@ def is_small(query: SearchQuery) -> bool:
     return is_plain and not query.compares_all and query.end <= SMALL and choose_seat(query) is None
 
 
-def search_response(search: SearchService, found: SearchResult, query: SearchQuery) -> SearchOut:
-    return SearchOut.model_validate(
-        {
-            "hits": [HitOut.of(hit) for hit in found.hits],
-            "took_ms": found.took_ms,
-            "model": found.model,
-            "target": query.target,
-            "searched": found.searched,
-            "applied": {
-                "mode": found.mode,
-                "effort": "exact" if query.exact else query.effort,
-                "model_trust": found.trust,
-                "normalisation": "nnn" if found.is_normalised else "off",
-                "templates": found.templates,
-                **found.arranged,
-                "time": found.time and describe_time(found.time),
-                "head": found.head,
-            },
-            "facets": facets_out(found.facets) if query.arrangement.facets else None,
-            "verdict": found.verdict and asdict(found.verdict),
-            "warnings": [WarningOut.of(warning) for warning in found.warnings],
-        }
-    )
+def search_response(found: SearchResult, query: SearchQuery) -> Response:
+    return Response(to_json(describe_answer(found, query)), media_type="application/json")
+
+
+def describe_answer(found: SearchResult, query: SearchQuery) -> dict[str, Any]:
+    """The fields of `SearchOut`; those that it leaves out are not there."""
+    applied: dict[str, Any] = {
+        "mode": found.mode,
+        "effort": "exact" if query.exact else query.effort,
+        "model_trust": found.trust,
+        "head": found.head,
+        "normalisation": "nnn" if found.is_normalised else "off",
+        "templates": found.templates,
+        **found.arranged,
+    }
+    if found.time is not None:
+        applied["time"] = describe_time(found.time)
+    answer: dict[str, Any] = {
+        "hits": [describe_hit(hit) for hit in found.hits],
+        "took_ms": found.took_ms,
+        "model": found.model,
+        "target": query.target,
+        "searched": found.searched,
+        "applied": applied,
+        "verdict": found.verdict,
+    }
+    if query.arrangement.facets:
+        answer["facets"] = facets_out(found.facets)
+    return answer | {"warnings": found.warnings}
 
 
 def describe_time(time: TimeWords) -> dict[str, str | None]:
@@ -555,11 +573,11 @@ def parse_batch(
 def run_batch(search: SearchService, batch: list[SearchQuery | SightlineError]) -> bytes:
     """The body of the answer. Made here, in a thread: thousands of records would block the event loop."""
     found = iter(search.searcher.search_all([one for one in batch if isinstance(one, SearchQuery)]))
-    answers: list[SearchOut | RefusedOut] = []
+    answers: list[dict[str, Any]] = []
     for query in batch:
         outcome = next(found) if isinstance(query, SearchQuery) else query
         if isinstance(query, SearchQuery) and isinstance(outcome, SearchResult):
-            answers.append(search_response(search, outcome, query))
+            answers.append(describe_answer(outcome, query))
         elif isinstance(outcome, SightlineError):
-            answers.append(RefusedOut(error=ErrorOut(code=outcome.code, detail=outcome.detail)))
-    return BatchOut(answers=answers).model_dump_json().encode()
+            answers.append({"error": {"code": outcome.code, "detail": outcome.detail}})
+    return to_json({"answers": answers})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from datetime import date
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, SkipValidation, model_validator
 
@@ -40,7 +40,7 @@ from app.api.schemas.fields import (
     example,
     one_of,
 )
-from app.api.schemas.images import ErrorOut, ImageOut, WarningOut
+from app.api.schemas.images import ErrorOut, ImageOut, WarningOut, describe_image
 from app.api.schemas.texts import TextOut
 from app.core.errors import Validation
 from app.core.types import Hit
@@ -82,21 +82,25 @@ class HitOut(BaseModel):
         [], exclude_if=operator.not_, description="With collapse: hits that are nearly the same picture, best first."
     )
 
-    @classmethod
-    def of(cls, hit: Hit) -> HitOut:
-        return cls(
-            id=hit.id,
-            score=round(hit.score, 6),
-            image=ImageOut.of(hit.image) if hit.image else None,
-            text=TextOut.of(hit.text) if hit.text else None,
-            ranks=RanksOut(**hit.ranks),
-            matched=list(hit.highlights),
-            highlights={column: list(words) for column, words in hit.highlights.items()},
-            duplicates=[
-                SimilarHitOut(id=one.id, score=round(one.score, 6), similarity=round(one.similarity, 6))
-                for one in hit.duplicates
-            ],
-        )
+
+def describe_hit(hit: Hit) -> dict[str, Any]:
+    """The fields of `HitOut`."""
+    ranks = hit.ranks
+    described: dict[str, Any] = {
+        "id": hit.id,
+        "score": round(hit.score, 6),
+        "image": describe_image(hit.image) if hit.image else None,
+        "text": TextOut.of(hit.text) if hit.text else None,
+        "ranks": {"vector": ranks.get("vector"), "keyword": ranks.get("keyword")},
+        "matched": list(hit.highlights),
+        "highlights": hit.highlights,
+    }
+    if hit.duplicates:
+        described["duplicates"] = [
+            {"id": one.id, "score": round(one.score, 6), "similarity": round(one.similarity, 6)}
+            for one in hit.duplicates
+        ]
+    return described
 
 
 class VerdictOut(BaseModel):

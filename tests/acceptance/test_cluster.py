@@ -258,7 +258,7 @@ def test_a_video_that_one_server_took_belongs_to_all(cluster: Cluster) -> None:
     assert (ended["state"], ended["failed"]) == ("succeeded", 0)
     (video,) = cluster.second.http.get("/v1/videos").json()["videos"]
     listed = cluster.second.http.get("/v1/images", params={"limit": 1000}).json()["images"]
-    frames = [one["id"] for one in listed if (one.get("video") or {}).get("id") == video["id"]]
+    frames = [one["id"] for one in listed if one["video_id"] == video["id"]]
     assert len(frames) == ended["done"] > 0
     for server in (cluster.first, cluster.second):
         wait_until(lambda server=server: any(find(server, id) for id in frames), 20)

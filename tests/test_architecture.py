@@ -195,6 +195,7 @@ def test_only_settings_read_the_environment() -> None:
         "app.search.build_process",  # from its parent
         "app.cli.demo",
         "app.encoder.conversion",
+        "app.encoder.int8",  # to NNCF
         "app.encoder.pretrained",
     }  # to the processes that they start
     assert users <= passed_on | {"app.core.settings"}

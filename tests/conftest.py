@@ -79,7 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
         models = os.environ["SIGHTLINE_MODELS_DIR"] = tempfile.mkdtemp(prefix="sightline-models-")
         config.stash[FOLDERS] = [models]
         if "TMPDIR" not in os.environ and MEMORY.is_dir() and find_free_memory() > MEMORY_BYTES:
-            get_temp_dir()  # of multiprocessing, made before: it removes that when Python ends, after the folder is gone
+            get_temp_dir()  # multiprocessing removes its own when Python ends, after the folder is gone
             folder = os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="sightline-tests-", dir=MEMORY)
             Path(folder).chmod(0o711)  # PostgreSQL runs as another user
             config.stash[FOLDERS].append(folder)

@@ -204,7 +204,7 @@ class MilvusIndex:
             short = any(len(ids) < min(k, self._ntotal) for _, ids in found)
             if short and not exact and asked < MAX_HITS:
                 exact = True  # the lists that were searched hold too few
-            elif asked < MAX_HITS and any(_tied(scores, asked, k) for scores, _ in found):
+            elif asked < MAX_HITS and any(_is_tied(scores, asked, k) for scores, _ in found):
                 asked *= 4
             else:
                 return [(scores[:k], ids[:k]) for scores, ids in found]
@@ -215,7 +215,7 @@ class MilvusIndex:
         while asked <= MAX_HITS:
             found = self.collection.search(queries, asked, params.nprobe, exact=params.exact)
             kept = [(scores[inside], ids[inside]) for scores, ids in found for inside in [allowed.contains(ids)]]
-            if all(len(ids) >= k and not _tied(scores, len(ids), k) for scores, ids in kept):
+            if all(len(ids) >= k and not _is_tied(scores, len(ids), k) for scores, ids in kept):
                 return [(scores[:k], ids[:k]) for scores, ids in kept]
             asked *= 4
         return None
@@ -235,7 +235,7 @@ class MilvusIndex:
         asked = min(len(ids), k + EXTRA_HITS)
         while True:
             found = self.collection.search(queries, asked, None, exact=True, allowed_ids=ids)
-            if asked == len(ids) or not any(_tied(scores, asked, k) for scores, _ in found):
+            if asked == len(ids) or not any(_is_tied(scores, asked, k) for scores, _ in found):
                 return found
             asked = min(len(ids), 4 * asked)
 
@@ -267,6 +267,6 @@ class MilvusIndex:
             raise RemoteEmptied(self.fault)
 
 
-def _tied(scores: Scores, asked: int, k: int) -> bool:
+def _is_tied(scores: Scores, asked: int, k: int) -> bool:
     """Whether rows beyond those that came may have the score of the k-th."""
     return len(scores) == asked > 0 and len(scores) >= k and bool(scores[-1] == scores[k - 1])

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from index.idset import IdSet
 from index.types import Embeddings, Ids, LogEntry, Scores
+
+Effort = Literal["fast", "normal"]
+"""How far an approximate index looks: as far as it was calibrated to, or less far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +20,15 @@ class SearchParams:
     `exact`: compare the query with every vector. Flat indexes always do.
     `allowed_ids`: find only these ids; None allows all. The answer holds k hits wherever k of the ids are inside.
     `nprobe`, `refine_k`: how many lists of a partitioned index to search, and how many candidates to compare
-    again with their whole vectors. None: what the index was calibrated to. An index without lists ignores both.
+    again with their whole vectors. None: what the index was calibrated to for this `effort`. An index without lists
+    ignores all three.
     """
 
     exact: bool = False
     allowed_ids: IdSet | None = None
     nprobe: int | None = None
     refine_k: int | None = None
+    effort: Effort = "normal"
 
 
 class VectorIndex(Protocol):

@@ -3,15 +3,15 @@
     vectors.half    float16 [n, d], raw: row after row, in the order of the log
     blocks.npy      uint8 [blocks, 32], the SHA-256 of every BLOCK_ROWS rows of it
     ids.npy         int64 [n]: whose vector a row is         order.npy   int32 [n]: the rows by rising id
-    codes.faiss     64 bytes a vector: lists by nearest centroid of RaBitQ codes, in FAISS's own format
-    base.json       how to search it: nlist, nprobe and refine_k, under the names lists, probes and rerank
+    codes.faiss     lists by nearest centroid of product codes, in FAISS's own format; of format 1 of RaBitQ codes
+    gap.npy         float32 [2, d]: the means of the vectors and of texts, see `Gap`; not of format 1
+    base.json       how to search it: nlist, and for each effort nprobe and refine_k, as lists, probes and rerank
 
 A search takes candidates from the codes of the nearest lists and compares these with the whole vectors, which stay in a
-mapped file: many processes that read it hold it in memory once. FAISS gets only bytes whose hash was checked. Opening
-checks the size of the vectors alone, so that it takes no longer the more there are; the first read of a block checks
-the block, or `verify` does. A program that shortens the file while it is open is not guarded against: the process dies.
-
-RaBitQ: Gao and Long, SIGMOD 2024, https://arxiv.org/abs/2405.12497
+mapped file, as ids and order do: many processes that read it hold it in memory once. FAISS gets only bytes whose hash
+was checked. Opening checks the size of the vectors alone, so that it takes no longer the more there are; the first read
+of a block checks the block, or `verify` does. A program that shortens the file while it is open is not guarded against:
+the process dies.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import mmap
 import os
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO, ClassVar, Self
+from dataclasses import dataclass
+from typing import Any, BinaryIO, ClassVar, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -31,23 +31,28 @@ import numpy.typing as npt
 from index.errors import SegmentDamaged
 from index.float16 import ROWS_AT_ONCE, Float16Vectors, to_float32
 from index.idset import Bitmap, IdSet
-from index.npy_io import read_array
+from index.npy_io import map_array, read_array
+from index.product_codes import Candidates, Gap, ProductCodes
+from index.protocol import Effort
 from index.rabitq import RaBitQCodes
 from index.topk import make_padding, select_top_k
 from index.types import Embeddings, Ids, Scores, SnapshotManifest
 from index.validation import check_ids
 
-SEGMENT_FORMAT = 1
-"""Version of the files of a segment. Any other is refused, and a new segment is built from the log."""
+SEGMENT_FORMAT = 2
+"""Version of the files of a segment. Format 1 is still searched; any other is refused, and a new segment is built from
+the log."""
 BLOCK_ROWS = 64
-VECTORS, BLOCKS, IDS, ORDER, CODES, PARAMS = (
+VECTORS, BLOCKS, IDS, ORDER, CODES, GAP, PARAMS = (
     "vectors.half",
     "blocks.npy",
     "ids.npy",
     "order.npy",
     "codes.faiss",
+    "gap.npy",
     "base.json",
 )
+EFFORTS: tuple[Effort, ...] = ("normal", "fast")
 MAX_ROWS = 2**31 - 1
 BRUTE_FORCE_ROWS = 20_000
 """Up to so many allowed rows a search compares them all: quicker than probing for some of many."""
@@ -60,40 +65,72 @@ MAX_SCORES = 16 << 20
 MIN_REFINE_FACTOR = 2
 """At least so many candidates are compared again for each wanted hit."""
 
-JSON_FIELDS = {"lists": "nlist", "probes": "nprobe", "rerank": "refine_k"}
-"""The names in base.json of some fields of SegmentParams."""
-
 Rows = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
-class SegmentParams:
-    """How to search a segment: `nprobe` of its `nlist` lists, then compare `refine_k` candidates.
+class Depth:
+    """How far a search looks: into `nprobe` lists, then it compares `refine_k` candidates.
 
     `recall` is the share of the 10 nearest that this found when the segment was built (see `calibrate`).
     """
 
-    nlist: int
     nprobe: int
     refine_k: int
     recall: float
 
+
+@dataclass(frozen=True, slots=True)
+class SegmentParams:
+    """How to search a segment of `nlist` lists, by effort. `share` is that of its `Gap`."""
+
+    nlist: int
+    normal: Depth
+    fast: Depth
+    share: float = 0.0
+    format: int = SEGMENT_FORMAT
+
+    def get_depth(self, effort: Effort) -> Depth:
+        return self.fast if effort == "fast" else self.normal
+
     def to_json(self) -> bytes:
         """UTF-8 JSON with the format's version and the format's names."""
-        names = {field: name for name, field in JSON_FIELDS.items()}
-        fields = {names.get(field, field): value for field, value in asdict(self).items()}
-        return json.dumps({"format": SEGMENT_FORMAT, **fields}, sort_keys=True).encode() + b"\n"
+        depths: dict[str, Any] = {effort: _write_depth(self.get_depth(effort)) for effort in EFFORTS}
+        fields = {"format": self.format, "lists": self.nlist, "share": self.share, **depths}
+        return json.dumps(fields, sort_keys=True).encode() + b"\n"
 
     @classmethod
     def from_json(cls, text: bytes) -> SegmentParams:
-        """The parameters in `text`. Raises ValueError unless they are of this format."""
+        """The parameters in `text`. Raises ValueError, KeyError or TypeError unless they can be searched by."""
         fields: dict[str, Any] = json.loads(text)
-        if not isinstance(fields, dict) or fields.pop("format", None) != SEGMENT_FORMAT:
+        if not isinstance(fields, dict) or fields.get("format") not in (1, SEGMENT_FORMAT):
             raise ValueError(f"not of format {SEGMENT_FORMAT}")
-        params = cls(**{JSON_FIELDS.get(name, name): value for name, value in fields.items()})
-        if min(params.nlist, params.nprobe, params.refine_k) < 1:
+        is_old = fields["format"] == 1  # it had one effort
+        normal, fast = (_read_depth(fields if is_old else fields[effort]) for effort in EFFORTS)
+        params = cls(fields["lists"], normal, fast, fields.get("share", 0.0), fields["format"])
+        if min(params.nlist, normal.nprobe, normal.refine_k, fast.nprobe, fast.refine_k) < 1:
             raise ValueError(f"{params}")
         return params
+
+
+def _write_depth(depth: Depth) -> dict[str, float]:
+    return {"probes": depth.nprobe, "rerank": depth.refine_k, "recall": depth.recall}
+
+
+def _read_depth(fields: Mapping[str, Any]) -> Depth:
+    return Depth(fields["probes"], fields["rerank"], fields["recall"])
+
+
+class Codes(Protocol):
+    """What finds the candidates of a segment."""
+
+    n: int
+    d: int
+    nlist: int
+
+    def find_candidates(
+        self, queries: Embeddings, depth: int, nprobe: int, allowed: Bitmap | None = None
+    ) -> Candidates: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +157,7 @@ class SealedSegment:
         params: SegmentParams,
         ids: Ids,
         order: npt.NDArray[np.int32],
-        codes: RaBitQCodes,
+        codes: Codes,
         vectors: _Vectors,
     ) -> None:
         self.manifest = manifest
@@ -138,27 +175,31 @@ class SealedSegment:
     @classmethod
     def restore(cls, manifest: SnapshotManifest, files: Mapping[str, BinaryIO]) -> Self:
         """The segment in `files`, checked but for the vectors. Raises ValueError where they do not fit `manifest`."""
-        if set(files) != {VECTORS, BLOCKS, IDS, ORDER, CODES, PARAMS}:
-            raise ValueError(f"files {sorted(files)}")
         n, d = manifest.ntotal, manifest.d
         params = SegmentParams.from_json(files[PARAMS].read())
-        ids: Ids = read_array(files[IDS], np.int64, (n,))
-        order = read_array(files[ORDER], np.int32, (n,))
+        if set(files) != {VECTORS, BLOCKS, IDS, ORDER, CODES, PARAMS, *([GAP] * (params.format > 1))}:
+            raise ValueError(f"files {sorted(files)}")
+        ids: Ids = map_array(files[IDS], np.int64, (n,))
+        order = map_array(files[ORDER], np.int32, (n,))
         check_ids(ids)
         rising = ids[order]
         if not n or (np.diff(rising) <= 0).any():
             raise ValueError("no ids, or an id twice")
         hashes = read_array(files[BLOCKS], np.uint8, (-(-n // BLOCK_ROWS), 32))
-        codes = RaBitQCodes.from_bytes(files[CODES].read())
+        if params.format == 1:
+            codes: Codes = RaBitQCodes.from_bytes(files[CODES].read())
+        else:
+            stored, asked = read_array(files[GAP], np.float32, (2, d))
+            codes = ProductCodes.from_bytes(files[CODES].read(), Gap(stored, asked, params.share))
         if (codes.d, codes.n, codes.nlist) != (d, n, params.nlist):
             raise ValueError(f"{codes.n} codes of width {codes.d}, expected {n} of {d}")
         return cls(manifest, params, ids, order, codes, _Vectors(files[VECTORS], n, d, hashes))
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory, without the mapped vectors."""
+        """Bytes of memory, without the mapped vectors and ids."""
         codes = next(file.size for file in self.manifest.files if file.name == CODES)
-        return codes + self._ids.nbytes + self._order.nbytes + self._vectors.nbytes
+        return codes + self._vectors.nbytes
 
     @property
     def damage(self) -> str | None:
@@ -220,10 +261,12 @@ class SealedSegment:
         nprobe = min(self.params.nlist, int(nprobe * (self.n / count) ** 0.5))
         bits = None if allowed is None else allowed.bits
         candidates = self._codes.find_candidates(queries, min(refine_k, count), nprobe, bits)
+        # FAISS leaves out rows whose codes score least; who looks into all lists wants them, too.
+        least = min(refine_k if nprobe == self.params.nlist else k, count)
         for i, query in enumerate(queries):
             rows = candidates[i]
             rows = rows[rows >= 0]
-            if len(rows) < min(k, count):  # too few in these lists
+            if len(rows) < least:  # too few in these lists
                 scores[i : i + 1], ids[i : i + 1] = self.search_exact(queries[i : i + 1], k, allowed)
                 continue
             found = select_top_k(self._vectors.compare(rows, query[None])[0], self._ids[rows], k)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,8 +28,8 @@ from index.errors import IndexClosed
 from index.flat import FlatIndex, FlatView
 from index.float16 import round_to_float16
 from index.idset import Bitmap, IdSet
-from index.protocol import FrozenIndex, SearchParams
-from index.sealed_segment import AllowedRows, SealedSegment
+from index.protocol import Effort, FrozenIndex, SearchParams
+from index.sealed_segment import EFFORTS, SEGMENT_FORMAT, AllowedRows, Depth, SealedSegment
 from index.topk import merge_top_k
 from index.types import Embeddings, Ids, Scores
 from index.validation import check_batch, check_search
@@ -38,16 +39,27 @@ MAX_SEARCH_EFFORT = 16
 
 @dataclass(frozen=True, slots=True)
 class SegmentedStats:
-    """What a segmented index consists of now: vectors in each segment, dead rows, and how it is searched."""
+    """What a segmented index consists of now: vectors in each segment, dead rows, and how it is searched.
+
+    The recall of a depth is what calibration measured, without the search effort.
+    """
 
     kind: str
     ntotal: int
     sealed: int
     growing: int
     tombstones: int
-    nprobe: int | None
-    refine_k: int | None
+    depths: Mapping[Effort, Depth]
     search_effort: int
+    is_outdated: bool = False  # whether the sealed segment is of an older format
+
+    @property
+    def nprobe(self) -> int | None:
+        return self.depths["normal"].nprobe if self.depths else None
+
+    @property
+    def refine_k(self) -> int | None:
+        return self.depths["normal"].refine_k if self.depths else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +68,9 @@ class RebuildPolicy:
 
     Never up to `least` vectors: comparing them all is as quick. Else when the growing segment is longer than `growing`
     or `growing_share` of all, whichever is more; after `quiet` seconds without a change these are `quiet_growing` and
-    `quiet_share`. Dead rows count from `dead_share` of the sealed segment on. Each new segment is larger than the one
-    before by a share, so the work of growing to n is a multiple of building n once, about 1 / `growing_share`.
+    `quiet_share`, and a sealed segment of an older format is replaced. Dead rows count from `dead_share` of the sealed
+    segment on. Each new segment is larger than the one before by a share, so the work of growing to n is a multiple of
+    building n once, about 1 / `growing_share`.
     """
 
     least: int = 50_000
@@ -76,6 +89,8 @@ class RebuildPolicy:
             (self.quiet_growing, self.quiet_share) if unchanged >= self.quiet else (self.growing, self.growing_share)
         )
         if stats.ntotal and stats.growing > max(few, share * stats.ntotal):
+            return True
+        if stats.is_outdated and unchanged >= self.quiet:
             return True
         return stats.ntotal > 0 and stats.tombstones > max(few, self.dead_share * stats.sealed)
 
@@ -139,10 +154,16 @@ class SegmentedIndex:
         view, effort = self._current(), self.search_effort
         sealed, growing = view.sealed, view.growing.ntotal
         if sealed is None:
-            return SegmentedStats("exact", view.ntotal, 0, growing, 0, None, None, effort)
-        nprobe = min(sealed.params.nlist, sealed.params.nprobe << effort)
-        refine_k = min(sealed.n, sealed.params.refine_k << effort)
-        return SegmentedStats("base+tail", view.ntotal, sealed.n, growing, view.dead, nprobe, refine_k, effort)
+            return SegmentedStats("exact", view.ntotal, 0, growing, 0, {}, effort)
+        params = sealed.params
+        depths: dict[Effort, Depth] = {}
+        for name in EFFORTS:
+            depth = params.get_depth(name)
+            nprobe, refine_k = min(params.nlist, depth.nprobe << effort), min(sealed.n, depth.refine_k << effort)
+            depths[name] = Depth(nprobe, refine_k, depth.recall)
+        return SegmentedStats(
+            "base+tail", view.ntotal, sealed.n, growing, view.dead, depths, effort, params.format < SEGMENT_FORMAT
+        )
 
     def seconds_unchanged(self) -> float:
         """Seconds since the last change."""
@@ -176,8 +197,9 @@ class SegmentedIndex:
         allowed = _allowed_rows(view, sealed, params.allowed_ids)
         if params.exact:
             return merge_top_k(sealed.search_exact(queries, k, allowed), recent)
-        nprobe = params.nprobe or sealed.params.nprobe << self.search_effort
-        refine_k = params.refine_k or sealed.params.refine_k << self.search_effort
+        depth = sealed.params.get_depth(params.effort)
+        nprobe = params.nprobe or depth.nprobe << self.search_effort
+        refine_k = params.refine_k or depth.refine_k << self.search_effort
         older = sealed.search(queries, k, min(nprobe, sealed.params.nlist), min(refine_k, sealed.n), allowed)
         return merge_top_k(older, recent)
 

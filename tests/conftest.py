@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
+from typing import Any
 
 import coverage
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from app.decode.limits import PictureLimits
 from app.storage.address import open_database
@@ -25,7 +29,9 @@ from tests.support.postgresql import PostgresqlServer, find_binaries
 from tests.support.servers import RunningServer
 
 HERE = Path(__file__).parent
-MODELS = pytest.StashKey[str]()
+FOLDERS = pytest.StashKey[list[str]]()
+MEMORY = Path("/dev/shm")
+MEMORY_BYTES = 6 << 30  # less free memory than this is left alone
 # Files and folders that `make test` leaves out and `make test-all` runs, beside single tests marked `slow`.
 SLOW = {
     *(HERE / name for name in ("bench", "training", "docs/test_backup.py")),
@@ -46,20 +52,63 @@ BOTH = {
 SQLITE_ONLY = {HERE / "app" / "storage" / f"test_{name}.py" for name in ("database", "backup", "file_system", "verify")}
 # Coverage makes a process half as slow again. What runs in the processes of these tests is covered by the others.
 UNMEASURED = [HERE / name for name in ("acceptance", "reliability", "docs", "bench", "app/web", "app/encoder")]
+# Folders whose files take long, in this order: what is short comes last, so that the workers end together.
+FIRST = {name: n for n, name in enumerate(("reliability", "web", "acceptance", "docs", "routes", "api", "wires"))}
+# Files that share what costs seconds to begin, such as a server: one worker of xdist runs all of a line.
+GROUPS = {
+    "page": r"web/test_(access|arrangement|collections|docs|files|filter|grid|looks|page|query|sources)",
+    "page of an empty server": r"web/test_(duplicates|first_look|jobs|states|upload|watches|words)",
+    "keys": r"api/(test_(auth|files|mcp|open_routes|permissions|request_origin|strict_route)|routes/test_session)",
+    "wires": r"api/wires/",
+    "milvus": r"index/test_(contract|factory|milvus\w*|reconcile)|search/test_index_manager",
+}
+# Files whose tests are long and share nothing: any worker runs any of them.
+APART = r"reliability/test_(cluster|disks|hostile|kills)|acceptance/test_parity"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """All servers of a run share the models that one of them has compiled; the run's own process makes the folder."""
+    """The run's own process makes the folders that its workers share.
+
+    All servers share the models that one of them has compiled. Everything else is in memory where there is enough:
+    a test opens a database or two, which costs 30 waits for the disk, and no test can cut the power.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell's background job ignores Ctrl-C, and so would every process that the tests start and interrupt.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if "PYTEST_XDIST_WORKER" not in os.environ:
-        config.stash[MODELS] = os.environ["SIGHTLINE_MODELS_DIR"] = tempfile.mkdtemp(prefix="sightline-models-")
+        models = os.environ["SIGHTLINE_MODELS_DIR"] = tempfile.mkdtemp(prefix="sightline-models-")
+        config.stash[FOLDERS] = [models]
+        if "TMPDIR" not in os.environ and MEMORY.is_dir() and find_free_memory() > MEMORY_BYTES:
+            get_temp_dir()  # of multiprocessing, made before: it removes that when Python ends, after the folder is gone
+            folder = os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="sightline-tests-", dir=MEMORY)
+            Path(folder).chmod(0o711)  # PostgreSQL runs as another user
+            config.stash[FOLDERS].append(folder)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if folder := config.stash.get(MODELS, None):
+    for folder in config.stash.get(FOLDERS, []):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def find_free_memory() -> int:
+    """Bytes that both the machine and its file system in memory have free."""
+    available = re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())
+    return min(shutil.disk_usage(MEMORY).free, int(available[1]) << 10 if available else 0)
+
+
+class GroupScheduling(LoadFileScheduling):  # type: ignore[misc]
+    """xdist's `loadfile`, where the files of a group count as one file, and each test that stands apart is one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path: str = super()._split_scope(nodeid)
+        if re.search(APART, path):
+            return nodeid
+        return next((name for name, files in GROUPS.items() if re.search(files, path)), path)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling | None:
+    return GroupScheduling(config, log) if config.option.dist == "loadfile" else None
 
 
 def pytest_sessionfinish() -> None:
@@ -78,7 +127,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not SLOW.isdisjoint((item.path, *item.path.parents)):
             item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: item.path.parent.name not in ("reliability", "web"))
+    items.sort(key=lambda item: FIRST.get(item.path.parent.name, len(FIRST)))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -107,11 +156,20 @@ def postgresql() -> Iterator[PostgresqlServer]:
     server.close()
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SQLite's file with Sightline's tables and nothing in them, to be copied."""
+    path = tmp_path_factory.mktemp("empty") / "sightline.db"
+    open_database(path).close()
+    return path
+
+
 @pytest.fixture
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """SQLite's, unless the test asks for another."""
     if getattr(request, "param", "sqlite") == "sqlite":
-        with closing(open_database(tmp_path / "sightline.db")) as database:
+        path = shutil.copyfile(request.getfixturevalue("empty_database"), tmp_path / "sightline.db")
+        with closing(open_database(path)) as database:
             yield database
         return
     server: PostgresqlServer = request.getfixturevalue("postgresql")

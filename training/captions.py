@@ -155,7 +155,9 @@ def _all_words(glyph: Glyph, language: str) -> tuple[str, ...]:
 def _colours(scene: Scene, thing: Object, glyph: Glyph) -> tuple[str, ...]:
     if not scene.colourful:
         return ()
-    return (thing.paint,) if thing.paint is not None else glyph.colours
+    if thing.paint is not None:
+        return (thing.paint,)
+    return glyph.colours if thing.drawing is None else thing.drawing.colours
 
 
 def _relation(first: Object, second: Object) -> str | None:

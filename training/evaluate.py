@@ -7,6 +7,7 @@ captions are true of no scene so far. Recall at k is the share of queries with t
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +19,15 @@ import torch
 from tokenizers import Tokenizer
 
 from training.captions import Caption, Captioner, Fact
+from training.hands import HANDS, PACKAGES, draw_svg
 from training.model import SIDE, STARTER, load
 from training.render import Renderer
 from training.scenes import HELD_OUT_STYLES, Object, Scene, sample_scene
-from training.sprites import LANGUAGES, Atlas, draw_symbol, load_atlas
+from training.sprites import LANGUAGES, SYMBOLA, Atlas, Pixels, draw_symbol, load_atlas, on_paper
+from training.stamps import Stamp, list_stamps
 from training.towers import encode_images, encode_texts
 from training.vocabulary import tokenize
+from training.wide import find_hand
 
 FIRST_SEED = 1_000_000
 _FIGURES = """## Figures
@@ -129,19 +133,34 @@ def style_trial(atlas: Atlas, style: str, count: int = 1000) -> Trial:
     return Trial(np.stack(images), texts, tuple(scenes))
 
 
+def _named_trial(atlas: Atlas, drawn: Iterable[tuple[int, Pixels | None]]) -> Trial:
+    """Drawings of glyphs, each with the glyph's name."""
+    images, texts = [], {language: list[str]() for language in LANGUAGES}
+    for index, picture in drawn:
+        if picture is not None:
+            images.append(shrink(on_paper(picture)))
+            for language in LANGUAGES:
+                texts[language].append(atlas.glyphs[index].names[language])
+    return Trial(np.stack(images), texts)
+
+
 def symbol_trial(atlas: Atlas) -> Trial:
     """Every glyph of the monochrome Symbola font, whose shapes differ from the training font's, with its name."""
-    images, texts = [], {language: list[str]() for language in LANGUAGES}
-    for glyph in atlas.glyphs:
-        picture = draw_symbol(glyph.text)
-        if picture is None:
-            continue
-        paper = np.full((160, 160, 3), 255, np.uint8)
-        paper[16:144, 16:144] = 255 - picture[..., 3:]
-        images.append(shrink(paper))
-        for language in LANGUAGES:
-            texts[language].append(glyph.names[language])
-    return Trial(np.stack(images), texts)
+    return _named_trial(atlas, ((i, draw_symbol(glyph.text)) for i, glyph in enumerate(atlas.glyphs)))
+
+
+def hand_trial(atlas: Atlas, name: str, count: int = 1000) -> Trial:
+    """Up to `count` glyphs as the emoji set `name` draws them, with their names."""
+    bodies = find_hand(name, atlas.glyphs)
+    order = np.random.default_rng(FIRST_SEED - 2).permutation(sorted(bodies))[:count]
+    return _named_trial(atlas, ((int(i), draw_svg(bodies[int(i)])) for i in order))
+
+
+def stamp_trial(stamps: Sequence[Stamp]) -> Trial:
+    """Stamps with their own descriptions, in both languages."""
+    drawn = [(stamp, picture) for stamp in stamps if (picture := stamp.draw()) is not None]
+    texts = {language: [stamp.texts[language] for stamp, _ in drawn] for language in LANGUAGES}
+    return Trial(np.stack([shrink(picture) for _, picture in drawn]), texts)
 
 
 def recall(queries: npt.NDArray[np.float32], candidates: npt.NDArray[np.float32], k: int) -> float:
@@ -163,6 +182,10 @@ def score(model: Model, trial: Trial) -> dict[str, float]:
     return out
 
 
+def _count_rows(name: str, trial: Trial | None) -> dict[str, Trial]:
+    return {} if trial is None else {f"{name} ({len(trial.images)})": trial}
+
+
 def report(folder: Path = STARTER) -> str:
     """The table for the model in `folder`."""
     atlas = load_atlas()
@@ -170,8 +193,13 @@ def report(folder: Path = STARTER) -> str:
     rows = {"1,000 unseen scenes": make_trial(atlas)}
     rows |= {f"single, {style} (held out)": style_trial(atlas, style) for style in HELD_OUT_STYLES}
     rows["single, as the font draws"] = style_trial(atlas, "none")
-    symbols = symbol_trial(atlas)
-    rows[f"single, Symbola font ({len(symbols.images)})"] = symbols
+    rows |= _count_rows("single, Symbola font", symbol_trial(atlas) if SYMBOLA.exists() else None)
+    for hand in HANDS if PACKAGES.exists() else ():
+        if hand.is_held_out:
+            rows |= _count_rows(f"single, {hand.name}", hand_trial(atlas, hand.name))
+    stamps = list_stamps()
+    for kind in sorted({stamp.kind for stamp in stamps}):
+        rows |= _count_rows(f"stamps, {kind}", stamp_trial([stamp for stamp in stamps if stamp.kind == kind]))
     lines: list[str] = []
     for name, trial in rows.items():
         figures = score(model, trial)

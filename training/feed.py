@@ -18,9 +18,10 @@ from tokenizers import Tokenizer
 from training.captions import Caption, Captioner, Fact
 from training.model import GRID
 from training.render import Renderer
-from training.scenes import COLOURLESS, INKS, STYLES, Scene, sample_scene, vary_scene
-from training.sprites import LANGUAGES, load_atlas
+from training.scenes import COLOURLESS, INKS, STYLES, Scene, redraw, sample_scene, vary_scene
+from training.sprites import LANGUAGES, Atlas, load_atlas
 from training.vocabulary import load_tokenizer, tokenize
+from training.wide import load_wide_atlas
 
 FIRST_SEED = 1 << 32  # seeds below belong to evaluation, gallery and vocabulary
 _SIBLING_EVERY = 4  # every fourth scene differs from the one before it in a single thing
@@ -28,6 +29,10 @@ _DRAINED = 0.35  # of the scenes in the font's own style get a style without col
 _DRAINED_STYLES = (*(style for style in STYLES if style in COLOURLESS), *INKS)
 _WORN = 0.3  # of those: worn by a second style on top
 _WORN_STYLES = ("blur", "coarse", "jpeg", "faded", "grainy", "shadow", "bright")
+_WIDE = 0.7  # of the batch's groups of siblings: drawn by many hands
+_THINGS = 0.4  # of those may show things that are no emoji
+_ALONE = 0.6  # of those show one object alone
+_OTHER_HAND = 0.85  # of the objects in those are drawn by another hand than the font's
 _LARGER = 0.12  # of a batch: drawn larger and shrunk, as pictures from elsewhere are
 
 
@@ -88,23 +93,43 @@ def also_true(captions: Sequence[Caption], facts: Sequence[frozenset[Fact]]) -> 
 class Maker:
     """Makes batches from seeds. Each drawing process has one."""
 
-    def __init__(self, size: int, side: int) -> None:
-        atlas = load_atlas()
-        self._size, self._side, self._glyphs = size, side, atlas.glyphs
-        self._renderer, self._captioner = Renderer(atlas), Captioner(atlas.glyphs)
-        self._tokenizer: Tokenizer = load_tokenizer(atlas.glyphs)
+    def __init__(self, size: int, side: int, base: Atlas, wide: Atlas, tokenizer: Tokenizer) -> None:
+        """`wide` begins with the glyphs of `base`, the font's."""
+        self._size, self._side, self._tokenizer = size, side, tokenizer
+        self._base, self._wide = base.glyphs, wide.glyphs
+        self._drawings, self._fonts = wide.drawings, range(len(base))
+        self._renderer, self._captioner = Renderer(wide), Captioner(wide.glyphs)
+
+    def _scenes(self, first: int, rng: np.random.Generator) -> list[Scene]:
+        """Groups of siblings, each in the font's hand or by many hands."""
+        scenes: list[Scene] = []
+        is_wide = False
+        for seed in range(first, first + self._size):
+            place = len(scenes) % _SIBLING_EVERY
+            is_wide = rng.random() < _WIDE if place == 0 else is_wide
+            if place == 1:
+                scene = vary_scene(scenes[-1], seed, self._wide if is_wide else self._base)
+            elif is_wide:
+                count = 1 if rng.random() < _ALONE else None
+                choices = None if rng.random() < _THINGS else self._fonts
+                scene = sample_scene(seed, self._wide, styled=0.3, count=count, choices=choices)
+            else:
+                scene = sample_scene(seed, self._base)
+            scenes.append(self._by_hands(scene, rng) if is_wide else self._drain(scene, rng))
+        return scenes
+
+    def _by_hands(self, scene: Scene, rng: np.random.Generator) -> Scene:
+        """Draw the objects by other hands, those that the font lacks always."""
+        scene = redraw(scene, self._drawings, rng, _OTHER_HAND)
+        if any(thing.drawing is None and thing.glyph not in self._fonts for thing in scene.objects):
+            return redraw(scene, self._drawings, rng, 1.0)
+        return scene
 
     def make(self, number: int) -> Batch:
         """Batch `number`, counted from 0; the same number always gives the same batch."""
         first = FIRST_SEED + number * self._size
-        scenes: list[Scene] = []
-        for seed in range(first, first + self._size):
-            if len(scenes) % _SIBLING_EVERY == 1:
-                scenes.append(vary_scene(scenes[-1], seed, self._glyphs))
-            else:
-                scenes.append(sample_scene(seed, self._glyphs))
         rng = np.random.default_rng((first, 3))
-        scenes = [self._drain(scene, rng) for scene in scenes]
+        scenes = self._scenes(first, rng)
         facts = [self._captioner.facts(scene) for scene in scenes]
         tokens, also = [], []
         objects = [_labels([tuple(thing.glyph for thing in scene.objects) for scene in scenes])]
@@ -136,7 +161,8 @@ class Maker:
 
 def _serve(queue: multiprocessing.queues.Queue[Batch], size: int, side: int, numbers: Iterator[int]) -> None:
     cv2.setNumThreads(1)
-    maker = Maker(size, side)
+    base = load_atlas()
+    maker = Maker(size, side, base, load_wide_atlas(), load_tokenizer(base.glyphs))
     parent = os.getppid()
     for number in numbers:
         batch = maker.make(number)

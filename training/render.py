@@ -22,7 +22,7 @@ class Renderer:
     def __init__(self, atlas: Atlas) -> None:
         self._levels = {SIZE: atlas.images}
         for side in (64, 32):
-            small = np.empty((len(atlas), side, side, 4), np.uint8)
+            small = np.empty((len(atlas.images), side, side, 4), np.uint8)
             for i, image in enumerate(self._levels[side * 2]):
                 small[i] = cv2.resize(np.asarray(image), (side, side), interpolation=cv2.INTER_AREA)
             self._levels[side] = small
@@ -39,9 +39,10 @@ class Renderer:
         side = canvas.shape[0]
         wanted = thing.size * side
         level = next((k for k in (32, 64) if k >= wanted), SIZE)
-        sprite = np.asarray(self._levels[level][thing.glyph])
+        sprite = np.asarray(self._levels[level][thing.glyph if thing.drawing is None else thing.drawing.row])
         if thing.paint is not None:
-            sprite = _paint(sprite, paint_hue(thing.paint, rng))
+            is_ink = thing.drawing is not None and thing.drawing.ink
+            sprite = _fill(sprite, thing.paint, rng) if is_ink else _paint(sprite, paint_hue(thing.paint, rng))
         wide = wanted / level * np.sqrt(thing.stretch) * (-1 if thing.flip else 1)
         high = wanted / level / np.sqrt(thing.stretch)
         cos, sin = np.cos(np.radians(thing.angle)), np.sin(np.radians(thing.angle))
@@ -65,6 +66,13 @@ def _paint(sprite: Pixels, hue: float) -> Pixels:
         hsv[..., 1] //= 2
     out = sprite.copy()
     out[..., :3] = np.minimum(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), sprite[..., 3:])
+    return out
+
+
+def _fill(sprite: Pixels, colour: str, rng: np.random.Generator) -> Pixels:
+    """A drawing in one ink, in a shade of `colour`."""
+    out = sprite.copy()
+    out[..., :3] = sprite[..., 3:].astype(np.uint16) * np.array(draw_colour(colour, rng), np.uint16) // 255
     return out
 
 

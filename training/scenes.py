@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from training.palette import COLOURS, PAINTS
-from training.sprites import Glyph
+from training.sprites import Drawing, Glyph
 
 # Kinds of background; the named ones have a colour that a caption may mention.
 NAMED_BACKGROUNDS = ("plain", "gradient", "stripes", "dots", "grain")
@@ -51,6 +51,7 @@ class Object:
     flip: bool = False
     paint: str | None = None  # the colour it is painted in, when not its own
     stretch: float = 1.0  # width over height
+    drawing: Drawing | None = None  # None: as the glyph's first hand draws it
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def vary_scene(scene: Scene, seed: int, glyphs: Sequence[Glyph]) -> Scene:
         i = int(rng.integers(len(objects)))
         free = sorted(set(_neighbours(objects[i].glyph, glyphs)) - {o.glyph for o in objects})
         if free:
-            objects[i] = replace(objects[i], glyph=int(rng.choice(free)), paint=None, flip=False)
+            objects[i] = replace(objects[i], glyph=int(rng.choice(free)), paint=None, flip=False, drawing=None)
     return Scene(seed, _readable(tuple(objects), glyphs, colour, rng), background, colour, scene.style)
 
 
@@ -184,3 +185,28 @@ def _readable(
             thing = replace(thing, paint=str(rng.choice([p for p in PAINTS if p != colour])) if thing.paint else None)
         out.append(thing)
     return tuple(out)
+
+
+# Inks that are hard to see on a ground of the same group.
+_PALE, _DARK = frozenset({"white", "yellow", "pink"}), frozenset({"black", "brown", "purple", "blue", "grey"})
+
+
+def redraw(scene: Scene, drawings: Sequence[Sequence[Drawing]], rng: np.random.Generator, share: float) -> Scene:
+    """The scene with each object by another hand, by a chance of `share`; `drawings` are those of each glyph."""
+    objects = []
+    for thing in scene.objects:
+        options = drawings[thing.glyph]
+        if options and rng.random() < share:
+            thing = _by_hand(thing, options[int(rng.integers(len(options)))], scene.colour, rng)
+        objects.append(thing)
+    return replace(scene, objects=tuple(objects))
+
+
+def _by_hand(thing: Object, drawing: Drawing, ground: str | None, rng: np.random.Generator) -> Object:
+    if drawing.ink:
+        near = next((group for group in (_PALE, _DARK) if ground in group), frozenset({ground}))
+        inks = [colour for colour in COLOURS if colour not in near]
+        paint: str | None = "black" if "black" in inks and rng.random() < 0.5 else str(rng.choice(inks))
+    else:
+        paint = thing.paint if drawing.paintable else None
+    return replace(thing, drawing=drawing, paint=paint)

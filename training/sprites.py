@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import unicodedata
 import xml.etree.ElementTree as ElementTree
@@ -24,7 +25,7 @@ FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 SYMBOLA = Path("/usr/share/fonts/truetype/ancient-scripts/Symbola_hint.ttf")
 CLDR = Path("/usr/share/unicode/cldr/common")
 EMOJI_TEST = Path("/usr/share/unicode/emoji/emoji-test.txt")
-WORK = Path(__file__).parent / "work"
+WORK = Path(os.environ.get("TRAINING_WORK") or Path(__file__).parent / "work")
 SIZE = 128
 FONT_PIXELS = 109  # the only size of the font's bitmaps
 LANGUAGES = ("en", "zh")
@@ -53,11 +54,25 @@ class Glyph:
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """A glyph as another hand draws it."""
+
+    row: int  # of the atlas' images
+    colours: tuple[str, ...]  # as a glyph's
+    paintable: bool
+    ink: bool  # black alone, so that any colour may stand for it
+    hand: str
+
+
+@dataclass(frozen=True)
 class Atlas:
-    """Glyphs and their pictures, uint8 [n, 128, 128, 4], RGBA with premultiplied alpha."""
+    """Glyphs and their pictures, uint8 [rows, 128, 128, 4], RGBA with premultiplied alpha.
+
+    Row i is glyph i as its first hand draws it; `drawings[i]` are the glyph's other ones, in the rows behind."""
 
     glyphs: tuple[Glyph, ...]
     images: Pixels
+    drawings: tuple[tuple[Drawing, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.glyphs)
@@ -114,10 +129,11 @@ def draw_glyph(text: str) -> Pixels | None:
     box = canvas.getbbox()
     if box is None or box[2] - box[0] > 150:  # a sequence drawn as several glyphs
         return None
-    return _centre(np.asarray(canvas.crop(box)))
+    return centre(np.asarray(canvas.crop(box)))
 
 
-def _centre(pixels: npt.NDArray[np.uint8]) -> Pixels:
+def centre(pixels: npt.NDArray[np.uint8]) -> Pixels:
+    """A drawing [h, w, 4] with straight alpha, scaled to fill the middle of [128, 128, 4], premultiplied."""
     scale = (SIZE - 6) / max(pixels.shape[:2])
     picture = pixels.astype(np.float32)
     picture[..., :3] *= picture[..., 3:] / 255
@@ -128,6 +144,13 @@ def _centre(pixels: npt.NDArray[np.uint8]) -> Pixels:
     top, left = (SIZE - size[1]) // 2, (SIZE - size[0]) // 2
     out[top : top + size[1], left : left + size[0]] = resized.round().clip(0, 255).astype(np.uint8)
     return out
+
+
+def on_paper(drawing: Pixels) -> Pixels:
+    """A premultiplied drawing [128, 128, 4] on white with a margin, uint8 [160, 160, 3]."""
+    paper = np.full((160, 160, 3), 255, np.uint8)
+    paper[16:144, 16:144] = 255 - drawing[..., 3:] + drawing[..., :3]
+    return paper
 
 
 def draw_symbol(text: str) -> Pixels | None:
@@ -144,7 +167,7 @@ def draw_symbol(text: str) -> Pixels | None:
         masks.append(np.asarray(canvas.crop(box)) if box else np.zeros((1, 1, 4), np.uint8))
     if masks[0].shape == masks[1].shape and np.array_equal(masks[0], masks[1]):
         return None  # the font's box for characters it does not have
-    return None if masks[0].shape[0] < 4 else _centre(masks[0])
+    return None if masks[0].shape[0] < 4 else centre(masks[0])
 
 
 def _glyph(
@@ -204,10 +227,10 @@ def load_atlas(folder: Path = WORK) -> Atlas:
         np.save(pictures, atlas.images)
         table.write_text(json.dumps([asdict(g) for g in atlas.glyphs], ensure_ascii=False), encoding="utf-8")
     rows = json.loads(table.read_text(encoding="utf-8"))
-    return Atlas(tuple(_from_row(row) for row in rows), np.load(pictures, mmap_mode="r"))
+    return Atlas(tuple(glyph_from_row(row) for row in rows), np.load(pictures, mmap_mode="r"))
 
 
-def _from_row(row: dict[str, object]) -> Glyph:
+def glyph_from_row(row: dict[str, object]) -> Glyph:
     values = dict(row)
     for key in ("words", "topics"):
         values[key] = {k: tuple(v) for k, v in values[key].items()}  # type: ignore[attr-defined]

@@ -1,10 +1,12 @@
 """The starter's vocabulary: byte-pair encoding of lower-cased words, and each Chinese character as one token.
 
-`python -m training.vocabulary` writes the words that the starter knows, to tell which ones of a query it does not.
+`python -m training.vocabulary` writes the words that the starter knows, to tell which ones of a query it does not. With
+`--wide` they are also those of the things beside emoji, which the weights know once they were trained on them.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from app.encoder.loader import STARTER
 from training.captions import Captioner
 from training.scenes import sample_scene
 from training.sprites import LANGUAGES, WORK, Glyph, load_atlas
+from training.wide import load_wide_atlas
 
 CONTEXT = 40
 SIZE = 5000
@@ -87,6 +90,6 @@ def list_words(glyphs: Sequence[Glyph], tokenizer: Tokenizer) -> list[str]:
 
 
 if __name__ == "__main__":
-    atlas = load_atlas()
+    atlas = load_wide_atlas() if "--wide" in sys.argv else load_atlas()
     listed = list_words(atlas.glyphs, Tokenizer.from_file(str(STARTER / "tokenizer.json")))
     (STARTER / "words.txt").write_text("\n".join(listed) + "\n", encoding="utf-8")

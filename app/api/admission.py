@@ -34,14 +34,14 @@ SHARE = 4  # one caller may have a quarter of a budget, and the last quarter is 
 # What one caller may have under way at once; more wait. A call with many searches, labels or texts is mostly work of
 # Python, which two such calls would do no faster; there are two decoders.
 LARGE, PICTURES, BATCHES = "large requests", "searches with pictures", "calls with many parts"
-EMBEDDINGS = "requests for embeddings"  # the encoder's work: while it has some, the next are decoded
+EMBEDDINGS = "requests for embeddings"  # the encoder's work: while it has some for each core, the next are decoded
 EXPLANATIONS = "explanations"  # of which each is fourteen pictures
 CORES = os.cpu_count() or 2
 AT_ONCE = {
     LARGE: 16,
     PICTURES: max(2, CORES),
     BATCHES: max(1, CORES // 2),
-    EMBEDDINGS: 2 * max(2, CORES),
+    EMBEDDINGS: 4 * max(2, CORES),
     EXPLANATIONS: 1,
 }
 MAX_WAITING = 48  # of one kind and caller

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import re
 from base64 import b64decode
-from ipaddress import ip_network
 from typing import Annotated
 
 from fastapi import Depends, Request, Response
@@ -23,8 +22,7 @@ from app.api.errors import problem_response
 from app.api.not_found import page_not_found, wants_page
 from app.api.permissions import PERMISSIONS, PermissionTable, RoutePermission
 from app.api.rate_limit import WRONG_COOKIES, WRONG_KEYS, RateLimiter, rate_limit_key
-from app.api.request_origin import is_trusted_host, parse_origins, read_host, read_port
-from app.core.errors import StartupError
+from app.api.request_origin import is_trusted_host, parse_origins, parse_proxies, read_host, read_port
 from app.core.settings import Settings
 from app.core.types import KeyScope
 from app.service.auth import PREFIX, ApiKeyService, Principal
@@ -60,10 +58,7 @@ class AccessControl:
         names = {name.strip().lower() for name in settings.allowed_hosts.split(",")} - {""}
         self._checks_host = loopback_only or bool(names)
         self._hosts = frozenset(names | {settings.host.lower()})
-        try:
-            self.origins = parse_origins(settings.cors_origins)
-        except ValueError as error:
-            raise StartupError(f"SIGHTLINE_CORS_ORIGINS: {error}") from None
+        self.origins = parse_origins(settings.cors_origins)
 
     def needs_key(self) -> bool:
         """Whether a key is needed: where keys were made, and wherever other machines reach the server."""
@@ -199,17 +194,6 @@ async def verify_route(request: Request) -> None:
     permission: RoutePermission | None = request.scope.get("permission")
     if permission is None or permission.path != getattr(request.scope.get("route"), "path", None):
         raise HTTPException(403, "this call is in no table of rights")
-
-
-def parse_proxies(text: str) -> list[str]:
-    """Addresses and networks with commas between them; `*` stands for all. Raises StartupError."""
-    proxies = [one.strip() for one in text.split(",") if one.strip()]
-    for one in proxies:
-        try:
-            _ = one == "*" or ip_network(one)
-        except ValueError as error:
-            raise StartupError(f"SIGHTLINE_TRUSTED_PROXIES: {one!r} is no address and no network: {error}") from None
-    return proxies
 
 
 def read_presented_keys(scope: Scope) -> set[str]:

@@ -12,10 +12,12 @@ from typing import Generic, ParamSpec, TypeAlias, TypeVar
 
 import anyio
 import anyio.to_thread
+from fastapi import Response
 
 from app.core.errors import Overloaded, SightlineError
 from app.core.settings import count_cores
-from app.search.query import SearchQuery, SearchResult
+from app.search.query import SearchQuery
+from app.search.searcher import Searcher
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -144,7 +146,9 @@ class ThreadPools:
 
     def __init__(self, queries: int) -> None:
         self.queries = ThreadPool("queries", min(queries, 64), queries)
-        self.searches: SharedCalls[SearchQuery, SearchResult] = SharedCalls(self.queries, max(2, count_cores()))
+        self.searches: SharedCalls[tuple[Searcher, SearchQuery], Response] = SharedCalls(
+            self.queries, max(2, count_cores())
+        )
         self.reads = ThreadPool("reads", 8, 1024)
         self.writes = ThreadPool("writes", 32, 1024)
         self.explanations = ThreadPool("explanations", 2, 14)  # each is many pictures; searches go first

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from app.api.admission import work
 from app.api.concurrency import ThreadPools
 from app.api.errors import format_validation_errors
-from app.api.json_body import JsonScan
+from app.api.json_body import STORED_PICTURES, JsonScan
 from app.api.openapi import COLLECTION_PATTERN, CollectionText
 from app.core.errors import BadRequest, NotFound, Validation
 from app.core.settings import Settings
@@ -212,6 +212,9 @@ def decode_cursor(cursor: str | None) -> int | None:
 @asynccontextmanager
 async def open_incoming_folder(library: Library, threads: ThreadPools) -> AsyncIterator[Path]:
     """A folder for the files of one request; it is removed when the request is answered."""
+    if stored := STORED_PICTURES.get():  # the pictures of its JSON have one
+        yield next(iter(stored.values())).parent
+        return
     folder = await threads.writes.run(library.create_upload_dir)
     try:
         yield folder

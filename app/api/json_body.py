@@ -64,6 +64,10 @@ class JsonScan:
         part = self._rest + part
         cut = (len(part) - len(part.rstrip(b"\\"))) % 2
         part, self._rest = part[: len(part) - cut], part[len(part) - cut :]
+        if self._file is not None and b'"' not in part:  # the middle of a picture
+            with map_os_errors():
+                self._file.write(part)
+            return
         # Quotes that end no string are covered, so that those left are the ends of strings.
         pieces = part.replace(b"\\\\", b"__").replace(b'\\"', b"__").split(b'"')
         self._count(b"".join(pieces[self._is_inside :: 2]))
@@ -145,7 +149,7 @@ class JsonScan:
         if self._folder is None:
             self._folder = self._make_folder()
         name = f"{self._token}-{len(self.pictures)}"
-        self.pictures[name] = path = self._folder / str(len(self.pictures))
+        self.pictures[name] = path = self._folder / f"{len(self.pictures)}.base64"
         with map_os_errors():
             self._file = open(path, "xb")  # noqa: SIM115 (closed at the end of the string)
         self.text += name.encode()

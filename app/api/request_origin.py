@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from ipaddress import ip_network
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
+
+from app.core.errors import StartupError
 
 
 def read_host(scope: Scope) -> str | None:
@@ -52,12 +55,25 @@ SAFE = ("GET", "HEAD", "OPTIONS")  # they change nothing, and no other site can 
 
 
 def parse_origins(text: str) -> frozenset[str]:
-    """Origins with commas between them, as browsers send them; `*` stands for all. Raises ValueError."""
+    """Origins with commas between them, as browsers send them; `*` stands for all. Raises StartupError."""
     origins = {one.strip().rstrip("/").lower() for one in text.split(",")} - {""}
     for origin in origins - {"*"}:
         if not re.fullmatch(r"https?://[^/?#@\s]+", origin):
-            raise ValueError(f"{origin!r} is no origin: write it as https://photos.example.org")
+            raise StartupError(
+                f"SIGHTLINE_CORS_ORIGINS: {origin!r} is no origin: write it as https://photos.example.org"
+            )
     return frozenset(origins)
+
+
+def parse_proxies(text: str) -> list[str]:
+    """Addresses and networks with commas between them; `*` stands for all. Raises StartupError."""
+    proxies = [one.strip() for one in text.split(",") if one.strip()]
+    for one in proxies:
+        try:
+            _ = one == "*" or ip_network(one)
+        except ValueError as error:
+            raise StartupError(f"SIGHTLINE_TRUSTED_PROXIES: {one!r} is no address and no network: {error}") from None
+    return proxies
 
 
 def is_cross_site(scope: Scope, *, behind_proxy: bool) -> bool:

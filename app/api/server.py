@@ -1,10 +1,14 @@
-"""`sightline serve`: one server process and the workers that it keeps alive."""
+"""`sightline serve`: one server process and the workers that it keeps alive.
+
+The application is imported while the model loads: each takes a second.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import errno
+import gc
 import ipaddress
 import logging
 import resource
@@ -12,16 +16,12 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import uvicorn
-from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from app.api.app import create_app
-from app.api.auth import parse_proxies
-from app.api.metrics import ServerMetrics
-from app.api.timeouts import make_protocol
-from app.api.wires.immich import PortDispatch, create_immich_app
+from app.api.request_origin import parse_origins, parse_proxies
 from app.core.connection_string import describe_database
 from app.core.errors import StartupError
 from app.core.listeners import open_listeners
@@ -32,6 +32,9 @@ from app.service.data_dir import DATABASE_NAME
 from app.service.service import Service, open_service
 from app.storage.model_check import find_model_name
 from app.worker.supervisor import WorkerSupervisor
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +79,9 @@ def serve(settings: Settings) -> None:
             asyncio.Runner() as runner,  # not uvloop: it accepts one connection a turn, and a burst waits (ADR 35)
         ):
             require_keys(service, listeners)
+            parse_proxies(settings.trusted_proxies)  # what is wrong is said before anything starts
+            parse_origins(settings.cors_origins)
+            service.start()
             raise_file_limit(settings.max_connections)
             sys.setswitchinterval(SWITCH_SECONDS)
             # Its warnings are about what clients send (no HTTP, other protocols): any client could fill the log.
@@ -152,14 +158,16 @@ def raise_file_limit(connections: int) -> None:
 
 
 async def _serve(service: Service, listeners: Sequence[socket.socket], for_immich: Sequence[socket.socket]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):  # one that comes during the import waits for `stop`
+        loop.add_signal_handler(number, lambda: None)
     settings = service.settings
-    loopback_only = all(map(is_on_loopback, listeners))
-    app = create_app(service, loopback_only=loopback_only)
-    metrics: ServerMetrics = app.state.metrics
+    app, protocol = import_application(service, listeners)
+    metrics = app.state.metrics
     server = Server(
         uvicorn.Config(
             add_immich(app, for_immich),
-            http=make_protocol(settings, app.state.threads, metrics.count_refusal),
+            http=protocol,
             backlog=ACCEPTED,
             ws="none",
             lifespan="off",
@@ -173,8 +181,6 @@ async def _serve(service: Service, listeners: Sequence[socket.socket], for_immic
         )
     )
     metrics.watch_connections(lambda: len(server.server_state.connections))
-    loop = asyncio.get_running_loop()
-    service.start()
     announce(service, listeners, for_immich)
     watching = asyncio.create_task(_stop_when_fatal(service, server))
     pulse = asyncio.create_task(_measure_loop_lag(service))
@@ -194,6 +200,21 @@ async def _serve(service: Service, listeners: Sequence[socket.socket], for_immic
         if not working.cancelling():  # a second cancel would leave workers that are still finishing
             working.cancel()
         await asyncio.gather(watching, pulse, working, return_exceptions=True)
+
+
+def import_application(service: Service, listeners: Sequence[socket.socket]) -> tuple[FastAPI, type[asyncio.Protocol]]:
+    """The application and its protocol."""
+    gc.disable()
+    # FastAPI would import pydantic 1, only to find that no model is one of its.
+    if "pydantic.v1" not in sys.modules:
+        sys.modules["pydantic.v1"] = None  # type: ignore[assignment]
+    from app.api.app import create_app
+    from app.api.timeouts import make_protocol
+
+    app = create_app(service, loopback_only=all(map(is_on_loopback, listeners)))
+    gc.freeze()  # what is here stays: a collection that looked through all of it took a tenth of a second
+    gc.enable()
+    return app, make_protocol(service.settings, app.state.threads, app.state.metrics.count_refusal)
 
 
 def announce(service: Service, listeners: Sequence[socket.socket], for_immich: Sequence[socket.socket]) -> None:
@@ -216,6 +237,8 @@ def add_immich(app: FastAPI, listeners: Sequence[socket.socket]) -> ASGIApp:
     """The application of all listeners; `listeners` are those for Immich alone."""
     if not listeners:
         return app
+    from app.api.wires.immich import PortDispatch, create_immich_app
+
     immich = create_immich_app(app, loopback_only=all(map(is_on_loopback, listeners)))
     return PortDispatch(app, immich, listeners[0].getsockname()[1])
 

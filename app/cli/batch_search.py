@@ -21,14 +21,14 @@ Parts = list[dict[str, Any]]
 
 
 def search_lines(
-    client: Client, lines: Iterable[str], k: int, target: str, filter: Any, threshold: float | None = None
+    client: Client, lines: Iterable[str], k: int, target: str, filter: Any, threshold: float | None = None, **more: Any
 ) -> Iterator[dict[str, Any]]:
     """For each line that is not empty, the `query` with the server's answer, or with an `error`.
 
     Raises ServerError when the server refuses a whole call.
     """
     options = {"k": k, "target": target, **({} if filter is None else {"filter": filter})}
-    options |= {} if threshold is None else {"score_threshold": threshold}
+    options |= more | ({} if threshold is None else {"score_threshold": threshold})
     for group in group_lines(lines, k):
         answers = client.search_batch([{"query": parts, **options} for _, parts in group])
         for (line, _), answer in zip(group, answers, strict=True):
@@ -53,7 +53,9 @@ def group_lines(lines: Iterable[str], k: int) -> Iterator[list[tuple[str, Parts]
         yield group
 
 
-def print_answers(client: Client, file: str, k: int, target: str, filter: Any, threshold: float | None = None) -> int:
+def print_answers(
+    client: Client, file: str, k: int, target: str, filter: Any, threshold: float | None = None, **more: Any
+) -> int:
     """Print the answer to each line of a file as JSON; returns the exit status, 1 if the server refused a line.
 
     Raises ServerError for a file that cannot be read.
@@ -61,7 +63,7 @@ def print_answers(client: Client, file: str, k: int, target: str, filter: Any, t
     status = 0
     try:
         with click.open_file(file, encoding="utf-8") as lines:
-            for answer in search_lines(client, lines, k, target, filter, threshold):
+            for answer in search_lines(client, lines, k, target, filter, threshold, **more):
                 if "error" in answer:
                     status = 1
                 click.echo(json.dumps(answer, ensure_ascii=False))

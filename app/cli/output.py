@@ -20,6 +20,7 @@ from app.encoder.catalogue import CATALOGUE, FIGURES, NAME_FORMS
 
 if TYPE_CHECKING:
     from app.cli.local_files import Failure
+    from app.encoder.int8 import Int8Report
 
 SHADES = " ░▒▓█"
 PLACES = {
@@ -308,6 +309,25 @@ def show_models(console: Console) -> None:
 def show_progress(console: Console) -> Callable[[Sequence[Any], str], Iterable[Any]]:
     """A bar that shows how much of some work is done."""
     return partial(track, console=console, transient=True)
+
+
+def show_int8_report(report: Int8Report, console: Console) -> None:
+    """How a model in int8 compares with the same in 16 bits, and what that means for an index."""
+    table = Table("int8, calibrated on", report.calibrated_on)
+    first = "captions whose own picture is among the first ten"
+    table.add_row(f"judged by the captions of {report.judged_by}", f"{report.captions:,}")
+    table.add_row(f"{first}, 16 bits", f"{report.recall_before:.3f}")
+    table.add_row(f"{first}, int8", f"{report.recall:.3f} ({report.ratio:.3f} of it)")
+    table.add_row(f"{first}, every other picture in int8", f"{report.recall_mixed:.3f}")
+    table.add_row(
+        "cosine of both vectors of a picture: mean, 5th percentile", f"{report.cosine_mean:.4f}, {report.cosine_p5:.4f}"
+    )
+    table.add_row("pictures a second, batches of 32", f"{report.speed:.2f} times as many")
+    console.print(table)
+    if report.is_same_space:
+        console.print("an index made with the model in 16 bits stays valid: both give the same vectors")
+    else:
+        console.print("the vectors differ from those in 16 bits: an index must be made anew (`sightline reembed`)")
 
 
 def show_faults(faults: list[tuple[str, str, str]], console: Console) -> None:

@@ -340,5 +340,7 @@ def watch_source(client: Client, source: str, command: WatchCommand) -> None:
     options: dict[str, Any] = {"deletes": command.deletes, "exclude": list(command.options.exclude)}
     if command.options.poll_seconds is not None:
         options["poll_seconds"] = command.options.poll_seconds
+    if command.options.allow_mass_delete:
+        options["allow_mass_delete"] = True
     watch = client.create_watch(source, options)
     click.echo(f"the server watches {watch['source']} ({watch['id']})")

@@ -14,7 +14,10 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
-import structlog
+from app.core.imports import hide
+
+with hide("rich"):  # structlog would import it for tracebacks of its own, a tenth of a start
+    import structlog
 
 MAX_VALUE_CHARS = 4_096
 MAX_TRACEBACK_CHARS = 65_536

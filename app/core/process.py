@@ -34,17 +34,18 @@ def spawn(
     module: str,
     *arguments: str,
     env: Mapping[str, str] | None = None,
+    stdin: int = subprocess.DEVNULL,
     stdout: int | IO[bytes] | None = None,
     stderr: int | IO[bytes] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start `python -m MODULE ARGUMENTS`; `env` is added to the environment of this process.
 
-    The child has no standard input, and a session of its own: Ctrl-C reaches this process alone, which ends its
-    children.
+    The child has no standard input unless `stdin` says so, and a session of its own: Ctrl-C reaches this process
+    alone, which ends its children.
     """
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=stdout,
         stderr=stderr,
         env={**child_env(os.environ), **(env or {})},

@@ -145,8 +145,9 @@ class Settings(BaseSettings):
     )
     precision: str = Field(
         "auto",
-        pattern="^(auto|fp32|bf16|fp16)$",
-        description="Precision of the encoder: fp32, bf16, fp16 (on a GPU), or auto, the fastest of this machine.",
+        pattern="^(auto|fp32|bf16|fp16|int8)$",
+        description="Precision of the encoder: fp32, bf16, fp16 (on a GPU), int8 (of a model that `sightline convert"
+        " --precision int8` wrote), or auto, the fastest that model and machine have.",
     )
     runtime: str = Field(
         "auto",

@@ -12,6 +12,8 @@ from typing import Any, Literal, NamedTuple
 Metadata = Mapping[str, Any]
 Target = Literal["images", "texts"]
 Mode = Literal["hybrid", "vector", "keyword"]
+Effort = Literal["fast", "normal", "exact"]
+"""How far a search looks into an approximate index; exact: everywhere."""
 EnrichmentKind = Literal["ocr", "caption"]
 
 DEFAULT_COLLECTION = "default"

@@ -21,7 +21,8 @@ from app.core.metrics import ProcessMetrics
 from app.encoder.protocol import Embeddings, Encoder, Pixels
 from app.encoder.query_cache import QueryCache
 
-MAX_BATCH_ROWS = 64  # texts or pictures in one forward pass
+MAX_BATCH_ROWS = 64  # texts in one forward pass
+MAX_BATCH_PICTURES = 16  # as fast as more of them, and the texts of searches wait for their end
 PATIENCE = 0.5  # seconds after which a patient request gets a pass although others wait
 
 
@@ -141,10 +142,11 @@ class Batcher:
         if not self._waiting:
             return []
         is_text = self._waiting[0].pixels is None
+        most = MAX_BATCH_ROWS if is_text else MAX_BATCH_PICTURES
         batch: list[EncodeRequest] = []
         rows = 0
         while self._waiting and (self._waiting[0].pixels is None) == is_text:
-            if batch and rows + len(self._waiting[0]) > MAX_BATCH_ROWS:
+            if batch and rows + len(self._waiting[0]) > most:
                 break
             request = self._waiting.popleft()
             if request.answer.set_running_or_notify_cancel():

@@ -32,7 +32,15 @@ from app.core.errors import StartupError
 from app.core.files import sha256_file
 from app.core.locks import hold_lock, pause_unless_stopped
 from app.core.process import die_with_parent, spawn
-from app.encoder.openvino import IMAGE_FILE, INFO_FILE, TEXT_FILE, CompiledModelInfo, OpenVinoEncoder, load_openvino
+from app.encoder.openvino import (
+    IMAGE_FILE,
+    INFO_FILE,
+    TEXT_FILE,
+    CompiledModelInfo,
+    OpenVinoEncoder,
+    detect_precision,
+    load_openvino,
+)
 from app.encoder.pretrained import has_torch, require_torch
 from app.encoder.tokenizer import TOKENIZER
 from app.encoder.weights import LocatedModel, read_logit_bias
@@ -46,6 +54,10 @@ LIBRARIES = ("openvino", "torch", "open_clip_torch", "timm")
 MIN_COSINE = 0.999  # between the vectors of a converted tower and those of torch, over PROBES
 PROBES = ("a red car", "two cats next to a cake, by the sea", "笑脸", "x")
 DAMAGE_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError)  # raised for a damaged converted model
+NO_INT8 = (
+    "model {0} has no int8 towers; `sightline convert {0} FOLDER --precision int8` writes a model that has"
+    " them, if int8 is good enough for your pictures"
+)
 EXIT_MISFIT = 3  # exit status if the weights do not fit the architecture; torch would fail as well
 
 
@@ -75,10 +87,12 @@ def open_encoder(
         encoder.space = replace(encoder.space, model=spec.name)  # models of other names may share a conversion
         return encoder
 
-    if (enclosed := find_enclosed(spec)) is not None:
+    if (enclosed := find_enclosed(spec, precision)) is not None:
         try:
             return load(enclosed)
         except DAMAGE_ERRORS as error:
+            if precision == "int8":
+                raise StartupError(f"the int8 towers in {enclosed} are damaged; write them again") from error
             log.warning("the converted model in %s is damaged (%s); converting it", enclosed, type(error).__name__)
     folder = ensure_converted(spec, cache, stop)
     with suppress(*DAMAGE_ERRORS):
@@ -92,17 +106,30 @@ def open_encoder(
             return load(folder)
 
 
-def find_enclosed(spec: LocatedModel) -> Path | None:
-    """The converted model in the folder of a model, if it was made of these weights and this configuration."""
+def choose_precision(spec: LocatedModel, asked: str) -> str:
+    """The precision to run in: for `auto` int8 where the model's folder brings it, else the fastest of the processor.
+
+    Raises StartupError for int8 that it does not bring.
+    """
+    brings = find_enclosed(spec, "int8") is not None
+    if asked == "int8" and not brings:
+        raise StartupError(NO_INT8.format(spec.name))
+    return asked if asked != "auto" else "int8" if brings else detect_precision()
+
+
+def find_enclosed(spec: LocatedModel, precision: str = "") -> Path | None:
+    """The converted model in the folder of a model, if it was made of these weights and this configuration, and has
+    int8 as `precision` says."""
     if spec.folder is None:
         return None
     folder = spec.folder / COMPILED
     try:
         info = CompiledModelInfo.read(folder)
-        fits = (info.space.weights, info.configuration) == (spec.digest, sha256_file(spec.folder / CONFIG))
+        made_of = (info.made_of or info.space.weights, info.configuration)
+        fits = made_of == (spec.digest, sha256_file(spec.folder / CONFIG))
     except (OSError, ValueError):
         return None
-    return folder if fits else None
+    return folder if fits and (info.precision == "int8") == (precision == "int8") else None
 
 
 def convert_into(spec: LocatedModel, model: Path) -> None:
@@ -144,9 +171,11 @@ def ensure_converted(spec: LocatedModel, cache: Path, stop: threading.Event | No
     return folder
 
 
-def is_converted(spec: LocatedModel, cache: Path) -> bool:
+def is_converted(spec: LocatedModel, cache: Path, precision: str) -> bool:
     """Whether the model can be opened without a conversion."""
-    return find_enclosed(spec) is not None or (has_torch() and (_folder_of(spec, cache) / INFO_FILE).is_file())
+    return find_enclosed(spec, precision) is not None or (
+        has_torch() and (_folder_of(spec, cache) / INFO_FILE).is_file()
+    )
 
 
 def _folder_of(spec: LocatedModel, cache: Path) -> Path:

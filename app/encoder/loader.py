@@ -69,7 +69,11 @@ class EncoderOptions:
         return cls(settings.device, settings.precision, settings.runtime, settings.threads, known, bulk)
 
     def reason_for_torch(self) -> str:
-        """Why torch must run the model; empty if OpenVINO can."""
+        """Why torch must run the model; empty if OpenVINO can. Raises StartupError for int8 where OpenVINO may not."""
+        if self.precision == "int8":
+            if self.runtime == "torch" or self.device.startswith("cuda"):
+                raise StartupError("int8 runs on a CPU, in OpenVINO: set neither another device nor another runtime")
+            return ""
         if self.runtime == "torch":
             return "as set"
         if self.device.startswith("cuda") or (self.device == "auto" and has_gpu()):
@@ -229,12 +233,11 @@ def read_trained_widths(name: str, cache: Path) -> tuple[int, ...]:
 def _load_in_openvino(
     spec: LocatedModel, size: ParameterCount, cache: Path, options: EncoderOptions, progress: LoadProgress
 ) -> Encoder:
-    from app.encoder.conversion import is_converted, open_encoder
-    from app.encoder.openvino import detect_precision
+    from app.encoder.conversion import choose_precision, is_converted, open_encoder
 
-    precision = detect_precision() if options.precision == "auto" else options.precision
+    precision = choose_precision(spec, options.precision)
     spec = replace(spec, half=precision != "fp32")
-    if not is_converted(spec, cache):
+    if not is_converted(spec, cache, precision):
         check_memory(spec.name, estimate_conversion(size, options.processes), options.processes, CONVERTING)
         progress.words = "converting it for this processor, once"
     check_memory(spec.name, estimate_openvino(size, options.processes, precision), options.processes, "to run")

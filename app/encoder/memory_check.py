@@ -20,7 +20,7 @@ CONVERTER = 528 * MIB  # of the child that converts, with OpenVINO and torch
 WAITING_WORKER = 115 * MIB  # of a worker that waits for the conversion, with its decode children
 COPIES = 2  # of the weights in fp32, at the peak of the conversion
 CONVERTING = "to be converted for this processor, once"
-BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 NO_LIMIT = 1 << 60  # without a limit, cgroup v1 writes a larger number
 
 
@@ -38,7 +38,7 @@ NO_PROCESSES = ModelProcesses()
 def estimate_openvino(size: ParameterCount, processes: ModelProcesses, precision: str) -> int:
     """Least bytes for all processes in OpenVINO. The text tower counts half: much of it stays in its file."""
     each = BYTES[precision]
-    image, text = size.image * each, (size.whole - size.image) * each
+    image, text = size.image * each, (size.whole - size.image) * max(2, each)  # int8 is for pictures alone
     return processes.servers * (OPENVINO + image + text // 2) + processes.workers * (OPENVINO + image)
 
 

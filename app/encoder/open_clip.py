@@ -167,7 +167,7 @@ def choose_device(device: str) -> str:
 
 def choose_precision(precision: str, device: str) -> str:
     """`auto` is bf16 on a GPU (fp16 if it has no bf16) and fp32 on a CPU."""
-    if precision != "auto":
+    if precision not in ("auto", "int8"):  # which a captioner does not have
         return precision
     if not device.startswith("cuda"):
         return "fp32"

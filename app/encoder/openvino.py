@@ -6,6 +6,7 @@ It runs without torch. It takes pictures as uint8; the compiled tower scales and
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import threading
@@ -20,12 +21,17 @@ import numpy.typing as npt
 from pydantic import TypeAdapter
 
 from app.core.types import EmbeddingSpace, Preprocessing
+from app.encoder.memory_check import available_memory
 from app.encoder.protocol import Embeddings, Pixels, normalise
 from app.encoder.tokenizer import TOKENIZER, TextTokenizer, Tokenization
 
+log = logging.getLogger(__name__)
+
 INFO_FILE, IMAGE_FILE, TEXT_FILE = "card.json", "image.xml", "text.xml"
-HINTS = {"fp32": "f32", "bf16": "bf16"}
+HINTS = {"fp32": "f32", "bf16": "bf16"}  # int8 is in the tower itself; what it leaves runs as the processor is fastest
 STREAMS = 4  # forward passes at once; further cores share them
+MANY = 64  # pictures that came together: making another tower takes as long as encoding as many
+ROOM = 4  # times the weights: memory that must be left for another tower of them
 ROWS_PER_PASS = 8  # as fast as more, and all passes end at nearly the same time
 
 
@@ -52,6 +58,8 @@ class CompiledModelInfo:
     tokenization: Tokenization
     temperature: float
     configuration: str = ""  # the SHA-256 of the model's configuration, where both are in one folder
+    precision: str = ""  # `int8` if the image tower is in it
+    made_of: str = ""  # the SHA-256 of the weights, where vectors in int8 are a space of their own
 
     def write(self, folder: Path) -> None:
         (folder / INFO_FILE).write_text(json.dumps(asdict(self)), encoding="utf-8")
@@ -107,7 +115,8 @@ class OpenVinoEncoder:
     """The towers of one folder at one precision. The text tower is compiled for the first text.
 
     One pass uses all cores, so that a query waits least. With `bulk`, pictures are encoded in several passes at once,
-    which is faster while other processes run. The vectors are the same.
+    which is faster while other processes run. The vectors are the same. Without `bulk` several pictures that come
+    together are encoded so, too, by a second tower: after MANY of them a thread makes it, where memory suffices.
     """
 
     device = "cpu"
@@ -127,13 +136,18 @@ class OpenVinoEncoder:
         self._lock = threading.Lock()  # one batch at a time; more would share the same cores
         self._core = load_openvino().Core()
         self._settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "INFERENCE_PRECISION_HINT": HINTS[detect_precision() if precision == "int8" else precision],
             "PERFORMANCE_HINT": "LATENCY",
         }
         if threads:
             self._settings["INFERENCE_NUM_THREADS"] = threads
-        streams = min(STREAMS, threads or len(os.sched_getaffinity(0))) if bulk else 1
-        self._images = CompiledTower(self._core, folder / IMAGE_FILE, self._settings, streams)
+        self._streams = min(STREAMS, threads or len(os.sched_getaffinity(0)))
+        self._image_tower = self._core.read_model(folder / IMAGE_FILE)
+        self._images = CompiledTower(self._core, self._image_tower, self._settings, self._streams if bulk else 1)
+        self._several: CompiledTower | None = self._images if bulk or self._streams == 1 else None
+        self._compiling: threading.Thread | None = None
+        self._together = 0  # pictures that did not come alone
+        self._weights_bytes = (folder / IMAGE_FILE).with_suffix(".bin").stat().st_size
         self._text_tower = self._core.read_model(folder / TEXT_FILE)  # mapped now, so that the folder may be removed
 
     @cached_property
@@ -156,7 +170,23 @@ class OpenVinoEncoder:
         """uint8 [n, size, size, 3] to float32 [n, d], rows of length 1."""
         pixels = np.ascontiguousarray(pixels)
         with self._lock:
-            return self._images.encode([pixels[part] for part in self._images.split_rows(len(pixels))])
+            tower = self._images if len(pixels) == 1 else self._choose_tower(len(pixels))
+            return tower.encode([pixels[part] for part in tower.split_rows(len(pixels))])
+
+    def _choose_tower(self, rows: int) -> CompiledTower:
+        """The tower for several pictures: the one of several passes, as soon as there is one."""
+        self._together += rows
+        if self._several is None and self._compiling is None and self._together >= MANY:
+            self._compiling = threading.Thread(target=self._compile_several, name="compile")  # seconds at most
+            self._compiling.start()
+        return self._several or self._images
+
+    def _compile_several(self) -> None:
+        room = available_memory()
+        if room is not None and room < ROOM * self._weights_bytes:
+            log.info("no second image tower for several pictures at once: little memory is left")
+            return
+        self._several = CompiledTower(self._core, self._image_tower, self._settings, self._streams)
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         """n texts to float32 [n, d], rows of length 1. Longer texts are cut to the length of the model."""

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from app.core.errors import StartupError
-from app.encoder.conversion import CONFIG, convert_into, replace_folder
+from app.encoder.conversion import COMPILED, CONFIG, convert_into, replace_folder
 from app.encoder.hub import LoadProgress
 from app.encoder.loader import TOKENIZER, WEIGHTS, check_weights, locate_model
 from app.encoder.pretrained import find_architecture, require_torch
 from app.encoder.weights import LocatedModel
 
 
-def export_model(name: str, cache: Path, folder: Path, progress: LoadProgress | None = None) -> None:
+def export_model(
+    name: str,
+    cache: Path,
+    folder: Path,
+    progress: LoadProgress | None = None,
+    improve: Callable[[Path], None] = lambda _: None,
+) -> None:
     """Write configuration, weights, tokenizer and the converted towers of a model into a new folder.
 
-    Raises StartupError. A folder that holds something already, or a conversion that fails, changes nothing.
+    `improve` gets the folder of the towers before the new folder is in its place. Raises StartupError, and what
+    `improve` raises. A folder that holds something already, or a conversion that fails, changes nothing.
     """
     require_torch(name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -39,6 +47,7 @@ def export_model(name: str, cache: Path, folder: Path, progress: LoadProgress | 
             convert_into(spec, draft)
         except ValueError as error:
             raise StartupError(f"model {name} cannot be converted: {error}") from error
+        improve(draft / COMPILED)
 
 
 def _read_configuration(spec: LocatedModel) -> str:

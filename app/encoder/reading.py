@@ -173,8 +173,10 @@ def is_known(word: str, known: frozenset[str]) -> bool:
 
 def describe_foreign_script(text: str, languages: Iterable[str]) -> str | None:
     """What most letters of a text are, if they are of a script that none of the languages is written in."""
-    letters = [letter for letter in unicodedata.normalize("NFKC", text) if letter.isalpha()]
     own = set().union(*(SCRIPTS[language] for language in languages))
+    if text.isascii() and "LATIN" in own:
+        return None
+    letters = [letter for letter in unicodedata.normalize("NFKC", text) if letter.isalpha()]
     scripts = [unicodedata.name(letter, "").partition(" ")[0] for letter in letters]
     foreign = [script for script in scripts if script not in own]
     kana = [script for script in foreign if script in KANA]

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import ftfy
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
@@ -116,6 +115,8 @@ def clean_text(text: str, how: Clean) -> str:
     """Clean a text as open_clip does for this model."""
     if not how:
         return text
+    import ftfy  # the starter's tokenizer does without
+
     text = " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
     if how == "canonicalize":
         return " ".join(text.replace("_", " ").translate(PUNCTUATION).lower().split())

@@ -1,17 +1,21 @@
 """`python -m app.search.build_process ORDER`: builds the sealed segment of an index from the log.
 
-The order is JSON (see `BuildOrder`). The process reads the log a few thousand entries at a time, so that SQLite can
-checkpoint its WAL meanwhile. It ignores changes after `upto`: they come again when the log is replayed from there.
+The order is JSON (see `BuildOrder`). Standard input has the queries that the segment is calibrated with, as arrays of
+numpy one after the other: queries of people are written to no file. The process reads the log a few thousand entries
+at a time, so that SQLite can checkpoint its WAL meanwhile. It ignores changes after `upto`: they come again when the
+log is replayed from there.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -21,6 +25,7 @@ from app.storage.address import connect_readonly
 from app.storage.sql import Connection
 from app.storage.tables import embeddings
 from index.segment_builder import VectorBlock, build_segment
+from index.types import Embeddings
 from index.validation import has_unit_length
 
 BATCH = 4096
@@ -47,7 +52,7 @@ class BuildOrder:
         return json.dumps(asdict(self))
 
 
-def run_build(order: BuildOrder, database: str) -> None:
+def run_build(order: BuildOrder, database: str, asked: Sequence[Embeddings] = ()) -> None:
     """Build the segment from the log of a database. Raises what the database and `build_segment` raise."""
     with connect_readonly(database) as connection:
         build_segment(
@@ -57,7 +62,24 @@ def run_build(order: BuildOrder, database: str) -> None:
             space=order.space,
             d=order.d,
             applied_seq=order.upto,
+            asked=asked,
         )
+
+
+def write_arrays(arrays: Sequence[Embeddings]) -> bytes:
+    """As `read_arrays` reads them."""
+    sink = io.BytesIO()
+    for array in arrays:
+        np.save(sink, array, allow_pickle=False)
+    return sink.getvalue()
+
+
+def read_arrays(file: BinaryIO) -> list[Embeddings]:
+    """The arrays that follow each other in a file."""
+    source, arrays = io.BytesIO(file.read()), []
+    while source.tell() < len(source.getbuffer()):
+        arrays.append(np.load(source, allow_pickle=False))
+    return arrays
 
 
 def read_vector_blocks(connection: Connection, order: BuildOrder) -> Iterator[VectorBlock]:
@@ -84,7 +106,7 @@ def main(argument: str, parent: int) -> int:
     die_with_parent(parent)
     os.nice(NICE)
     try:
-        run_build(BuildOrder(**json.loads(argument)), os.environ[ADDRESS])
+        run_build(BuildOrder(**json.loads(argument)), os.environ[ADDRESS], read_arrays(sys.stdin.buffer))
     except Exception as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

@@ -138,6 +138,13 @@ class CollectionProfiles:
                 self._loop.wake()
         return known if known.head == used else UNKNOWN
 
+    def read_bank(self, collection: str) -> Embeddings:
+        """Vectors of texts that people may ask the collection for: [n, d]. Raises what the encoder raises."""
+        try:
+            return self._read_bank(collection, self._find_head(collection))
+        except _Closing:
+            return np.empty((0, 0), np.float32)
+
     def is_measured(self, collection: str) -> bool:
         """Whether the thread has looked at this collection."""
         return collection in self._measured

@@ -10,9 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import mul
+from typing import TypeAlias
 
 from app.core.types import Description
 from app.storage.keywords import Words, drop_stop_words, join_stems, split_source, split_words
+
+IndexedText: TypeAlias = tuple[Mapping[str | None, str], str, str]
 
 DEPTH = 30  # places of each ranking that are fused
 RANK_OFFSET = 60  # the k of reciprocal rank fusion
@@ -81,7 +84,7 @@ def fuse(
 def rate_matches(terms: Sequence[Words], described: Mapping[int, Description]) -> dict[int, float]:
     """How sure it is that a picture is meant: the share of the query that it has, or NAMED; none without any."""
     phrases = [(f" {' '.join(stem for stem, _ in term)} ", find_part(term)) for term in terms]
-    shares = {key: [rate_term(*phrase, read_words(image)) for phrase in phrases] for key, image in described.items()}
+    shares = {key: rate_terms(phrases, read_words(image)) for key, image in described.items()}
     weights = [1.0 if any(column) else UNKNOWN_SHARE for column in zip(*shares.values(), strict=True)]
     total = sum(weights)
     sure = {key: sum(map(mul, one, weights)) / total for key, one in shares.items() if any(one)}
@@ -98,14 +101,13 @@ def read_words(image: Description) -> tuple[str, str, str]:
     return stems, ".".join(map(join_stems, filter(None, (folder, *aside)))), "\n".join((*texts, *aside)).casefold()
 
 
-def rate_term(phrase: str, part: str, words: tuple[str, str, str]) -> float:
-    """How much of a term a picture has."""
+def rate_terms(phrases: Sequence[tuple[str, str]], words: tuple[str, str, str]) -> list[float]:
+    """How much of each term a picture has."""
     stems, aside, text = words
-    if phrase in stems:
-        return 1.0
-    if phrase in aside:
-        return ASIDE_SHARE
-    return PART_SHARE if part and part in text else 0.0
+    return [
+        1.0 if phrase in stems else ASIDE_SHARE if phrase in aside else PART_SHARE if part and part in text else 0.0
+        for phrase, part in phrases
+    ]
 
 
 def find_part(term: Words) -> str:
@@ -121,12 +123,41 @@ def is_whole_name(terms: Sequence[Words], image: Description) -> bool:
     return any(query == [stem for stem, _ in drop_stop_words(split_words(one))] for one in names if one)
 
 
-def find_highlights(terms: Sequence[Words], image: Description) -> dict[str, list[str]]:
-    """The terms as they are written in a picture's texts, by the names of these."""
-    wanted = [
-        (term[0][0] if len(term) == 1 else None, f" {' '.join(stem for stem, _ in term)} ", find_part(term), term)
+@dataclass(frozen=True, slots=True)
+class WantedTerm:
+    """A term as it is looked for in texts: its stem if it is one word, its stems with spaces around, and its part."""
+
+    stem: str | None
+    phrase: str
+    part: str
+    term: Words
+
+
+def prepare_terms(terms: Sequence[Words]) -> list[WantedTerm]:
+    return [
+        WantedTerm(
+            term[0][0] if len(term) == 1 else None,
+            f" {' '.join(stem for stem, _ in term)} ",
+            find_part(term),
+            term,
+        )
         for term in terms
     ]
+
+
+def find_highlights(wanted: Sequence[WantedTerm], image: Description) -> dict[str, list[str]]:
+    """The terms as they are written in a picture's texts, by the names of these."""
+    found: dict[str, list[str]] = {}
+    for column, texts in index_texts(image):
+        written = [one for text in texts for one in find_written(wanted, *text)]
+        if written:
+            found[column] = list(dict.fromkeys(written))
+    return found
+
+
+@lru_cache(maxsize=8_192)
+def index_texts(image: Description) -> Sequence[tuple[str, Sequence[IndexedText]]]:
+    """The texts that a picture has, by their names."""
     columns: tuple[tuple[str, Sequence[str | None]], ...] = (
         ("caption", (image.caption,)),
         ("tags", image.tags),
@@ -134,32 +165,24 @@ def find_highlights(terms: Sequence[Words], image: Description) -> dict[str, lis
         ("ocr", (image.ocr_text,)),
         ("generated", (image.generated_caption,)),
     )
-    found: dict[str, list[str]] = {}
-    for column, texts in columns:
-        written = [one for text in texts if text for one in find_written(wanted, text)]
-        if written:
-            found[column] = list(dict.fromkeys(written))
-    return found
+    return [(column, [index_words(text) for text in texts if text]) for column, texts in columns if any(texts)]
 
 
-def find_written(wanted: Sequence[tuple[str | None, str, str, Words]], text: str) -> Iterator[str]:
-    """How the terms that a text has are written there.
-
-    Of each term: its stem if it is one word, its stems with spaces around, its part (see `find_part`), and the term.
-    """
-    written, stems = index_words(text)
-    small = text.casefold()
-    for stem, phrase, part, term in wanted:
-        if stem in written:
-            yield written[stem]
-        elif stem is None and phrase in stems:
-            yield "".join(word for _, word in term)
-        elif part and part in small:
-            yield next((word for word in written.values() if part in word.casefold()), term[0][1])
+def find_written(
+    wanted: Sequence[WantedTerm], written: Mapping[str | None, str], stems: str, small: str
+) -> Iterator[str]:
+    """How the terms that a text has are written there. The text is as `index_words` gives it."""
+    for one in wanted:
+        if one.stem in written:
+            yield written[one.stem]
+        elif one.stem is None and one.phrase in stems:
+            yield "".join(word for _, word in one.term)
+        elif one.part and one.part in small:
+            yield next((word for word in written.values() if one.part in word.casefold()), one.term[0][1])
 
 
 @lru_cache(maxsize=16_384)
-def index_words(text: str) -> tuple[Mapping[str | None, str], str]:
-    """The words of a text by their stems, and the stems in their order."""
+def index_words(text: str) -> IndexedText:
+    """The words of a text by their stems, the stems in their order, and the text in small letters."""
     words = split_words(text)
-    return dict(reversed(words)), f" {' '.join(stem for stem, _ in words)} "
+    return dict(reversed(words)), f" {' '.join(stem for stem, _ in words)} ", text.casefold()

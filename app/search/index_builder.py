@@ -12,7 +12,8 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from app.core.background import BackgroundLoop
@@ -20,12 +21,13 @@ from app.core.backoff import Backoff
 from app.core.errors import describe_error
 from app.core.metrics import ProcessMetrics
 from app.core.process import spawn
-from app.search.build_process import ADDRESS, BuildOrder
+from app.search.build_process import ADDRESS, BuildOrder, write_arrays
 from app.search.index_handle import IndexHandle, IndexKey
 from index import snapshot
 from index.errors import IndexClosed, InvalidSnapshot, SegmentDamaged
 from index.factory import IndexConfig, load_sealed_segment
 from index.segmented import RebuildPolicy, SegmentedIndex
+from index.types import Embeddings
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +84,8 @@ class IndexBuilder:
         self._retry = retry
         self._watched: dict[IndexHandle, _Watch] = {}
         self._lock = threading.Lock()
+        self.list_asked: Callable[[IndexKey], Sequence[Embeddings]] = lambda key: ()
+        """The vectors of queries to calibrate the segment of an index with, an array for each kind."""
         self._loop = BackgroundLoop("index-builder", self._check_all, "indexes get no new sealed segments")
         self._loop.start()
 
@@ -120,6 +124,7 @@ class IndexBuilder:
         Raises BuildFailed with the reason, and BuildCancelled when `is_cancelled()` or the builder was closed.
         """
         label, target = key
+        asked = write_arrays(self.list_asked(key))
         order = BuildOrder(label, target, config.space, config.d, upto, str(config.segment_folder), config.name)
         process = spawn(
             "app.search.build_process",
@@ -127,9 +132,15 @@ class IndexBuilder:
             str(os.getpid()),
             # the database's address may hold a password; waiting threads leave the processor
             env={ADDRESS: self._database, "OMP_WAIT_POLICY": "PASSIVE"},
+            stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
         try:
+            stdin, process.stdin = process.stdin, None  # `communicate` would flush it
+            with suppress(BrokenPipeError):  # the process has ended: its code says why
+                if stdin is not None:
+                    with stdin:
+                        stdin.write(asked)
             while process.poll() is None:
                 if self._loop.is_closing() or is_cancelled():
                     raise BuildCancelled

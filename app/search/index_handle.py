@@ -95,6 +95,10 @@ class IndexHandle:
             "probes": stats.nprobe,
             "rerank": stats.refine_k,
             "effort": stats.search_effort,
+            "efforts": {
+                name: {"probes": depth.nprobe, "rerank": depth.refine_k, "recall": depth.recall}
+                for name, depth in stats.depths.items()
+            },
         }
 
     def add_to(self, totals: dict[str, float]) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from index.milvus_client import MilvusAddress, MilvusClient
 from index.protocol import OpenedIndex, RemoteIndex, VectorIndex
 from index.segmented import RebuildPolicy
 from index.snapshot_scheduler import SnapshotPolicy
+from index.types import Embeddings
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +134,10 @@ class IndexManager:
         )
         self._loop.start()
         self._keeper.start()
+
+    def calibrate_with(self, list_asked: Callable[[str, Target], Sequence[Embeddings]]) -> None:
+        """Calibrate sealed segments with the vectors of queries that this function has of a collection's index."""
+        self._builder.list_asked = lambda key: list_asked(collections.name_from_label(key[0]), key[1])
 
     def open(self, name: str) -> None:
         """Open both indexes of a collection, so that no search has to wait for them."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 
-from app.core.types import DEFAULT_COLLECTION, AnswerWarning, Hit, Mode, Target
+from app.core.types import DEFAULT_COLLECTION, AnswerWarning, Effort, Hit, Mode, Target
 from app.encoder.protocol import Embeddings
 from app.search.arrange import AS_RANKED, Arrangement, describe, feedback_shares
 from app.search.facets import Counts
@@ -16,13 +16,16 @@ from app.search.time_words.finder import TimeWords, find_time
 from app.search.verdict import Verdict
 from app.storage.filters.model import Filter
 from app.storage.keywords import Words
+from index.protocol import Effort as IndexEffort
+from index.protocol import SearchParams
 
 
 @dataclass(frozen=True, slots=True)
 class SearchQuery:
     """One search: its parts, what it searches, which rows `filter` allows, and how.
 
-    `exact` compares with every vector; `nprobe` and `refine_k` replace what an approximate index was calibrated to.
+    `exact` compares with every vector, and with nothing else; `effort` says how far an approximate index is searched,
+    `nprobe` and `refine_k` replace what it was calibrated to.
     Without `mode`, a search for pictures by words alone is hybrid. `templates` None leaves the choice to the searcher.
     Hits below `score_threshold` are left out. With `calibrate` the answer says whether anything fits.
     `like` and `unlike` are ids of pictures; the latter are no hits.
@@ -49,6 +52,18 @@ class SearchQuery:
     time_words: bool | None = False
     today: date | None = None
     is_list: bool = False
+    effort: Effort = "normal"
+
+    @property
+    def index_params(self) -> SearchParams:
+        """How the index is searched, without the filter."""
+        effort: IndexEffort = "fast" if self.effort == "fast" else "normal"
+        return SearchParams(self.compares_all, nprobe=self.nprobe, refine_k=self.refine_k, effort=effort)
+
+    @property
+    def compares_all(self) -> bool:
+        """Whether it compares with every vector."""
+        return self.exact or self.effort == "exact"
 
     def without_time(self) -> tuple[SearchQuery, TimeWords | None]:
         """The query without its words of time, and these; they are looked for in the only text that it has."""

@@ -217,7 +217,7 @@ class RecallSampler:
         """Keep a search if its answer may have been less than exact, and the index could search harder."""
         if not isinstance(index, ApproximateIndex) or index.exact:
             return
-        if params.exact or params.nprobe is not None or params.refine_k is not None:
+        if params.exact or params.effort != "normal" or params.nprobe is not None or params.refine_k is not None:
             return
         if params.allowed_ids is not None and params.allowed_ids.nbytes > MAX_FILTER_BYTES:
             return
@@ -232,6 +232,15 @@ class RecallSampler:
                 tracker.restart()
             tracker.waiting.append(SampledQuery(vector, params, k))
         self._loop.wake()
+
+    def list_recent(self, key: CollectionKey) -> Embeddings:
+        """The vectors [n, d] of recent searches of an index without a filter; [0, 0] for none."""
+        with self._lock:
+            tracker = self._trackers.get(key)
+            recent = [] if tracker is None else [*tracker.waiting, *(query for query, _ in tracker.window)]
+        width = recent[0].vector.shape if recent else None  # an older model may have had another
+        vectors = [query.vector for query in recent if query.params.allowed_ids is None and query.vector.shape == width]
+        return np.stack(vectors) if vectors else np.empty((0, 0), np.float32)
 
     def recall(self, key: CollectionKey) -> MeasuredRecall | None:
         """What is known of an index; None of one that is exact, or that no search has used yet."""

@@ -39,6 +39,7 @@ from app.search.fusion import (
     FusedHit,
     find_highlights,
     fuse,
+    prepare_terms,
     rate_matches,
 )
 from app.search.heads import INACTIVE, Head, HeadCache
@@ -53,9 +54,9 @@ from app.storage.database import Database
 from app.storage.filters import sql
 from app.storage.filters.parser import join_filters, parse_days
 from app.storage.filters.values import parse_order, select_ordered
+from app.storage.row_cache import RowCache, open_cache
 from app.storage.sql import Connection, Row
-from app.storage.tables import embeddings, images, texts
-from app.storage.tables.images import image_from_row
+from app.storage.tables import embeddings, texts
 from app.storage.tables.texts import text_from_row
 from index.idset import IdSet
 from index.protocol import SearchParams, VectorIndex
@@ -67,6 +68,7 @@ EXTRA_HITS = 16  # asked for beyond k, because rows may be deleted faster than t
 JUDGED_HITS = 3  # in which all words of a query are looked for
 NEWEST = parse_order("-taken_at", "images")  # of a list that words of time alone ask for
 TAKEN = parse_days(None, None)
+NO_HEAD: tuple[Head | None, bool] = (None, False)
 
 
 @dataclass(slots=True, eq=False)
@@ -80,6 +82,7 @@ class _Search:
     vector: Embeddings = field(default_factory=lambda: np.empty(0, np.float32))
     scores: Scores = field(default_factory=lambda: np.empty(0, np.float32))
     keys: Ids = field(default_factory=lambda: np.empty(0, np.int64))
+    by_vectors: Sequence[int] = ()  # the keys that the index has, best first, hubs ranked down
     terms: Sequence[keywords.Words] = ()
     word_keys: Sequence[int] = ()  # of what has words of the query, roughly best first
     described: dict[int, Description] = field(default_factory=dict)  # the words of the candidates of both rankings
@@ -100,8 +103,7 @@ class _Search:
 
     @classmethod
     def begin(cls, query: SearchQuery) -> _Search:
-        params = SearchParams(exact=query.exact, nprobe=query.nprobe, refine_k=query.refine_k)
-        search = cls(query, params, 0, 0)
+        search = cls(query, query.index_params, 0, 0)
         search.take(query.end + query.arrangement.min_places + len(query.unlike) + EXTRA_HITS)
         return search
 
@@ -114,7 +116,8 @@ class _Search:
     def group_key(self) -> tuple[object, ...]:
         """Equal for those that one search of their index can answer; some then take up to twice as many hits."""
         params = self.params
-        return params.exact, params.nprobe, params.refine_k, id(params.allowed_ids), self.limit.bit_length()
+        depth = (params.exact, params.effort, params.nprobe, params.refine_k)
+        return *depth, id(params.allowed_ids), self.limit.bit_length()
 
     @property
     def ranks_vectors(self) -> bool:
@@ -184,11 +187,12 @@ class Searcher:
 
     def _search_all(self, queries: Sequence[SearchQuery]) -> list[SearchResult | SightlineError]:
         began = time.perf_counter()
-        searches = [self._begin(query) for query in queries]
+        searches = self._begin_all(queries)
         with span("encode", {"questions": len(queries)}):
             finish_encoding = self._query_encoder.begin([part for search in searches for part in search.query.parts])
             prepare_began = time.perf_counter()
             attempt(searches, self._prepare)
+            self._find_words(searches)
             prepared = time.perf_counter() - prepare_began
             encoded = finish_encoding()
             attempt(searches, partial(self._add_vector, encoded))
@@ -206,10 +210,15 @@ class Searcher:
         took_ms = {name: round(seconds * 1000, 2) for name, seconds in took.items()}
         return [search.error or self._make_result(search, took_ms) for search in searches]
 
-    def _begin(self, query: SearchQuery) -> _Search:
+    def _begin_all(self, queries: Sequence[SearchQuery]) -> list[_Search]:
+        """The state of each query. The heads are read once for all."""
+        asked = {query.collection for query in queries if not query.exact}
+        heads = {collection: self.heads.find(collection) for collection in asked}
+        return [self._begin(query, *(NO_HEAD if query.exact else heads[query.collection])) for query in queries]
+
+    def _begin(self, query: SearchQuery, head: Head | None, is_inactive: bool) -> _Search:
         """The state of a query, with its templates, its head, and its words of time."""
         query, time, error = self._take_time(query)
-        head, is_inactive = (None, False) if query.exact else self.heads.find(query.collection)
         if head is not None and not any(head.is_for(part.kind, query.target) for part in query.parts):
             head = None
         search = _Search.begin(self._fill_templates(query, head))
@@ -244,15 +253,28 @@ class Searcher:
         return replace(query, templates=templates, parts=parts)
 
     def _prepare(self, search: _Search) -> None:
-        """Find out which rows the filter allows, and which have the words. Raises Timeout."""
+        """Find out which rows the filter allows, and what the words are. Raises Timeout."""
         if (query := search.query).filter is not None:
             allowed_ids = self._filter_cache.allowed_ids(query.collection, query.filter)
             search.params = replace(search.params, allowed_ids=allowed_ids)
         if query.applied_mode != "vector":
             search.terms = keywords.split_query(self.reader.replace_emoji(query.words))
-            self._database.read(partial(find_words, search))
-        if search.word_keys:  # the order must not depend on k
-            search.limit = max(search.limit, DEPTH + EXTRA_HITS)
+
+    def _find_words(self, searches: Sequence[_Search]) -> None:
+        """Find the pictures that have words of the queries, in one read."""
+        asked = [search for search in searches if search.terms and search.error is None]
+        if not asked:
+            return
+
+        def work(c: Connection) -> None:
+            for search in asked:
+                find_words(search, c)
+
+        error = result_or_error(partial(self._database.read, work))
+        for search in asked:
+            search.error = error
+            if search.word_keys:  # the order must not depend on k
+                search.limit = max(search.limit, DEPTH + EXTRA_HITS)
 
     def _add_vector(self, encoded: EncodedParts, search: _Search) -> None:
         """Raises Validation, NotFound, Rejected."""
@@ -310,25 +332,22 @@ class Searcher:
         Raises Timeout.
         """
 
-        def work(c: Connection) -> tuple[Mapping[int, Row], list[Collection[int]], dict[int, bytes]]:
+        def work(c: Connection) -> tuple[RowCache, Mapping[int, Row], list[Collection[int]], dict[int, bytes]]:
+            cache = open_cache(c)
+            describe_near(c, cache, searches)
             for search in searches:
                 ranked = list(islice(rank_hits(c, search), search.rows + 1))
                 search.places, search.is_cut = ranked[: search.rows], len(ranked) > search.rows
             wanted = {place.key for search in searches for place in search.places}
-            rows = images.get_rows(c, wanted) if target == "images" else texts.get_rows(c, wanted)
-            unscored = {
-                place.key
-                for search in searches
-                for place in search.places
-                if "vector" not in place.ranks or search.query.arrangement.needs_vectors
-            }
+            rows = cache.get_rows(c, wanted) if target == "images" else texts.get_rows(c, wanted)
+            unscored = {key for search in searches for key in list_unscored(search)}
             space = self._encoder.space.fingerprint
             vectors = embeddings.get_vectors(c, target, unscored, space) if unscored else {}
-            return rows, [filter_rows(c, search, rows) for search in searches], vectors
+            return cache, rows, [filter_rows(c, search, rows) for search in searches], vectors
 
-        rows, passed, vectors = self._database.read(work)
+        cache, rows, passed, vectors = self._database.read(work)
         for search, keys in zip(searches, passed, strict=True):
-            arrange_search(search, make_hits(search, rows, keys, vectors), vectors)
+            arrange_search(search, make_hits(search, cache, rows, keys, vectors), vectors)
             search.orphans = sum(place.key not in rows for place in search.places)
 
     def _count_facets(self, search: _Search) -> None:
@@ -396,7 +415,7 @@ class Searcher:
 
     def prepare(self, query: SearchQuery) -> PreparedQuery:
         """Make of a query what pictures are compared with. Raises Validation, NotFound, Rejected, Busy."""
-        search = self._begin(query)
+        (search,) = self._begin_all([query])
         self._add_vector(self._query_encoder.begin(search.query.parts)(), search)
         has_words = query.applied_mode != "vector"
         terms = keywords.split_query(self.reader.replace_emoji(query.words)) if has_words else []
@@ -404,7 +423,7 @@ class Searcher:
 
     def _begin_explanation(self, query: SearchQuery) -> tuple[SearchQuery, Head | None]:
         """The query as it is searched for, and the head that it goes through. Raises Validation, NotFound."""
-        search = self._begin(query)
+        (search,) = self._begin_all([query])
         if search.error is not None:
             raise search.error
         return search.query, search.head
@@ -438,25 +457,30 @@ def search_index(index: VectorIndex, searches: Sequence[_Search]) -> None:
         scores, keys = index.search(np.stack([search.vector for search in group]), most, group[0].params)
         for n, search in enumerate(group):
             search.limit, search.scores, search.keys = most, scores[n], keys[n]
+            search.by_vectors = rank_vectors(search)
             allowed = search.params.allowed_ids
             search.searched = index.ntotal if allowed is None else min(len(allowed), index.ntotal)
 
 
 def find_words(search: _Search, c: Connection) -> None:
-    """Give it the keys of pictures that have words of the query and that the filter allows, and what describes them."""
-    found = keywords.find(c, search.query.collection, search.terms)
+    """Give it the keys of pictures that have words of the query and that the filter allows."""
     allowed = search.params.allowed_ids
     depth = DEPTH
     if search.query.applied_mode == "keyword":
         depth = MAX_ARRANGED if search.query.arrangement.is_selective else max(DEPTH, search.limit)
-    keys: dict[int, None] = {}  # in their order
-    for key in found:
-        if allowed is None or allowed.contains(np.array([key]))[0]:
-            keys[key] = None
-        if len(keys) == depth:
-            break
-    search.word_keys = list(keys)
-    search.described = images.get_descriptions(c, search.word_keys[:DEPTH])
+
+    def read() -> list[int]:
+        keys: dict[int, None] = {}  # in their order
+        for key in keywords.find(c, search.query.collection, search.terms):
+            if allowed is None or allowed.contains(np.array([key]))[0]:
+                keys[key] = None
+            if len(keys) == depth:
+                break
+        return list(keys)
+
+    asked = (search.query.collection, tuple(search.terms))
+    is_plain = allowed is None and depth == DEPTH  # longer lists would take much memory
+    search.word_keys = open_cache(c).remember(asked, read) if is_plain else read()
 
 
 def filter_rows(c: Connection, search: _Search, rows: Mapping[int, Row]) -> Collection[int]:
@@ -475,20 +499,34 @@ def rank_hits(c: Connection, search: _Search) -> Iterable[FusedHit]:
         places = select_ordered(c, query.collection, query.filter, order, limit, None)
         search.searched = len(search.params.allowed_ids or ())
         return (FusedHit(place.key, {}) for place in places)
-    by_hubs = search.profile.hubs
-    keys = search.keys if by_hubs is None else by_hubs.rerank(search.scores, search.keys)
-    by_vectors = [key for key in keys.tolist() if key >= 0]
+    by_vectors = search.by_vectors
     if not search.word_keys:
         ranked: Iterable[FusedHit] = (FusedHit(key, {"vector": n}) for n, key in enumerate(by_vectors, 1))
     else:
-        near = [key for key in by_vectors[:DEPTH] if key not in search.described]
-        search.described |= images.get_descriptions(c, near)
         trust, weights = search.trust or 0.0, search.query.weights
         ranked = fuse(search.terms, search.described, by_vectors, search.word_keys, weights, trust)
     if (least := search.query.score_threshold) is None:
         return ranked
     below = set(search.keys[search.scores < least].tolist())
     return (place for place in ranked if place.key not in below)
+
+
+def rank_vectors(search: _Search) -> list[int]:
+    """The keys that the index has found, best first."""
+    by_hubs = search.profile.hubs
+    keys = search.keys if by_hubs is None else by_hubs.rerank(search.scores, search.keys)
+    return [key for key in keys.tolist() if key >= 0]
+
+
+def describe_near(c: Connection, cache: RowCache, searches: Sequence[_Search]) -> None:
+    """Give searches by words what describes the candidates of both rankings."""
+    near: dict[int, list[int]] = {}
+    for n, search in enumerate(searches):
+        if search.word_keys:
+            near[n] = [*search.word_keys[:DEPTH], *search.by_vectors[:DEPTH]]
+    described = cache.get_descriptions(c, {key for keys in near.values() for key in keys}) if near else {}
+    for n, keys in near.items():
+        searches[n].described = {key: described[key] for key in keys if key in described}
 
 
 def arrange_search(search: _Search, found: Iterator[Hit], vectors: Mapping[int, bytes]) -> None:
@@ -504,19 +542,28 @@ def arrange_search(search: _Search, found: Iterator[Hit], vectors: Mapping[int, 
     search.hits = order_hits(hits[arrangement.offset :], arrangement.order)
 
 
+def list_unscored(search: _Search) -> list[int]:
+    """The keys of places that need a vector of the log: only words found them, or the arrangement compares them."""
+    needs_all = search.query.arrangement.needs_vectors
+    return [place.key for place in search.places if needs_all or "vector" not in place.ranks]
+
+
 def make_hits(
-    search: _Search, rows: Mapping[int, Row], passed: Collection[int], vectors: Mapping[int, bytes]
+    search: _Search, cache: RowCache, rows: Mapping[int, Row], passed: Collection[int], vectors: Mapping[int, bytes]
 ) -> Iterator[Hit]:
-    """The hits of a search whose rows exist, best first; `vectors` are those of keys that only the words found."""
+    """The hits of a search whose rows exist, best first; `vectors` has those of `list_unscored`."""
     scores = dict(zip(search.keys.tolist(), search.scores.tolist(), strict=True))
-    scores |= {key: float(np.frombuffer(vector, "<f4") @ search.vector) for key, vector in vectors.items()}
+    for key in list_unscored(search):  # not of every vector: other searches of the call have theirs
+        if key in vectors:
+            scores[key] = float(np.frombuffer(vectors[key], "<f4") @ search.vector)
     is_images = search.query.target == "images"
+    wanted = prepare_terms(search.terms)
     least = -np.inf if search.query.score_threshold is None else search.query.score_threshold
     for place in search.places:
         if place.key not in rows or place.key not in scores or place.key not in passed:
             continue
         row: Image | Text
-        row = image_from_row(rows[place.key]) if is_images else text_from_row(rows[place.key])
+        row = cache.get_image(place.key, rows[place.key]) if is_images else text_from_row(rows[place.key])
         if row.collection != search.query.collection or scores[place.key] < least:
             continue
         if is_images and row.id in search.query.unlike:
@@ -524,5 +571,5 @@ def make_hits(
         if isinstance(row, Text):
             yield Hit(row.id, scores[place.key], text=row, ranks=place.ranks)
         elif row.status is Status.READY:
-            found = find_highlights(search.terms, row.description) if search.terms else {}
+            found = find_highlights(wanted, row.description) if wanted else {}
             yield Hit(row.id, scores[place.key], image=row, ranks=place.ranks, highlights=found)

@@ -118,7 +118,7 @@ def check_workers(data_dir: Path, wanted: int) -> HealthCheck:
     if not wanted and not living:
         return HealthCheck("workers", True, "none are wanted here: pictures wait for a `sightline worker`")
     if living < wanted:
-        return HealthCheck("workers", False, f"{living} of {wanted} are alive: the log says why they end")
+        return HealthCheck("workers", False, f"{living} of {wanted} are alive: others still start, or the log says why")
     return HealthCheck("workers", True, f"{living} alive")
 
 

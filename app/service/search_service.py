@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from app.encoder.catalogue import CHOICES, find_facts
 from app.encoder.hub import LoadProgress
 from app.encoder.loader import EncoderOptions, load_encoder, load_located, locate_model, read_trained_widths
 from app.encoder.memory_check import ModelProcesses, available_memory
-from app.encoder.protocol import Encoder
+from app.encoder.protocol import Embeddings, Encoder
+from app.search.collection_profile import CollectionProfiles
 from app.search.facets import FacetCounter
 from app.search.index_manager import TARGETS, IndexManager, open_milvus_client
 from app.search.recall import RecallSampler, SearchEffortStore
@@ -414,8 +416,20 @@ class SearchService:
         record, facets = self.sampler.record_query, self.facets
         searcher = Searcher(database, encoder, batcher, self._pool, indexes.use, metrics, record, facets)
         searcher.profiles.start()
+        indexes.calibrate_with(partial(self._list_asked, searcher.profiles))
         widths = read_trained_widths(encoder.space.model, settings.models)
         return LoadedModel(encoder, batcher, searcher, indexes, folder, widths)
+
+    def _list_asked(self, profiles: CollectionProfiles, collection: str, target: Target) -> list[Embeddings]:
+        """Vectors of texts that a collection may be asked for, and of its recent searches, for calibration."""
+        recent = self.sampler.list_recent((collection, target))
+        if target != "images":  # texts are searched by pictures, too: those that are tried without any do for both
+            return [recent]
+        try:
+            return [profiles.read_bank(collection), recent]
+        except SightlineError as error:
+            log.warning("the index of %s is calibrated without texts: %s", collection, error)
+            return [recent]
 
     def _open_default_collection(self, indexes: IndexManager) -> None:
         """Open its indexes; while Milvus does not answer, again and again."""

@@ -107,6 +107,7 @@ class _Thread:
             exclude=tuple(watch.options.get("exclude", ())),
             poll_seconds=watch.options.get("poll_seconds"),
             rescan_seconds=rescan,
+            allow_mass_delete=watch.options.get("allow_mass_delete", False),
         )
         target = FolderTarget(library, store, policy, watch)
         self._watcher = FolderWatcher(Path(watch.place), target, options, self._stopped, self._note)

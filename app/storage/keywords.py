@@ -13,10 +13,11 @@ import threading
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import apsw
 
+from app.storage.row_cache import open_cache
 from app.storage.sql import Connection, fetch_all, fetch_number
 from app.storage.tables.collections import IN_COLLECTION
 
@@ -140,15 +141,10 @@ class WordIndex(Protocol):
         """Those of the keys that match."""
 
 
-@runtime_checkable
-class IndexedConnection(Protocol):
-    """A connection to a database that has another index of words than SQLite's."""
-
-    word_index: WordIndex
-
-
 def open_index(c: Connection) -> WordIndex:
-    return c.word_index if isinstance(c, IndexedConnection) else Fts5Index(c)
+    """The index of a connection to a database that has another one than SQLite's, or SQLite's."""
+    index: WordIndex | None = getattr(c, "word_index", None)
+    return Fts5Index(c) if index is None else index
 
 
 def find(c: Connection, collection: str, terms: Sequence[Words]) -> Iterator[int]:
@@ -161,7 +157,8 @@ def find(c: Connection, collection: str, terms: Sequence[Words]) -> Iterator[int
     quoted = {term: index.quote(term) for term in terms}
     if not quoted:
         return
-    counts = {term: index.count(one) for term, one in quoted.items()}
+    cache = open_cache(c)
+    counts = {term: cache.remember(("word", one), lambda one=one: index.count(one)) for term, one in quoted.items()}  # type: ignore[misc]
     if min(counts.values()) > MANY:
         phrase = tuple(word for term in terms for word in term)
         named = index.named(phrase)

@@ -25,6 +25,7 @@ from app.core.metrics import ProcessMetrics
 from app.core.text import has_words
 from app.storage.database import Database, Work
 from app.storage.keywords import register_functions
+from app.storage.row_cache import RowCache
 from app.storage.sql import Connection, fetch_number
 
 T = TypeVar("T")
@@ -39,6 +40,12 @@ ERRNOS = {
 BUSY_TIMEOUT_MS = 10_000
 LEAST_FREE_BYTES = 1 << 20  # SQLite needs some for its log and its shared memory, and calls the lack of it an I/O error
 MAX_CHECKED_BYTES = 64 << 20  # a start checks databases up to this size (0.1 s); `sightline verify` checks larger ones
+
+
+class ReadingConnection(apsw.Connection):
+    """A connection of one thread that only reads."""
+
+    row_cache = RowCache()
 
 
 class SqliteDatabase(Database):
@@ -122,7 +129,8 @@ class SqliteDatabase(Database):
 
     def _connect(self, read_only: bool) -> apsw.Connection:
         flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
-        connection = apsw.Connection(str(self._path), flags=flags)
+        kind = ReadingConnection if read_only else apsw.Connection
+        connection = kind(str(self._path), flags=flags)
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         connection.create_scalar_function(
             "has_words", lambda *of: has_words(str(of[0]), str(of[1])), 2, deterministic=True
@@ -202,12 +210,12 @@ def map_sqlite_errors() -> Iterator[None]:
 def _map_sqlite_error(error: BaseException) -> BaseException:
     for kind, number in ERRNOS.items():
         if isinstance(error, kind):
-            return _caused(from_os_error(OSError(number, str(error))), error)
+            return _add_cause(from_os_error(OSError(number, str(error))), error)
     if isinstance(error, apsw.BusyError | apsw.LockedError):
-        return _caused(Overloaded("the database is busy; try again"), error)
+        return _add_cause(Overloaded("the database is busy; try again"), error)
     return error
 
 
-def _caused(error: BaseException, cause: BaseException) -> BaseException:
+def _add_cause(error: BaseException, cause: BaseException) -> BaseException:
     error.__cause__ = cause
     return error

@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 FETCHES = 32  # pictures that are brought from a bucket at once
 BATCHES_AHEAD = 3  # batches that are claimed and being decoded while one is encoded
+FIRST_BATCH = 8  # pictures of the first batch after an idle time; each further one has twice as many, up to the setting
 POLL_SECONDS = 0.02
 RECLAIM_SECONDS = 1.0  # between two looks for dead workers
 FIRST_PAUSE, LAST_PAUSE = 1.0, 8.0  # seconds to wait while the disk or the database is at fault
@@ -133,6 +134,7 @@ class EmbeddingWorker:
         self._stopping = threading.Event()
         self._count_commits = self._database.watch_commits()
         self._claimed_at = -1  # the number of the last commit before the last claim
+        self._batch_size = FIRST_BATCH  # of the next batch
         self._must_release = False  # whether this worker may hold leases that are not in `_claimed`
         self._backoff = Backoff(FIRST_PAUSE, LAST_PAUSE)
         self._reclaimed_at = float("-inf")
@@ -182,6 +184,12 @@ class EmbeddingWorker:
         import_next = partial(importer.import_next, owner, self._stopping.is_set)
         return BackgroundLoop("importer", import_next, "uploads are not imported", Backoff(1.0, 8.0))
 
+    def warm_up(self) -> None:
+        """Start the decoders, and encode: the first pictures of a process take long, else those of a user."""
+        self._pool.submit(time.monotonic)
+        side = self._encoder.preprocessing.size
+        self._encoder.encode_images(np.zeros((2, side, side, 3), dtype=np.uint8))
+
     def stop(self) -> None:
         """Let `run` return after the present batch. Safe in a signal handler."""
         self._stopping.set()
@@ -194,11 +202,13 @@ class EmbeddingWorker:
             self._reclaim_leases()
             self._claim()
             if self._claimed:
-                size = min(self._options.batch_size, len(self._claimed))
+                size = min(self._batch_size, self._options.batch_size, len(self._claimed))
+                self._batch_size = min(2 * self._batch_size, self._options.batch_size)
                 with span("batch", {"pictures": size}):
                     self._process_batch([self._claimed.popleft() for _ in range(size)])
             else:
                 self._wait_for_commit()
+                self._batch_size = FIRST_BATCH  # so that the first are found soon, while decoders go on with the next
                 self._backoff.reset()
         except SightlineError as error:
             log.warning("waiting: %s", error.detail)

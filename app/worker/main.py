@@ -133,6 +133,7 @@ def _run(settings: Settings, processes: ModelProcesses) -> None:
                 signal.signal(number, lambda *_: worker.stop())
             with closing(membership):
                 membership.start()
+                worker.warm_up()
                 worker.run(writer.close)
     finally:
         library.close()

@@ -4,6 +4,7 @@
 
     data                   distances between vectors
     candidates [NAME ...]  candidates for the sealed segment in turns, each at recall@10 of 0.99; builds missing ones
+    bases                  segments of the first format and of today's in turns
     live                   the segmented index: recall, speed, memory, filters, builds
     http                   the same behind a server; needs `live` first
     bound                  the flat index beside a sealed segment: up to which count is the flat one as fast?
@@ -22,7 +23,7 @@ from pathlib import Path
 import faiss
 
 from app.encoder.protocol import Embeddings
-from bench.experiments import crossover, live, over_http
+from bench.experiments import bases, crossover, live, over_http
 from bench.experiments.candidates import CANDIDATES, Candidate, Effort, Found, Partitioned, Search, load_centroids
 from bench.experiments.scenes import FOLDER
 from bench.experiments.timing import anonymous_bytes, measure_in_turns, processor_ms, time_queries
@@ -44,6 +45,8 @@ def main() -> None:
         save_figures(f"index-data-{count}", measure_distances(count))
     elif part == "candidates":
         save_figures(f"index-candidates-{count}", compare_candidates(count, words[1:]))
+    elif part == "bases":
+        save_figures(f"index-bases-{count}", bases.measure(count))
     elif part == "live":
         save_figures(f"index-live-{count}", live.measure(count))
     elif part == "http":

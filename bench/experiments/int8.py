@@ -1,140 +1,70 @@
-"""Compare int8 with bf16: NNCF quantises both towers after training; both precisions run in turns.
+"""Compare int8 with bf16: the starter by the demo gallery, ViT-B/32 with seeded weights by its speed alone.
 
-`.venv/bin/uv run --no-project --with nncf==3.4.0 python -m bench.experiments.int8` (nothing else needs NNCF). Recall
-is that of the starter model on the demo gallery, where each caption must find its picture; speed is also that of
-ViT-B/32. The calibration uses pictures and captions of the gallery itself, which favours int8. Decision 17 has the
-figures.
+`.venv/bin/pip install -e '.[int8]'`, then `python -m bench.experiments.int8` (ten minutes). Both precisions run in
+turns, the encoder as a worker has it. Decision 82 has the figures.
 """
 
 from __future__ import annotations
 
 import shutil
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import nncf
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
-from app.decode.picture import decode_picture
-from app.decode.pool import DecodePool
-from app.encoder.loader import EncoderOptions, load_encoder
-from app.encoder.openvino import IMAGE_FILE, INFO_FILE, TEXT_FILE, CompiledModelInfo, OpenVinoEncoder, load_openvino
-from app.encoder.protocol import Pixels
-from bench.experiments.scores import choose_pictures
-from bench.weights import WORK, model_name
+from app.core.settings import Settings
+from app.encoder.int8 import Samples, compare_encoders, quantise_tower, require_nncf
+from app.encoder.loader import STARTER
+from app.encoder.openvino import IMAGE_FILE, CompiledModelInfo, OpenVinoEncoder, detect_precision
+from app.service.factory import open_pool
+from app.service.int8 import open_pictures, take_samples
+from bench.results import Figures, load_average, save_figures
+from bench.weights import ensure_compiled
 
-CALIBRATED_ON = 128
-BATCH = 32
-ROUNDS = 12
-TOWERS = ("bf16", "int8", "int8, pictures only", "int8, texts only")
+SAMPLES = 64  # of ViT-B/32, which learnt nothing: more would say no more
 
 
 def main() -> None:
-    """Print a table for each model."""
-    console = Console(width=140)
-    with tempfile.TemporaryDirectory() as scratch:
-        paths, captions = choose_pictures(Path(scratch), None)
-        for name in ("starter", model_name()):
-            first = load_encoder(name, WORK, EncoderOptions(precision="bf16"))
-            pixels = decode_pictures(paths, first)
-            folder = next(
-                one.parent
-                for one in (WORK / "compiled").glob(f"*/{INFO_FILE}")
-                if CompiledModelInfo.read(one.parent).space == first.space
-            )
-            encoders = {"bf16": first, **quantise(folder, WORK / "int8" / first.space.weights[:16], pixels, captions)}
-            console.print(measure(name.partition(":")[0], encoders, pixels, captions))
+    require_nncf()
+    began = load_average()
+    figures = Figures()
+    for name, folder in (("starter", STARTER / "compiled"), ("ViT-B/32", ensure_compiled())):
+        figures |= compare(name, folder)
+    figures["load before, after"] = max(began, load_average())
+    save_figures("int8", figures)
 
 
-def decode_pictures(paths: Sequence[Path], encoder: Any) -> Pixels:
-    """uint8 [n, size, size, 3], decoded as the service does."""
-    with DecodePool(2) as pool:
-        return np.stack(
-            [
-                one.result().pixels
-                for one in [
-                    pool.submit(decode_picture, path, encoder.preprocessing, pool.picture_limits) for path in paths
-                ]
-            ]
-        )
-
-
-def quantise(folder: Path, target: Path, pixels: Pixels, captions: Sequence[str]) -> dict[str, OpenVinoEncoder]:
-    """Encoders with both towers in int8, and with one of them."""
-    core, card = load_openvino().Core(), CompiledModelInfo.read(folder)
-    tokenize = card.tokenization.tokenizer()
-    every = max(1, len(pixels) // CALIBRATED_ON)
-    samples: dict[str, list[Any]] = {
-        IMAGE_FILE: [one[None] for one in pixels[::every]],
-        TEXT_FILE: [tokenize([caption]) for caption in captions[::every]],
+def compare(name: str, folder: Path) -> Figures:
+    """Quantise the image tower of a converted model, and compare both."""
+    settings = Settings(data_dir=Path("none"))
+    with tempfile.TemporaryDirectory() as scratch, open_pictures(settings) as sources, open_pool(settings) as pool:
+        samples = take_samples(sources, pool, CompiledModelInfo.read(folder).preprocessing)
+        if name != "starter":
+            samples = cut_samples(samples)
+        draft = Path(scratch) / "int8"
+        shutil.copytree(folder, draft)
+        quantise_tower(folder / IMAGE_FILE, draft / IMAGE_FILE, samples.calibration)
+        info = CompiledModelInfo.read(folder)
+        info.write(draft)  # with the whole path of its tokenizer
+        before = OpenVinoEncoder(folder, detect_precision(), bulk=True)
+        report = compare_encoders(before, OpenVinoEncoder(draft, "int8", bulk=True), samples)
+    figures: Figures = {
+        f"{name}, times as fast, batch 32": report.speed,
+        f"{name}, cosine, mean": report.cosine_mean,
+        f"{name}, cosine, 5th percentile": report.cosine_p5,
     }
-    small = target / "towers"
-    small.mkdir(parents=True, exist_ok=True)
-    for tower, given in samples.items():
-        if (small / tower).exists():
-            continue
-        done = nncf.quantize(
-            core.read_model(folder / tower),
-            nncf.Dataset(given),
-            model_type=nncf.ModelType.TRANSFORMER,
-            target_device=nncf.TargetDevice.CPU,
-            subset_size=len(given),
-        )
-        load_openvino().save_model(done, small / tower)
-    made = {}
-    for name, taken in zip(TOWERS[1:], ((IMAGE_FILE, TEXT_FILE), (IMAGE_FILE,), (TEXT_FILE,)), strict=True):
-        place = target / name
-        shutil.copytree(folder, place, dirs_exist_ok=True)
-        for tower in taken:
-            for file in (tower, str(Path(tower).with_suffix(".bin"))):
-                shutil.copy(small / file, place / file)
-        made[name] = OpenVinoEncoder(place, "bf16")
-    return made
+    if name == "starter":
+        figures |= {
+            "starter, recall@10 in 16 bits": report.recall_before,
+            "starter, recall@10 in int8": report.recall,
+            "starter, recall@10, every other picture in int8": report.recall_mixed,
+        }
+    return figures
 
 
-def measure(name: str, encoders: dict[str, Any], pixels: Pixels, captions: Sequence[str]) -> Table:
-    """Recall of each, and its processor time relative to bf16, in turns, so that other load counts little."""
-    table = Table(
-        name, "recall@1", "recall@10", f"pictures, batch {BATCH}", "one picture", f"texts, batch {BATCH}", "one text"
-    )
-    work: tuple[Callable[[Any], object], ...] = (
-        lambda encoder: encoder.encode_images(pixels[:BATCH]),
-        lambda encoder: encoder.encode_images(pixels[:1]),
-        lambda encoder: encoder.encode_texts(captions[:BATCH]),
-        lambda encoder: encoder.encode_texts(captions[:1]),
-    )
-    taken = [time_in_turns(encoders, one) for one in work]
-    for which, encoder in encoders.items():
-        speeds = [f"{seconds[which] * 1000:.1f} ms, {seconds['bf16'] / seconds[which]:.2f}x" for seconds in taken]
-        found = [f"{recall(encoder, pixels, captions, k):.4f}" if name == "starter" else "" for k in (1, 10)]
-        table.add_row(which, *found, *speeds)
-    return table
-
-
-def time_in_turns(encoders: dict[str, Any], work: Callable[[Any], object]) -> dict[str, float]:
-    """Median processor seconds of each."""
-    taken: dict[str, list[float]] = {name: [] for name in encoders}
-    for turn in range(ROUNDS + 2):
-        for name, encoder in encoders.items():
-            began = time.process_time()
-            work(encoder)
-            if turn >= 2:
-                taken[name].append(time.process_time() - began)
-    return {name: statistics.median(seconds) for name, seconds in taken.items()}
-
-
-def recall(encoder: Any, pixels: Pixels, captions: Sequence[str], k: int) -> float:
-    """The share of captions whose own picture is among the first k."""
-    pictures = np.concatenate([encoder.encode_images(pixels[n : n + BATCH]) for n in range(0, len(pixels), BATCH)])
-    texts = np.concatenate([encoder.encode_texts(captions[n : n + BATCH]) for n in range(0, len(captions), BATCH)])
-    scores = texts @ pictures.T
-    return float(((scores > np.diagonal(scores)[:, None]).sum(axis=1) < k).mean())
+def cut_samples(samples: Samples) -> Samples:
+    pictures = np.concatenate([samples.calibration[:SAMPLES], samples.pictures])[: 2 * SAMPLES]
+    return Samples(pictures[:SAMPLES], pictures[SAMPLES:], samples.captions[:SAMPLES], "the gallery", "the gallery")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.encoder.protocol import Embeddings, Encoder
+from app.search.collection_profile import read_generic_captions
 from bench.weights import WORK
 from training.captions import Captioner
 from training.render import Renderer
@@ -84,6 +85,18 @@ def load_texts(folder: Path) -> Embeddings:
             )
             seed += 1
         words = list(captions)
+        save_array(
+            path, np.concatenate([encoder.encode_texts(words[i : i + BATCH]) for i in range(0, len(words), BATCH)])
+        )
+    return np.load(path)  # type: ignore[no-any-return]
+
+
+def load_generic(folder: Path) -> Embeddings:
+    """The captions that come with the service, by which it calibrates: [n, d]."""
+    path = folder / "generic.npy"
+    if not path.exists():
+        _, _, encoder = open_tools(folder)
+        words = read_generic_captions(LANGUAGES)
         save_array(
             path, np.concatenate([encoder.encode_texts(words[i : i + BATCH]) for i in range(0, len(words), BATCH)])
         )

@@ -25,6 +25,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from app.cli.client import Client
 from app.cli.demo import free_port, run_server, wait_until_ready
+from app.encoder.portable import export_model
 from app.encoder.protocol import Embeddings
 from bench.environment import install
 from bench.experiments.embeddings import data_uri
@@ -35,6 +36,7 @@ from bench.servers import HOST, make_queries, request
 from bench.weights import WORK
 
 FOLDER = WORK / "siglip"
+CONVERTED = FOLDER / "converted"
 LENGTH, SIDE, WIDTH, HEADS, LAYERS = 64, 224, 768, 12, 12
 COUNT = 8
 ATTENTION = ("q_proj", "k_proj", "v_proj")
@@ -62,15 +64,17 @@ def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         ports = {"ours": free_port(HOST, 0), "infinity": free_port(HOST, 0)}
-        process = stack.enter_context(run_server(folder, HOST, ports["ours"], f"local-dir:{ours}"))
+        if not CONVERTED.exists():  # here: beside other work it may take longer than a server may take to start
+            export_model(f"local-dir:{ours}", WORK, CONVERTED)
+        process = stack.enter_context(run_server(folder, HOST, ports["ours"], f"local-dir:{CONVERTED}"))
         wait_until_ready(stack.enter_context(Client(f"http://{HOST}:{ports['ours']}")), process)
         words = ["v2", "--model-id", str(theirs), "--served-model-name", "default"]
-        words += ["--engine", "torch", "--device", "cpu"]
+        words += ["--engine", "torch", "--device", "cpu", "--no-model-warmup"]
         command: list[str | Path] = [PEERS / "infinity/bin/infinity_emb", *words, "--host", HOST]
         port = ports["infinity"]
         stack.enter_context(run_peer("infinity", [*command, "--port", str(port)], port, embed_text))
         for name, port in ports.items():
-            connection = http.client.HTTPConnection(HOST, port, timeout=120)
+            connection = http.client.HTTPConnection(HOST, port, timeout=300)
             got = embed(connection, texts, "text"), embed(connection, [data_uri(one) for one in files], "image")
             figures[f"{name}: least cosine of a text to transformers"] = least_cosine(got[0], expected[0])
             figures[f"{name}: least cosine of a picture to transformers"] = least_cosine(got[1], expected[1])
@@ -166,7 +170,7 @@ def write_transformers_files(folder: Path, vocabulary: int) -> None:
         },
         "preprocessor_config.json": {
             "image_processor_type": "SiglipImageProcessor",
-            "processor_class": "SiglipProcessor",
+            "processor_class": "VisionTextDualEncoderProcessor",  # as SigLIP's, but of any tokenizer
             "size": {"height": SIDE, "width": SIDE},
             "image_mean": [0.5] * 3,
             "image_std": [0.5] * 3,

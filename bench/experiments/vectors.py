@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.encoder.protocol import Embeddings, normalise
-from bench.experiments.scenes import FOLDER, load_pictures, load_texts, save_array
+from bench.experiments.scenes import FOLDER, load_generic, load_pictures, load_texts, save_array
 
 D = 512
 BLOCK = 20_000
@@ -92,6 +92,12 @@ def load_vectors(count: int, folder: Path = FOLDER) -> Embeddings:
 def load_queries(folder: Path = FOLDER) -> Embeddings:
     """Embeddings of texts, rotated like the vectors: [n, D]."""
     return normalise(load_texts(folder) @ make_rotation(load_texts(folder).shape[1]))
+
+
+def load_asked(folder: Path = FOLDER) -> list[Embeddings]:
+    """What a service calibrates an index with, rotated like the vectors; no query is among them."""
+    texts = load_generic(folder)
+    return [normalise(texts @ make_rotation(texts.shape[1]))]
 
 
 def load_exact(count: int, asked: Embeddings, folder: Path = FOLDER, k: int = K) -> npt.NDArray[np.int64]:

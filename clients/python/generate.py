@@ -244,9 +244,22 @@ def write_answer(call: Mapping[str, Any]) -> tuple[str, str]:
     return " | ".join(kinds), kinds[0]
 
 
-def write_call(document: Mapping[str, Any], method: str, path: str, call: Mapping[str, Any]) -> str:
+def list_file_forms(call: Mapping[str, Any]) -> list[str]:
+    """The media types of files that a call answers when it is asked for them, in place of its JSON."""
+    contents = call["responses"].get("200", {}).get("content", {})
+    return [
+        kind
+        for kind, content in contents.items()
+        if "application/json" in contents and content.get("schema", {}).get("format") == "binary"
+    ]
+
+
+def write_call(
+    document: Mapping[str, Any], method: str, path: str, call: Mapping[str, Any], accept: str | None = None
+) -> str:
+    """The method of a call; with `accept` the one whose answer is a file of this type."""
     parameters = list_parameters(document, call)
-    answer, read = write_answer(call)
+    answer, read = ("bytes", "bytes") if accept else write_answer(call)
     names = {name: f"{name}_" if keyword.iskeyword(name) else name for name in parameters}
     signature = ["self"]
     is_patch = method == "PATCH"
@@ -283,8 +296,12 @@ def write_call(document: Mapping[str, Any], method: str, path: str, call: Mappin
         sent.append("is_repeatable=False")
     if "None" in answer and read != "None":
         sent.append("is_optional=True")
-    lines = [f"    async def {call['operationId']}({', '.join(signature)}) -> {answer}:"]
-    lines.append(write_docstring(call.get("description") or call.get("summary", ""), " " * 8).rstrip("\n"))
+    if accept:
+        sent.append(f'accept="{accept}"')
+    name = call["operationId"] + (f"_as_{accept.rpartition('/')[2]}" if accept else "")
+    lines = [f"    async def {name}({', '.join(signature)}) -> {answer}:"]
+    about = f"{call['summary']}: a file of the type {accept}." if accept else call.get("description") or call["summary"]
+    lines.append(write_docstring(about, " " * 8).rstrip("\n"))
     returned = "" if answer == "None" else "return "
     lines.append(f"        {returned}await self._run(Call({', '.join(sent)}))\n")
     return "\n".join(lines)
@@ -303,7 +320,9 @@ def write_parameter(name: str, one: Mapping[str, Any], *, is_patch: bool = False
 
 
 def write_calls(document: Mapping[str, Any]) -> str:
-    methods = [write_call(document, *call) for call in list_calls(document)]
+    methods = [
+        write_call(document, *call, form) for call in list_calls(document) for form in (None, *list_file_forms(call[2]))
+    ]
     text = "\n".join(methods)
     models = sorted(name for name in map(name_class, list_models(document)) if re.search(rf"\b{name}\b", text))
     head = HEADER.format(about="A method for each call of the API")

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from app import __version__
-from app.cli.main import serve, worker
+from app.cli.commands.serving import serve, worker
 from app.core.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent

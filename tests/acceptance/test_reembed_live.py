@@ -192,7 +192,7 @@ def test_killed_at_any_point_the_server_goes_on(tmp_path: Path, small: str) -> N
         ({"model": "no such model"}, "unknown model"),
         ({"model": "local-dir:/nowhere"}, "is missing"),
         ({"model": ""}, ""),
-        ({"model": "starter", "precision": "int8"}, ""),
+        ({"model": "starter", "precision": "int4"}, ""),
         ({"model": "starter", "speed": 1}, ""),
     ],
 )

@@ -226,6 +226,13 @@ def test_searches_take_parts_texts_and_batches(client: Client) -> None:
         QueryPart(txt="red")  # type: ignore[call-arg]
 
 
+def test_an_explanation_comes_as_a_record_or_as_a_picture(client: Client) -> None:
+    client.upload(make_picture("red"), id="red", wait=30)
+    assert client.explain_image("red", q="red car").id == "red"
+    with Image.open(io.BytesIO(client.explain_image_as_png("red", q="red car", size=64))) as drawn:
+        assert (drawn.format, drawn.size) == ("PNG", (40, 30))
+
+
 def test_a_job_is_followed_to_its_end(client: Client) -> None:
     job = client.upload_images(files=[make_picture("olive"), make_picture("pink")])
     states = [one.state for one in client.follow_job(job)]

@@ -12,10 +12,11 @@ DEADLINE = 30.0
 
 def wait_until(true: Callable[[], bool], seconds: float = DEADLINE) -> None:
     """Return once `true()` is; fail after so many seconds."""
-    deadline = time.monotonic() + seconds
+    began = time.monotonic()
     while not true():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.001)
+        waited = time.monotonic() - began
+        assert waited < seconds, "waited in vain"
+        time.sleep(min(max(waited / 10, 0.001), 0.05))
 
 
 def wait_longer_until(true: Callable[[], bool]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,12 @@ from index.segmented import MAX_SEARCH_EFFORT, SegmentedIndex
 from index.types import Embeddings, Ids
 from tests.index.oracle import unit
 
-# Where there is none, fsync takes most of the time.
-MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
-
-def sealed(folder: Path, ids: Ids, vectors: Embeddings, seq: int = 1) -> SealedSegment:
+def sealed(
+    folder: Path, ids: Ids, vectors: Embeddings, seq: int = 1, asked: Sequence[Embeddings] = ()
+) -> SealedSegment:
     """A sealed segment of these vectors whose codes always give the candidates."""
-    build_segment(folder, [(ids, vectors)], name="n", space="s", d=vectors.shape[1], applied_seq=seq)
+    build_segment(folder, [(ids, vectors)], name="n", space="s", d=vectors.shape[1], applied_seq=seq, asked=asked)
     return load(folder, vectors.shape[1])
 
 
@@ -71,7 +71,7 @@ class SealedIndex(SegmentedIndex):
         kept = [id for id in stored if id % self._step == 0]
         if not kept:
             return
-        folder = Path(tempfile.mkdtemp(dir=MEMORY))
+        folder = Path(tempfile.mkdtemp())
         try:
             self.replace_segment(sealed(folder, np.array(kept, np.int64), np.stack([stored[id] for id in kept])))
         finally:

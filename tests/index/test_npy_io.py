@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from index.npy_io import read_array, write_array
+from index.npy_io import map_array, read_array, write_array
 from tests.index.oracle import unit
 
 
@@ -75,3 +76,21 @@ def test_other_magic_is_refused() -> None:
     for text in (b"", b"\x93NUMPY\x02\x00" + write_to_bytes()[8:], b"PK" + write_to_bytes()):
         with pytest.raises(ValueError):  # noqa: PT011 - each says something else
             read_array(Buffer(text), np.float32, (7, 3))
+
+
+def test_a_mapped_array_is_that_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "vectors.npy"
+    path.write_bytes(write_to_bytes())
+    with open(path, "rb", buffering=0) as file:
+        array = map_array(file, np.float32, (7, 3))
+    path.unlink()
+    np.testing.assert_array_equal(array, unit(7, 3))
+    assert not array.flags.writeable
+
+
+@pytest.mark.parametrize("change", [lambda whole: whole[:-1], lambda whole: whole + b"\0"])
+def test_a_file_of_another_length_is_not_mapped(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "vectors.npy"
+    path.write_bytes(change(write_to_bytes()))
+    with open(path, "rb") as file, pytest.raises(ValueError, match="too few or too many"):
+        map_array(file, np.float32, (7, 3))

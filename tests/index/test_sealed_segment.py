@@ -12,7 +12,7 @@ from index import snapshot
 from index.errors import InvalidSnapshot, SegmentDamaged
 from index.float16 import round_to_float16
 from index.idset import IdSet
-from index.sealed_segment import BLOCK_ROWS, VECTORS, AllowedRows, SealedSegment, SegmentParams
+from index.sealed_segment import BLOCK_ROWS, VECTORS, AllowedRows, Depth, SealedSegment, SegmentParams
 from index.segmented import SegmentedIndex
 from tests.index.oracle import nearest, numbers, unit
 from tests.index.sealed import load, sealed
@@ -47,7 +47,7 @@ def stored_rows(rows: range | list[int] = range(N)) -> dict[int, np.ndarray]:
 
 def test_it_knows_what_it_is(base: SealedSegment) -> None:
     assert (base.n, base.d, base.manifest.applied_seq, base.manifest.kind) == (N, D, 77, "base")
-    assert base.params.nprobe <= base.params.nlist
+    assert base.params.fast.nprobe <= base.params.normal.nprobe <= base.params.nlist
 
 
 def test_rows_are_found_by_id(base: SealedSegment) -> None:
@@ -116,7 +116,7 @@ def offsets(size: int) -> list[int]:
     return sorted({*range(min(size, 12)), *range(size - 8, size), *np.linspace(0, size - 1, 25).astype(int).tolist()})
 
 
-FILES = ["base.json", "blocks.npy", "codes.faiss", "ids.npy", "manifest.json", "order.npy"]
+FILES = ["base.json", "blocks.npy", "codes.faiss", "gap.npy", "ids.npy", "manifest.json", "order.npy"]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -180,16 +180,30 @@ def test_a_segment_of_another_index_is_refused(segment_dir: Path, change: dict[s
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"[]", b"{}", b'{"format": 2, "lists": 1, "probes": 1, "rerank": 1, "recall": 1}', b'{"format": 1}']
+    "text",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"format": 1}',
+        b'{"format": 1, "lists": 1, "probes": 0, "rerank": 1, "recall": 1}',
+        b'{"format": 2, "lists": 1, "probes": 1, "rerank": 1, "recall": 1}',
+        b'{"format": 3, "lists": 1, "probes": 1, "rerank": 1, "recall": 1}',
+    ],
 )
 def test_parameters_of_another_format_are_refused(text: bytes) -> None:
-    with pytest.raises((ValueError, TypeError)):
+    with pytest.raises((ValueError, TypeError, KeyError)):
         SegmentParams.from_json(text)
 
 
 def test_parameters_are_read_as_they_were_written() -> None:
-    params = SegmentParams(nlist=9, nprobe=3, refine_k=100, recall=0.99)
+    params = SegmentParams(9, Depth(nprobe=3, refine_k=100, recall=0.99), Depth(2, 40, 0.95), share=0.5)
     assert SegmentParams.from_json(params.to_json()) == params
+
+
+def test_parameters_of_the_first_format_have_one_effort() -> None:
+    params = SegmentParams.from_json(b'{"format": 1, "lists": 9, "probes": 3, "rerank": 100, "recall": 0.99}')
+    assert params == SegmentParams(9, Depth(3, 100, 0.99), Depth(3, 100, 0.99), format=1)
 
 
 def test_searches_go_on_when_the_files_are_deleted(segment_dir: Path, tmp_path: Path) -> None:
@@ -214,4 +228,4 @@ def test_segments_of_every_format_so_far_are_opened(folder: Path) -> None:
 
 
 def test_there_is_a_fixture() -> None:
-    assert [folder.name for folder in sorted(FIXTURES.glob("base-*"))] == ["base-1"]
+    assert [folder.name for folder in sorted(FIXTURES.glob("base-*"))] == ["base-1", "base-2"]

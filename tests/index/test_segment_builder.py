@@ -16,7 +16,7 @@ import pytest
 from index.errors import InvalidId, InvalidVector, SnapshotMissing
 from index.float16 import round_to_float16
 from index.protocol import SearchParams
-from index.segment_builder import TARGET_RECALL, VectorBlock, build_segment
+from index.segment_builder import MIN_ASKED, VectorBlock, _make_trials, build_segment
 from index.segmented import SegmentedIndex
 from index.types import Embeddings
 from tests.index.oracle import numbers, unit
@@ -144,19 +144,53 @@ def test_the_same_stream_gives_the_same_segment(tmp_path: Path) -> None:
     assert hashes[0] == hashes[1]
 
 
-def test_searches_find_what_was_calibrated_for(tmp_path: Path) -> None:
-    """On vectors that were not there when it was tried out, pictures and texts alike."""
+def make_texts(pictures: Embeddings, seed: int) -> Embeddings:
+    """Unit vectors near these, all turned in one direction, as texts lie apart from pictures."""
+    texts = (
+        pictures + 0.8 * unit(len(pictures), pictures.shape[1], seed=seed) - np.float32(2 / pictures.shape[1] ** 0.5)
+    )
+    return round_to_float16(texts / np.linalg.norm(texts, axis=1, keepdims=True))
+
+
+def measure_recall(live: SegmentedIndex, queries: Embeddings, params: SearchParams) -> float:
+    found = live.search(queries, 10, params)[1]
+    exact = live.search(queries, 10, SearchParams(exact=True))[1]
+    return float(np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), exact.tolist(), strict=True)]))
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_searches_find_what_was_calibrated_for(tmp_path: Path, is_asked: bool) -> None:
+    """On vectors that were not there when it was tried out, pictures and texts alike, with and without texts known."""
     d = 48
     vectors = make_clusters(12_000, d)
-    live = SegmentedIndex(d, sealed(tmp_path, np.arange(len(vectors), dtype=np.int64), vectors))
+    asked = [make_texts(make_clusters(400, d, seed=5), 6)] * is_asked
+    ids = np.arange(len(vectors), dtype=np.int64)
+    live = SegmentedIndex(d, sealed(tmp_path, ids, vectors, asked=asked))
     assert live.sealed is not None
     params = live.sealed.params
-    assert params.recall >= TARGET_RECALL
-    assert params.refine_k < len(vectors) / 4  # or this would show nothing
+    assert params.normal.refine_k < len(vectors) / 4  # or this would show nothing
+    assert params.fast.nprobe + params.fast.refine_k < params.normal.nprobe + params.normal.refine_k
     others = make_clusters(200, d, seed=7)
     texts = others + 0.8 * unit(200, d, seed=8)
+    if is_asked:
+        texts = make_texts(others, 8)
     for queries in (others, round_to_float16(texts / np.linalg.norm(texts, axis=1, keepdims=True))):
-        found = live.search(queries, 10)[1]
-        exact = live.search(queries, 10, SearchParams(exact=True))[1]
-        recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), exact.tolist(), strict=True)])
-        assert recall >= 0.99
+        assert measure_recall(live, queries, SearchParams()) >= 0.98
+        assert measure_recall(live, queries, SearchParams(effort="fast")) >= 0.9
+    assert (live.sealed._codes.gap.share > 0) == is_asked  # type: ignore[attr-defined]
+
+
+def test_recall_is_told_of_queries_that_chose_nothing(tmp_path: Path) -> None:
+    """What calibration chooses by one half of the texts, it measures by the other."""
+    vectors = make_clusters(3_000, D)
+    texts = make_texts(make_clusters(80, D, seed=5), 6)
+    tried, told = _make_trials(vectors.astype(np.float16), [texts])
+    assert [len(trial.queries) for trial in tried] == [len(trial.queries) for trial in told] == [192, 40]
+    chosen, measured = ({bytes(query) for trial in some for query in trial.queries} for some in (tried, told))
+    assert not chosen & measured
+
+
+def test_too_few_texts_say_nothing(tmp_path: Path) -> None:
+    ids = np.arange(400, dtype=np.int64)
+    base = sealed(tmp_path, ids, unit(400, D), asked=[unit(MIN_ASKED - 1, D, 5)])
+    assert base.params == sealed(tmp_path, ids, unit(400, D)).params

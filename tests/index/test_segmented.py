@@ -16,6 +16,7 @@ from index.flat import FlatIndex
 from index.float16 import round_to_float16
 from index.idset import IdSet
 from index.protocol import SearchParams
+from index.sealed_segment import Depth
 from index.segmented import MAX_SEARCH_EFFORT, RebuildPolicy, SegmentedIndex, SegmentedStats
 from index.types import Embeddings
 from tests.index.oracle import nearest, numbers, unit
@@ -55,7 +56,7 @@ def test_without_a_sealed_segment_it_is_a_flat_index_of_whole_vectors() -> None:
         index.add(np.arange(100, dtype=np.int64), unit(100, D))
     for answer, same in zip(live.search(unit(4, D, 5), 9), exact.search(unit(4, D, 5), 9), strict=True):
         np.testing.assert_array_equal(answer, same)
-    assert live.stats() == SegmentedStats("exact", 100, 0, 100, 0, None, None, 0)
+    assert live.stats() == SegmentedStats("exact", 100, 0, 100, 0, {}, 0)
     assert live.freeze() is not None
 
 
@@ -109,6 +110,19 @@ def test_parameters_of_the_search_replace_those_of_the_index(tmp_path: Path) -> 
     np.testing.assert_array_equal(live.search(query, 10, SearchParams(nprobe=10**6, refine_k=10**6))[1], expected)
     least = live.search(query, 10, SearchParams(nprobe=1, refine_k=1))[1]
     assert 0.1 < np.isin(least, expected).mean() < 0.98
+
+
+def test_a_fast_search_looks_less_far(tmp_path: Path) -> None:
+    live = make_segmented(tmp_path, make_vectors(range(2000)))
+    live.set_search_effort(0)
+    assert live.sealed is not None
+    live.sealed.params = replace(live.sealed.params, normal=Depth(8, 500, 0.99), fast=Depth(1, 20, 0.9))
+    query = unit(30, D, 5)
+    for effort, depth in live.stats().depths.items():
+        same = SearchParams(nprobe=depth.nprobe, refine_k=depth.refine_k)
+        found = live.search(query, 10, SearchParams(effort=effort))[1]
+        np.testing.assert_array_equal(found, live.search(query, 10, same)[1])
+    assert (live.search(query, 10)[1] != found).any()
 
 
 def test_each_step_of_effort_doubles_nprobe_and_refine_k(tmp_path: Path) -> None:
@@ -272,7 +286,7 @@ def test_a_search_under_way_outlives_the_closing(tmp_path: Path) -> None:
     assert view.sealed.search_exact(unit(1, D), 1)[1].shape == (1, 1)
 
 
-STATS = SegmentedStats("base+tail", 1_000_000, 1_000_000, 0, 0, 64, 400, 0)
+STATS = SegmentedStats("base+tail", 1_000_000, 1_000_000, 0, 0, {"normal": Depth(64, 400, 0.99)}, 0)
 
 
 @pytest.mark.parametrize(
@@ -291,6 +305,8 @@ STATS = SegmentedStats("base+tail", 1_000_000, 1_000_000, 0, 0, 64, 400, 0)
         ({"sealed": 0, "ntotal": 50_000, "growing": 50_000}, 10_000.0, False),
         ({"sealed": 0, "ntotal": 50_001, "growing": 50_001}, 0.0, True),
         ({"ntotal": 0, "tombstones": 1_000_000}, 10_000.0, False),
+        ({"is_outdated": True}, 61.0, True),
+        ({"is_outdated": True}, 59.0, False),
     ],
 )
 def test_a_new_segment_is_due_when_many_rows_are_growing_or_dead(

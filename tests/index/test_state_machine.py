@@ -27,15 +27,13 @@ D = 8
 # Few vectors and few ids: replacements, ties and ids that come back are the rule.
 VECTORS = unit(40, D)
 HALVES = round_to_float16(VECTORS)
-# Hundreds of snapshots: on a disk, fsync would take three quarters of the time.
-MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 ids = st.lists(st.integers(0, 30), max_size=12)
 
 
 class IndexMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp(dir=MEMORY))
+        self.folder = Path(tempfile.mkdtemp())
         self.index: FlatIndex = FlatIndex(D)
         self.stored_vectors: dict[int, Embeddings] = {}
         self.seq = 0
@@ -98,7 +96,7 @@ class SegmentedMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp(dir=MEMORY))
+        self.folder = Path(tempfile.mkdtemp())
         self.config = IndexConfig("machine", "space", D, self.folder)
         self.seq = 0
         self.index, _ = self.open()

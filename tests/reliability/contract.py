@@ -87,7 +87,7 @@ RULES = [
         "the bytes decide; the text of a form is JSON",
     ),
     ("POST /v1/watches", r"the server may not read|does not read", "the operator does not allow it"),
-    ("POST /v1/watches", r"belongs to client:NAME", "which fields a watch has depends on its source"),
+    ("POST /v1/watches", r"belongs to (client:NAME|folder:PATH)", "which fields a watch has depends on its source"),
     ("POST /v1/watches/[^/]+/(scan|confirm|pause|resume)", r"the server does not read|held", "what a folder is at"),
     (
         "POST /v1/watches/[^/]+/files",
@@ -108,6 +108,11 @@ _addresses = itertools.count(1)
 
 for kind in ("png", "jpeg", "webp", "gif", "avif"):  # the bytes say what a picture is, not its type
     schemathesis.openapi.media_type(f"image/{kind}", st.integers(0, 255).map(lambda seed: picture(seed=seed)))
+
+
+@schemathesis.serializer("application/x-ndjson")
+def write_lines(context: schemathesis.SerializationContext, value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
 
 
 @schemathesis.hook

@@ -12,18 +12,17 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import httpx
 from fastapi import Request, Response
-from sightline_client import AsyncClient
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message
 
 from app.api.strict_route import new_router
 from app.core.errors import NotFound, Validation
 
-if TYPE_CHECKING:  # an extra
+if TYPE_CHECKING:  # an extra, and what it needs alone: a start of the server must not wait for them
     from mcp.server import MCPServer
     from mcp.server.mcpserver import Context
+    from sightline_client import AsyncClient
 
 EXTRA = "this server has no MCP: install it with pip install 'sightline-search[mcp]'"
 PASSED = ("authorization", "x-api-key", "cookie", "host")  # who calls, and how the caller names the server
@@ -108,6 +107,9 @@ async def collect_answer(app: ASGIApp, request: Request, body: bytes) -> Respons
 @asynccontextmanager
 async def open_client(context: Context[Any, Any]) -> AsyncIterator[AsyncClient]:
     """A client of this application, for the request that a message came with."""
+    import httpx
+    from sightline_client import AsyncClient
+
     from app.api.mcp_tools import PATIENCE_SECONDS
 
     request: Any = context.request_context.request

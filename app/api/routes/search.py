@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Query, Request, Response
+from pydantic_core import to_json
 
 from app.api.admission import BATCHES, PICTURES, QUERY, QUERY_PICTURE, content_type, is_json_type, take_seat
 from app.api.arrangement import MAX_FACETS, ArrangementDep, ArrangementIn, facets_out
@@ -34,6 +36,7 @@ from app.api.openapi import describe_field
 from app.api.read_after_write import AfterDep
 from app.api.schemas.fields import (
     CALIBRATE,
+    EFFORT,
     EXACT,
     MAX_TEMPLATES,
     MODE,
@@ -47,21 +50,21 @@ from app.api.schemas.fields import (
     QueryTemplates,
     QueryText,
     ScoreThreshold,
+    SearchEffort,
     Target,
     UnicodeText,
     read_filter,
 )
-from app.api.schemas.images import ErrorOut, WarningOut
+from app.api.schemas.images import WarningOut
 from app.api.schemas.search import (
     BatchIn,
     BatchOut,
-    HitOut,
     ParamsIn,
     PartIn,
-    RefusedOut,
     SearchForm,
     SearchIn,
     SearchOut,
+    describe_hit,
 )
 from app.api.schemas.zero_shot import (
     ClassifyForm,
@@ -108,11 +111,20 @@ SentPicture = TypeVar("SentPicture", ClassifyForm, MatchForm)
 
 KQuery = Annotated[HitCount | None, Query(description="How many hits (10).", examples=[10])]
 TargetQuery = Annotated[Target | None, Query(description="What to search: images (default) or texts.")]
+WordsQuery = Annotated[
+    QueryText,
+    describe_field(pattern='[^\\s"－−-]'),  # a minus alone is no word
+    Query(
+        description='What to look for; words after a minus are turned away from ("beach -people").',
+        examples=["red car"],
+    ),
+]
 ExactQuery = Annotated[bool | None, Query(description=EXACT)]
+EffortQuery = Annotated[SearchEffort | None, Query(description=EFFORT)]
 ThresholdQuery = Annotated[ScoreThreshold | None, Query(description=SCORE_THRESHOLD)]
 
 
-@router.get("/search")
+@router.get("/search", response_model=SearchOut)
 async def search_images(
     request: Request,
     search: SearchDep,
@@ -120,18 +132,12 @@ async def search_images(
     threads: ThreadsDep,
     collection: CollectionDep,
     after: AfterDep,
-    q: Annotated[
-        QueryText,
-        describe_field(pattern='[^\\s"－−-]'),  # a minus alone is no word
-        Query(
-            description='What to look for; words after a minus are turned away from ("beach -people").',
-            examples=["red car"],
-        ),
-    ],
+    q: WordsQuery,
     k: Annotated[HitCount, Query(description="How many hits.")] = 10,
     target: Target = "images",
     filter: FilterQuery = None,
     exact: Annotated[bool, Query(description="Compare with every vector, whatever the index could save.")] = False,
+    effort: EffortQuery = None,
     mode: Annotated[Mode | None, Query(description=MODE)] = None,
     templates: Annotated[list[UnicodeText] | None, Query(description=TEMPLATES, examples=[["a photo of {}"]])] = None,
     score_threshold: ThresholdQuery = None,
@@ -139,7 +145,7 @@ async def search_images(
     time_words: Annotated[bool | None, Query(description=TIME_WORDS)] = None,
     today: Annotated[Day | None, Query(description=TODAY)] = None,
     arrangement: ArrangementDep = NOT_ARRANGED,
-) -> SearchOut:
+) -> Response:
     """Search pictures, or texts, by words."""
     parsed = parse_filter_parameter(filter, target)
     words = parse_weighted_query(validate_query(q, settings))
@@ -158,14 +164,14 @@ async def search_images(
         arrangement=arrangement.parse(k, target),
         time_words=validate_time_words(time_words, target, exact),
         today=today,
+        effort=validate_effort(effort, exact),
     )
     await after.wait(collection, target)
     async with take_seat(request, choose_seat(query)):
-        found = await run_search(threads, search.searcher, query)
-    return search_response(search, found, query)
+        return await run_search(threads, search.searcher, query)
 
 
-@queries.post("/search")
+@queries.post("/search", response_model=SearchOut)
 async def search_by_parts(
     request: Request,
     library: LibraryDep,
@@ -179,11 +185,12 @@ async def search_by_parts(
     target: TargetQuery = None,
     filter: FilterQuery = None,
     exact: ExactQuery = None,
-) -> SearchOut:
+    effort: EffortQuery = None,
+) -> Response:
     """Search by words, pictures, ids and vectors at once. Each part has its weight."""
     searcher = search.searcher
     named = None if filter is None else read_filter(filter)
-    body = merge_query(body, k=k, target=target, filter=named, exact=exact)
+    body = merge_query(body, k=k, target=target, filter=named, exact=exact, effort=effort)
     has_pictures = any(part.image is not None for part in body.query)
     async with open_incoming_folder(library, threads) if has_pictures else nullcontext() as folder:
         query = await threads.writes.run(parse_search, settings, body, collection, folder)
@@ -191,11 +198,10 @@ async def search_by_parts(
             await threads.writes.run(check_pixels, list_pictures([query]), settings)
         await after.wait(query.collection, query.target)
         async with take_seat(request, choose_seat(query)):
-            found = await run_search(threads, searcher, query)
-    return search_response(search, found, query)
+            return await run_search(threads, searcher, query)
 
 
-@pictures.post("/search/image", openapi_extra=SEARCH_FORM)
+@pictures.post("/search/image", response_model=SearchOut, openapi_extra=SEARCH_FORM)
 async def search_by_image(
     request: Request,
     library: LibraryDep,
@@ -208,14 +214,15 @@ async def search_by_image(
     target: TargetQuery = None,
     filter: FilterQuery = None,
     exact: ExactQuery = None,
+    effort: EffortQuery = None,
     score_threshold: ThresholdQuery = None,
-) -> SearchOut:
+) -> Response:
     """Search by a picture. Finds pictures like the one sent, or the texts that fit it."""
     searcher = search.searcher
     named = None if filter is None else read_filter(filter)
     async with open_incoming_folder(library, threads) as folder:
         asked, _ = await receive_form(request, folder, SearchForm, max_files=1)
-        said = {"filter": named, "exact": exact, "score_threshold": score_threshold}
+        said = {"filter": named, "exact": exact, "effort": effort, "score_threshold": score_threshold}
         asked = merge_query(asked, k=k, target=target, collection=collection, **said)
         k, target = validate_k(10 if asked.k is None else asked.k, settings), asked.target or "images"
         parsed = None if asked.filter is None else parse_filter(asked.filter, target)
@@ -223,11 +230,20 @@ async def search_by_image(
         arrangement = asked.parse(k, target)
         least, exact = asked.score_threshold, bool(asked.exact)
         validate_mode(asked.mode, target, exact, parts)
-        query = SearchQuery(parts, target, k, collection, parsed, exact, score_threshold=least, arrangement=arrangement)
+        query = SearchQuery(
+            parts,
+            target,
+            k,
+            collection,
+            parsed,
+            exact,
+            score_threshold=least,
+            arrangement=arrangement,
+            effort=validate_effort(asked.effort, exact),
+        )
         await after.wait(collection, target)
         async with take_seat(request, PICTURES):
-            found = await threads.queries.run(searcher.search, query)
-    return search_response(search, found, query)
+            return await threads.queries.run(answer_search, searcher, query)
 
 
 @pictures.post("/classify", openapi_extra=CLASSIFY_FORM)
@@ -309,11 +325,25 @@ def choose_seat(query: SearchQuery) -> str | None:
     return BATCHES if len(query.parts) * len(query.templates or PLAIN) > FEW_PARTS else None
 
 
-async def run_search(threads: ThreadPools, searcher: Searcher, query: SearchQuery) -> SearchResult:
+async def run_search(threads: ThreadPools, searcher: Searcher, query: SearchQuery) -> Response:
     """Answer a search; a small one together with others that wait, unless each is traced by itself."""
     if is_small(query) and not tracing.is_on():
-        return await threads.searches.run(searcher.search_all, query)
-    return await threads.queries.run(searcher.search, query)
+        return await threads.searches.run(answer_searches, (searcher, query))
+    return await threads.queries.run(answer_search, searcher, query)
+
+
+def answer_search(searcher: Searcher, query: SearchQuery) -> Response:
+    return search_response(searcher.search(query), query)
+
+
+def answer_searches(asked: Sequence[tuple[Searcher, SearchQuery]]) -> list[Response | SightlineError]:
+    """The answers, in order. They are rendered here, in a thread: the event loop is everybody's."""
+    answers: list[Response | SightlineError] = []
+    for searcher, some in groupby(asked, itemgetter(0)):  # two while the server changes its model
+        queries = [query for _, query in some]
+        for found, query in zip(searcher.search_all(queries), queries, strict=True):
+            answers.append(found if isinstance(found, SightlineError) else search_response(found, query))
+    return answers
 
 
 def is_small(query: SearchQuery) -> bool:
@@ -322,31 +352,38 @@ def is_small(query: SearchQuery) -> bool:
     is_plain = query.filter is None and not (
         arrangement.is_selective or arrangement.facets or query.like or query.unlike
     )
-    return is_plain and not query.exact and query.end <= SMALL and choose_seat(query) is None
+    return is_plain and not query.compares_all and query.end <= SMALL and choose_seat(query) is None
 
 
-def search_response(search: SearchService, found: SearchResult, query: SearchQuery) -> SearchOut:
-    return SearchOut.model_validate(
-        {
-            "hits": [HitOut.of(hit) for hit in found.hits],
-            "took_ms": found.took_ms,
-            "model": found.model,
-            "target": query.target,
-            "searched": found.searched,
-            "applied": {
-                "mode": found.mode,
-                "model_trust": found.trust,
-                "normalisation": "nnn" if found.is_normalised else "off",
-                "templates": found.templates,
-                **found.arranged,
-                "time": found.time and describe_time(found.time),
-                "head": found.head,
-            },
-            "facets": facets_out(found.facets) if query.arrangement.facets else None,
-            "verdict": found.verdict and asdict(found.verdict),
-            "warnings": [WarningOut.of(warning) for warning in found.warnings],
-        }
-    )
+def search_response(found: SearchResult, query: SearchQuery) -> Response:
+    return Response(to_json(describe_answer(found, query)), media_type="application/json")
+
+
+def describe_answer(found: SearchResult, query: SearchQuery) -> dict[str, Any]:
+    """The fields of `SearchOut`; those that it leaves out are not there."""
+    applied: dict[str, Any] = {
+        "mode": found.mode,
+        "effort": "exact" if query.exact else query.effort,
+        "model_trust": found.trust,
+        "head": found.head,
+        "normalisation": "nnn" if found.is_normalised else "off",
+        "templates": found.templates,
+        **found.arranged,
+    }
+    if found.time is not None:
+        applied["time"] = describe_time(found.time)
+    answer: dict[str, Any] = {
+        "hits": [describe_hit(hit) for hit in found.hits],
+        "took_ms": found.took_ms,
+        "model": found.model,
+        "target": query.target,
+        "searched": found.searched,
+        "applied": applied,
+        "verdict": found.verdict,
+    }
+    if query.arrangement.facets:
+        answer["facets"] = facets_out(found.facets)
+    return answer | {"warnings": found.warnings}
 
 
 def describe_time(time: TimeWords) -> dict[str, str | None]:
@@ -367,7 +404,8 @@ def parse_search(settings: Settings, body: SearchIn, collection: str | None, fol
     how = (body.exact, params.nprobe, params.refine_k, mode, weights, templates, body.score_threshold, body.calibrate)
     arranged = (body.parse(k, body.target), *parse_feedback(body, mode))
     timed = (validate_time_words(body.time_words, body.target, body.exact), body.today)
-    return SearchQuery(parts, body.target, k, collection, parsed, *how, *arranged, *timed)
+    effort = validate_effort(body.effort, body.exact, params)
+    return SearchQuery(parts, body.target, k, collection, parsed, *how, *arranged, *timed, effort=effort)
 
 
 def parse_feedback(body: SearchIn, mode: Mode | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -409,6 +447,15 @@ def validate_mode(mode: Mode | None, target: Target, exact: bool, parts: Sequenc
     if not any(part.text is not None and part.weight > 0 for part in parts):
         raise Validation(f"mode {mode!r}: the query has no words to look for")
     return mode
+
+
+def validate_effort(sent: SearchEffort | None, exact: bool, params: ParamsIn | None = None) -> SearchEffort:
+    """How far the index is searched. Raises Validation if that is said twice, and differently."""
+    if exact and sent in ("fast", "normal"):
+        raise Validation(f"effort {sent!r}: exact compares with every vector")
+    if sent is not None and params is not None and (params.nprobe is not None or params.refine_k is not None):
+        raise Validation(f"effort {sent!r} and params both say how far the index is searched; send one of them")
+    return sent or "normal"
 
 
 def validate_time_words(sent: bool | None, target: Target, exact: bool) -> bool | None:
@@ -527,11 +574,11 @@ def parse_batch(
 def run_batch(search: SearchService, batch: list[SearchQuery | SightlineError]) -> bytes:
     """The body of the answer. Made here, in a thread: thousands of records would block the event loop."""
     found = iter(search.searcher.search_all([one for one in batch if isinstance(one, SearchQuery)]))
-    answers: list[SearchOut | RefusedOut] = []
+    answers: list[dict[str, Any]] = []
     for query in batch:
         outcome = next(found) if isinstance(query, SearchQuery) else query
         if isinstance(query, SearchQuery) and isinstance(outcome, SearchResult):
-            answers.append(search_response(search, outcome, query))
+            answers.append(describe_answer(outcome, query))
         elif isinstance(outcome, SightlineError):
-            answers.append(RefusedOut(error=ErrorOut(code=outcome.code, detail=outcome.detail)))
-    return BatchOut(answers=answers).model_dump_json().encode()
+            answers.append({"error": {"code": outcome.code, "detail": outcome.detail}})
+    return to_json({"answers": answers})

@@ -84,6 +84,9 @@ class WatchIn(RequestModel):
         float | None,
         Field(ge=1, le=86_400, description="folder: scan so often, and do not listen to the kernel (null)."),
     ] = None
+    allow_mass_delete: Annotated[
+        bool, Field(description="folder: delete the pictures of many files at once, too, without a confirmation.")
+    ] = False
 
 
 class WatchOut(BaseModel):
@@ -96,6 +99,7 @@ class WatchOut(BaseModel):
     exclude: list[str]
     deletes: Literal["mirror", "keep"]
     poll_seconds: float | None
+    allow_mass_delete: bool
     state: str = Field(
         description="new, scanning, watching, polling, held (deletions wait), missing (it cannot be read), refused,"
         " paused, or away (its client is silent)."
@@ -121,6 +125,7 @@ class WatchOut(BaseModel):
             exclude=list(watch.options.get("exclude", ())),
             deletes=watch.options.get("deletes", "mirror"),
             poll_seconds=watch.options.get("poll_seconds"),
+            allow_mass_delete=watch.options.get("allow_mass_delete", False),
             state=find_state(watch),
             fault=watch.fault,
             files=watch.files,
@@ -313,7 +318,7 @@ async def create_watch(
     """
     named = validate_collection(merge_query(body, collection=collection).collection)
     kind, place, title = await threads.reads.run(parse_place, body, restrict_policy(policy))
-    options = {"exclude": body.exclude, "deletes": body.deletes, "poll_seconds": body.poll_seconds}
+    options = body.model_dump(include={"exclude", "deletes", "poll_seconds", "allow_mass_delete"})
     return WatchOut.of(await threads.writes.run(watching.create, named, kind, place, title, options))
 
 
@@ -325,6 +330,8 @@ def parse_place(body: WatchIn, policy: SourcePolicy) -> tuple[str, str, str]:
             raise Validation(f"title belongs to {CLIENT}:NAME; a folder of the server has its own name")
         place = FolderSource.resolve(SourceSpec(kind, place), policy).place
         return kind, place, PurePosixPath(place).name
+    if body.allow_mass_delete:
+        raise Validation(f"allow_mass_delete belongs to {FOLDER}:PATH; a client decides by itself")
     if kind != CLIENT or not place:
         raise Validation(f"source must be {FOLDER}:PATH or {CLIENT}:NAME")
     if len(place) > MAX_NAME_CHARS:

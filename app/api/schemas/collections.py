@@ -45,7 +45,7 @@ class ReembedIn(RequestModel):
         UnicodeText, Field(min_length=1, max_length=500, description="A name of GET /v1/models, or any other form.")
     ]
     precision: Annotated[
-        Literal["fp32", "bf16", "fp16"] | None, Field(description="Of the encoder; without it, as set.")
+        Literal["fp32", "bf16", "fp16", "int8"] | None, Field(description="Of the encoder; without it, as set.")
     ] = None
     dry_run: Annotated[bool, Field(description="Only tell what the change would cost, as the result of the job.")] = (
         False

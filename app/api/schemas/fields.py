@@ -110,6 +110,8 @@ Target = Literal["images", "texts"]
 
 Mode = Literal["hybrid", "vector", "keyword"]
 
+SearchEffort = Literal["fast", "normal", "exact"]
+
 WHOLE = BeforeValidator(read_whole)  # comes last: pydantic describes no bounds of what a function has read
 
 Effort = Annotated[int, Field(ge=1, le=65_536), WHOLE]
@@ -218,6 +220,11 @@ REPLACE = "Replace the bytes that this id has (false)."
 MODE = "Compare words (keyword), vectors (vector), or both (hybrid: the default for words alone)."
 
 EXACT = "Compare with every vector, whatever the index could save (false)."
+
+EFFORT = (
+    "How far an approximate index is searched: fast, normal (default), or exact (everywhere). `GET /v1/stats` tells the"
+    " recall of each."
+)
 
 TEMPLATES = (
     "Sentences with {} in whose place the text is put; auto (default): where they were measured to help; or none."

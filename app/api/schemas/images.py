@@ -73,12 +73,6 @@ class LocationOut(BaseModel):
     latitude: float
     longitude: float
 
-    @classmethod
-    def of(cls, image: Image) -> LocationOut | None:
-        if image.latitude is None or image.longitude is None:
-            return None
-        return cls(latitude=image.latitude, longitude=image.longitude)
-
 
 class ImageOut(BaseModel):
     """A picture. `ready` means: a search sent after this answer finds it."""
@@ -118,36 +112,41 @@ class ImageOut(BaseModel):
 
     @classmethod
     def of(cls, image: Image, *, duplicate: bool = False, vector: list[float] | None = None) -> ImageOut:
-        return cls(
-            id=image.id,
-            collection=image.collection,
-            sha256=image.sha256,
-            status=image.status.value,
-            error=ErrorOut.of(image.error),
-            width=image.width,
-            height=image.height,
-            format=image.format,
-            bytes=image.bytes,
-            animated=image.animated,
-            caption=image.caption,
-            tags=list(image.tags),
-            metadata=dict(image.metadata),
-            source=image.source,
-            created_at=image.created_at,
-            job_id=image.job_id,
-            taken_at=format_wall_time(image.taken_at, image.taken_offset) if image.taken_at else None,
-            camera=image.camera,
-            lens=image.lens,
-            location=LocationOut.of(image),
-            ocr_text=image.ocr_text,
-            generated_caption=image.generated_caption,
-            video_id=image.video_id,
-            t_ms=image.t_ms,
-            auto_tags=[AutoTagOut(tag=tag, probability=share) for tag, share in image.auto_tags.items()],
-            rejected_tags=list(image.rejected_tags),
-            duplicate=duplicate,
-            vector=vector,
-        )
+        return cls.model_validate({**describe_image(image), "duplicate": duplicate, "vector": vector})
+
+
+def describe_image(image: Image) -> dict[str, Any]:
+    """The fields of `ImageOut`. Hits are made of them without a model: what the database holds needs no validation."""
+    is_somewhere = image.latitude is not None and image.longitude is not None
+    return {
+        "id": image.id,
+        "collection": image.collection,
+        "sha256": image.sha256,
+        "status": image.status.value,
+        "error": None if image.error is None else {"code": image.error.code, "detail": image.error.detail},
+        "width": image.width,
+        "height": image.height,
+        "format": image.format,
+        "bytes": image.bytes,
+        "animated": image.animated,
+        "caption": image.caption,
+        "tags": image.tags,
+        "metadata": image.metadata,
+        "source": image.source,
+        "created_at": image.created_at,
+        "job_id": image.job_id,
+        "taken_at": format_wall_time(image.taken_at, image.taken_offset) if image.taken_at else None,
+        "camera": image.camera,
+        "lens": image.lens,
+        "location": {"latitude": image.latitude, "longitude": image.longitude} if is_somewhere else None,
+        "ocr_text": image.ocr_text,
+        "generated_caption": image.generated_caption,
+        "video_id": image.video_id,
+        "t_ms": image.t_ms,
+        "auto_tags": [{"tag": tag, "probability": share} for tag, share in image.auto_tags.items()],
+        "rejected_tags": image.rejected_tags,
+        "duplicate": False,
+    }
 
 
 class UploadOut(ImageOut):

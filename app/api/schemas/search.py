@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from datetime import date
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, SkipValidation, model_validator
 
@@ -12,6 +12,7 @@ from app.api.arrangement import FACETS_FIELD, ArrangementIn, FacetsOut, is_none
 from app.api.multipart import File, FormModel
 from app.api.schemas.fields import (
     CALIBRATE,
+    EFFORT,
     EXACT,
     HIT_LIMIT,
     MAX_NUMBERS,
@@ -33,12 +34,13 @@ from app.api.schemas.fields import (
     QueryText,
     RequestModel,
     ScoreThreshold,
+    SearchEffort,
     Target,
     both,
     example,
     one_of,
 )
-from app.api.schemas.images import ErrorOut, ImageOut, WarningOut
+from app.api.schemas.images import ErrorOut, ImageOut, WarningOut, describe_image
 from app.api.schemas.texts import TextOut
 from app.core.errors import Validation
 from app.core.types import Hit
@@ -80,21 +82,25 @@ class HitOut(BaseModel):
         [], exclude_if=operator.not_, description="With collapse: hits that are nearly the same picture, best first."
     )
 
-    @classmethod
-    def of(cls, hit: Hit) -> HitOut:
-        return cls(
-            id=hit.id,
-            score=round(hit.score, 6),
-            image=ImageOut.of(hit.image) if hit.image else None,
-            text=TextOut.of(hit.text) if hit.text else None,
-            ranks=RanksOut(**hit.ranks),
-            matched=list(hit.highlights),
-            highlights={column: list(words) for column, words in hit.highlights.items()},
-            duplicates=[
-                SimilarHitOut(id=one.id, score=round(one.score, 6), similarity=round(one.similarity, 6))
-                for one in hit.duplicates
-            ],
-        )
+
+def describe_hit(hit: Hit) -> dict[str, Any]:
+    """The fields of `HitOut`."""
+    ranks = hit.ranks
+    described: dict[str, Any] = {
+        "id": hit.id,
+        "score": round(hit.score, 6),
+        "image": describe_image(hit.image) if hit.image else None,
+        "text": TextOut.of(hit.text) if hit.text else None,
+        "ranks": {"vector": ranks.get("vector"), "keyword": ranks.get("keyword")},
+        "matched": list(hit.highlights),
+        "highlights": hit.highlights,
+    }
+    if hit.duplicates:
+        described["duplicates"] = [
+            {"id": one.id, "score": round(one.score, 6), "similarity": round(one.similarity, 6)}
+            for one in hit.duplicates
+        ]
+    return described
 
 
 class VerdictOut(BaseModel):
@@ -118,6 +124,9 @@ class AppliedOut(BaseModel):
     """How a search was answered."""
 
     mode: Mode
+    effort: SearchEffort = Field(
+        description="How far an approximate index was searched; an exact one is compared whole."
+    )
     model_trust: float | None = Field(
         description="How much the vectors counted beside the words: the share of captions and names of the collection"
         " by which the model finds their pictures. Null if the vectors were ranked alone."
@@ -235,6 +244,7 @@ class SearchIn(RequestModel, ArrangementIn):
     collection: CollectionName = None
     filter: SkipValidation[FilterNode | None] = FILTER_FIELD  # parse_filter validates it: it needs the target
     exact: bool = Field(False, description=EXACT)
+    effort: SearchEffort | None = Field(None, description=EFFORT)
     mode: Mode | None = Field(None, description=MODE)
     weights: WeightsIn | None = None
     params: ParamsIn | None = None
@@ -255,6 +265,7 @@ class SearchForm(FormModel, ArrangementIn):
     target: Annotated[Target | None, Field(examples=["images"])] = None
     filter: FormFilter = None
     exact: Annotated[bool | None, Field(description=EXACT, examples=[False])] = None
+    effort: Annotated[SearchEffort | None, Field(description=EFFORT, examples=["normal"])] = None
     mode: Annotated[Mode | None, Field(description="A picture has no words: `vector`.", examples=["vector"])] = None
     score_threshold: Annotated[ScoreThreshold | None, Field(description=SCORE_THRESHOLD, examples=[0.3])] = None
     collection: CollectionName = None

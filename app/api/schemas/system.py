@@ -37,6 +37,14 @@ class RecallOut(BaseModel):
     updated_at: str | None
 
 
+class DepthOut(BaseModel):
+    """How far a search of one effort looks, and the share of the ten nearest that this found when it was calibrated."""
+
+    probes: int
+    rerank: int
+    recall: float
+
+
 class IndexOut(BaseModel):
     """An index, and how far it is behind the log."""
 
@@ -54,6 +62,9 @@ class IndexOut(BaseModel):
     probes: int | None = None
     rerank: int | None = None
     effort: int | None = None
+    efforts: dict[str, DepthOut] | None = Field(
+        None, description="Of an approximate index: `fast` and `normal`. `exact` compares everything."
+    )
     recall: RecallOut | None = None
 
 

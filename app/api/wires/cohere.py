@@ -11,6 +11,7 @@ from pydantic import Field
 from app.api.schemas.fields import WHOLE, RequestModel
 from app.api.wires.dialect import (
     MAX_INPUTS,
+    Content,
     Dimensions,
     SentPart,
     WirePicture,
@@ -18,31 +19,15 @@ from app.api.wires.dialect import (
     WireText,
     is_data_uri,
     is_url,
+    name_parts,
+    refuse_scaled,
+    refuse_start,
     write_vectors,
 )
 from app.core.errors import Validation
 from app.service.embeddings import EmbeddingResult
 
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
-SCALED = ("int8", "uint8")
-
-
-class ImageUrl(RequestModel):
-    url: WirePicture
-    detail: Literal["auto", "low", "high"] | None = None
-
-
-class Content(RequestModel):
-    type: Literal["text", "image_url"]
-    text: WireText | None = None
-    image_url: ImageUrl | None = None
-
-    def name_part(self, field: str) -> SentPart:
-        if self.type == "text" and self.text is not None:
-            return SentPart(f"{field}.text", text=self.text)
-        if self.type == "image_url" and self.image_url is not None:
-            return name_picture(f"{field}.image_url.url", self.image_url.url)
-        raise Validation(f"{field}: the field {self.type!r} is missing")
 
 
 class CohereInput(RequestModel):
@@ -78,9 +63,11 @@ class CohereRequest(WireRequest):
         if self.texts:
             return [[SentPart(f"texts.{n}", text=text)] for n, text in enumerate(self.texts)]
         if self.images:
-            return [[name_picture(f"images.{n}", picture)] for n, picture in enumerate(self.images)]
+            return [
+                [require_address(SentPart(f"images.{n}", picture=picture))] for n, picture in enumerate(self.images)
+            ]
         return [
-            [one.name_part(f"inputs.{n}.content.{m}") for m, one in enumerate(sent.content)]
+            list(map(require_address, name_parts(f"inputs.{n}", sent.content)))
             for n, sent in enumerate(self.inputs or ())
         ]
 
@@ -88,12 +75,11 @@ class CohereRequest(WireRequest):
         """Raise Validation for what this server does not do."""
         if sum(map(bool, (self.texts, self.images, self.inputs))) != 1:
             raise Validation("send one of texts, images and inputs")
-        if self.truncate == "START":
-            raise Validation("truncate: this model reads the beginning of a text; send END or NONE")
+        refuse_start(self.truncate)
         if self.max_tokens is not None:
             raise Validation("max_tokens: the model decides where a text is cut; leave it out")
-        if scaled := [one for one in self.embedding_types or () if one in SCALED]:
-            raise Validation(f"embedding_types: {scaled[0]} needs ranges that this model has not been measured for")
+        for kind in self.embedding_types or ():
+            refuse_scaled("embedding_types", kind)
 
     def width(self) -> int | None:
         return self.output_dimension
@@ -125,8 +111,8 @@ class CohereV1Request(CohereRequest):
         return {**answer, "embeddings": answer["embeddings"]["float"], "response_type": "embeddings_floats"}
 
 
-def name_picture(field: str, picture: str) -> SentPart:
-    """Raises Validation for what is neither a URL nor a data URI."""
-    if not is_data_uri(picture) and not is_url(picture):
-        raise Validation(f"{field}: a picture is a data URI: data:image/png;base64,...")
-    return SentPart(field, picture=picture)
+def require_address(part: SentPart) -> SentPart:
+    """The part. Raises Validation for a picture that is neither a URL nor a data URI."""
+    if part.picture is not None and not is_data_uri(part.picture) and not is_url(part.picture):
+        raise Validation(f"{part.field}: a picture is a data URI: data:image/png;base64,...")
+    return part

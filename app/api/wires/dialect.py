@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +81,48 @@ class WireRequest(RequestModel):
     def write_answer(self, made: EmbeddingResult) -> dict[str, Any]:
         """The answer as JSON has it."""
         raise NotImplementedError
+
+
+class ImageUrl(RequestModel):
+    url: WirePicture
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class Content(RequestModel):
+    """A part of an input, as in a message of OpenAI."""
+
+    type: Literal["text", "image_url"]
+    text: WireText | None = None
+    image_url: ImageUrl | None = None
+
+    def name_part(self, field: str) -> SentPart:
+        """Raises Validation where the field of the type is not there."""
+        if self.type == "text" and self.text is not None:
+            return SentPart(f"{field}.text", text=self.text)
+        if self.type == "image_url" and self.image_url is not None:
+            return SentPart(f"{field}.image_url.url", picture=self.image_url.url)
+        raise Validation(f"{field}: the field {self.type!r} is missing")
+
+
+class Nameable(Protocol):
+    def name_part(self, field: str) -> SentPart: ...
+
+
+def name_parts(field: str, content: Iterable[Nameable]) -> list[SentPart]:
+    """The parts of one input. Raises Validation."""
+    return [one.name_part(f"{field}.content.{n}") for n, one in enumerate(content)]
+
+
+def refuse_start(truncate: str | None) -> None:
+    """Raise Validation where a text is to be cut at its start."""
+    if truncate == "START":
+        raise Validation("truncate: this model reads the beginning of a text; send END or NONE")
+
+
+def refuse_scaled(field: str, kind: str | None) -> None:
+    """Raise Validation for bytes that stand for scaled numbers."""
+    if kind in ("int8", "uint8"):
+        raise Validation(f"{field}: {kind} needs ranges that this model has not been measured for")
 
 
 def is_data_uri(text: str, kind: str = "") -> bool:

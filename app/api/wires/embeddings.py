@@ -87,12 +87,20 @@ class Wire:
 
     async def _read(self, sent: Sequence[Sequence[SentPart]], folder: Path) -> list[list[EmbeddingPart]]:
         """The inputs, with pictures and what their URLs lead to in files of `folder`."""
-        inputs = await self._threads.writes.run(read_parts, sent, folder)
+        inputs = await self._threads.writes.run(self._write_parts, sent, folder)
         if any(part.url is not None for parts in inputs for part in parts):
             inputs = await self._threads.outside.run(self._embeddings.fetch, inputs, folder)
-        paths = [part.picture for parts in inputs for part in parts if part.picture is not None]
-        await self._threads.writes.run(check_pixels, paths, self._settings)
+            await self._threads.writes.run(self._check_pixels, inputs)
         return inputs
+
+    def _write_parts(self, sent: Sequence[Sequence[SentPart]], folder: Path) -> list[list[EmbeddingPart]]:
+        inputs = read_parts(sent, folder)
+        self._check_pixels(inputs)
+        return inputs
+
+    def _check_pixels(self, inputs: Sequence[Sequence[EmbeddingPart]]) -> None:
+        paths = [part.picture for parts in inputs for part in parts if part.picture is not None]
+        check_pixels(paths, self._settings)
 
     def _embed(self, asked: WireRequest, inputs: Sequence[Sequence[EmbeddingPart]]) -> bytes:
         """The body of the answer. Made here, in a thread: a million numbers would block the event loop."""

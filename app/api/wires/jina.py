@@ -69,6 +69,8 @@ class JinaRequest(WireRequest):
 
     @classmethod
     def claims(cls, body: Mapping[str, Any]) -> bool:
+        if "input_type" in body:  # which NVIDIA's clients send beside `embedding_type`
+            return False
         sent = body.get("input")
         listed = sent if isinstance(sent, list) else [sent]
         return not OWN.isdisjoint(body) or any(isinstance(one, dict) for one in listed)

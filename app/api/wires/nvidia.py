@@ -12,11 +12,11 @@ from app.api.wires.dialect import (
     SentPart,
     WireRequest,
     is_data_uri,
+    refuse_start,
     shape_openai_error,
     write_list,
     write_vectors,
 )
-from app.core.errors import Validation
 from app.service.embeddings import EmbeddingResult
 
 
@@ -47,8 +47,7 @@ class NvidiaRequest(WireRequest):
         return status, {"object": "error", "message": detail, "title": detail, "detail": detail, **body}
 
     def list_inputs(self) -> list[list[SentPart]]:
-        if self.truncate == "START":
-            raise Validation("truncate: this model reads the beginning of a text; send END or NONE")
+        refuse_start(self.truncate)
         return [
             [SentPart(f"input.{n}", picture=one) if is_data_uri(one, "image/") else SentPart(f"input.{n}", text=one)]
             for n, one in enumerate(self.input)

@@ -10,15 +10,15 @@ from pydantic import BeforeValidator, Field
 
 from app.api.schemas.fields import WHOLE, RequestModel
 from app.api.wires.dialect import (
+    Content,
     Dimensions,
     Label,
     OneOrMore,
     SentPart,
     Texts,
-    WirePicture,
     WireRequest,
-    WireText,
     encode_rows,
+    name_parts,
     write_list,
 )
 from app.core.errors import Validation
@@ -31,24 +31,6 @@ OWN = frozenset(
 MAX_MESSAGES = 64
 ORDERS = {"native": "=", "little": "<", "big": ">"}
 TYPES = {"float32": "f4", "float16": "f2"}
-
-
-class ImageUrl(RequestModel):
-    url: WirePicture
-    detail: Literal["auto", "low", "high"] | None = None
-
-
-class Content(RequestModel):
-    type: Literal["text", "image_url"]
-    text: WireText | None = None
-    image_url: ImageUrl | None = None
-
-    def name_part(self, field: str) -> SentPart:
-        if self.type == "text" and self.text is not None:
-            return SentPart(f"{field}.text", text=self.text)
-        if self.type == "image_url" and self.image_url is not None:
-            return SentPart(f"{field}.image_url.url", picture=self.image_url.url)
-        raise Validation(f"{field}: the field {self.type!r} is missing")
 
 
 def read_text(value: Any) -> Any:
@@ -89,7 +71,7 @@ class VllmRequest(WireRequest):
             return [[SentPart(f"input.{n}", text=text)] for n, text in enumerate(self.input or ())]
         parts: list[SentPart] = []
         for n, message in enumerate(self.messages):
-            parts += [one.name_part(f"messages.{n}.content.{m}") for m, one in enumerate(message.content)]
+            parts += name_parts(f"messages.{n}", message.content)
         return [parts]
 
     def _check(self) -> None:

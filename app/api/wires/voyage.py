@@ -18,7 +18,9 @@ from app.api.wires.dialect import (
     encode_rows,
     is_data_uri,
     is_url,
+    name_parts,
     pack_bits,
+    refuse_scaled,
     write_list,
     write_vectors,
 )
@@ -26,7 +28,6 @@ from app.core.errors import Validation
 from app.service.embeddings import EmbeddingResult
 
 OWN = frozenset({"truncation", "output_dtype", "output_dimension"})
-SCALED = ("int8", "uint8")
 PIXELS_PER_TOKEN = 560  # by Voyage's definition of total_tokens
 
 
@@ -45,12 +46,6 @@ class _VoyageRequest(WireRequest):
     def shape_error(status: int, code: str, detail: str) -> tuple[int, dict[str, Any]]:
         return (400 if status in (404, 415, 422) else status), {"detail": detail}
 
-    def check_dtype(self) -> None:
-        if self.output_dtype in SCALED:
-            raise Validation(
-                f"output_dtype: {self.output_dtype} needs ranges that this model has not been measured for"
-            )
-
     def width(self) -> int | None:
         return self.output_dimension
 
@@ -60,7 +55,7 @@ class _VoyageRequest(WireRequest):
     def write_vectors(self, made: EmbeddingResult) -> list[Any]:
         dtype = self.output_dtype or "float"
         if self.encoding_format is None:
-            return write_vectors(made.vectors, "float" if dtype in SCALED else dtype)  # type: ignore[arg-type]
+            return write_vectors(made.vectors, dtype)  # type: ignore[arg-type]
         if dtype == "float":
             return write_vectors(made.vectors, "base64")
         return encode_rows(pack_bits(made.vectors, signed=dtype == "binary"))
@@ -75,7 +70,7 @@ class VoyageTextRequest(_VoyageRequest):
         return not OWN.isdisjoint(body) or is_bare
 
     def list_inputs(self) -> list[list[SentPart]]:
-        self.check_dtype()
+        refuse_scaled("output_dtype", self.output_dtype)
         return [[SentPart(f"input.{n}", text=text)] for n, text in enumerate(self.input)]
 
     def write_answer(self, made: EmbeddingResult) -> dict[str, Any]:
@@ -123,11 +118,8 @@ class VoyageRequest(_VoyageRequest):
         return True
 
     def list_inputs(self) -> list[list[SentPart]]:
-        self.check_dtype()
-        return [
-            [one.name_part(f"inputs.{n}.content.{m}") for m, one in enumerate(sent.content)]
-            for n, sent in enumerate(self.inputs)
-        ]
+        refuse_scaled("output_dtype", self.output_dtype)
+        return [name_parts(f"inputs.{n}", sent.content) for n, sent in enumerate(self.inputs)]
 
     def write_answer(self, made: EmbeddingResult) -> dict[str, Any]:
         total = made.tokens + made.pixels // PIXELS_PER_TOKEN

@@ -13,10 +13,9 @@ import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import httpcore
-import httpx
 
 from app.core.errors import SightlineError, StartupError
 from app.core.settings import Settings
@@ -32,6 +31,9 @@ from app.sources.fetch.http import (
     to_httpcore,
 )
 from app.sources.fetch.transport import UNREACHABLE, Deadline, GuardedBackend, Resolve, resolve
+
+if TYPE_CHECKING:
+    import httpx
 
 MAX_ANSWER_BYTES = 2 << 20  # of JSON, with the probabilities of tokens
 MAX_LOGPROBS = 20  # tokens of which OpenAI's shape gives probabilities, at each place

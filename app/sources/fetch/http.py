@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpcore
-import httpx
 
 from app import __version__
 from app.core.backoff import Backoff
@@ -29,6 +29,9 @@ from app.sources.fetch.address_policy import AddressPolicy
 from app.sources.fetch.transport import REFUSED, UNREACHABLE, Deadline, GuardedBackend, Resolve, resolve
 from app.sources.local_files import write_limited
 from app.sources.stop_signal import ShouldStop, never_stop, raise_if_stopping
+
+if TYPE_CHECKING:  # it takes a tenth of a second to import, and is for URLs alone
+    import httpx
 
 MAX_URL_CHARS = 2_048
 MAX_REDIRECTS = 3
@@ -262,6 +265,8 @@ class HttpFetcher:
 
 def parse_url(text: str) -> httpx.URL:
     """Parse a URL as the fetcher does. Raises Validation, UrlNotAllowed."""
+    import httpx
+
     if len(text) > MAX_URL_CHARS:
         raise Validation(f"a URL may have {MAX_URL_CHARS} characters")
     if ODD.search(text):
@@ -324,6 +329,8 @@ def parse_retry_after(text: str | None) -> float:
 
 def _resolve_redirect(url: httpx.URL, location: str | None) -> httpx.URL:
     """The URL that a redirect leads to. Raises UrlUnreachable, UrlNotAllowed."""
+    import httpx
+
     if not location:
         raise UrlUnreachable("it redirects to nowhere")
     if ODD.search(location):

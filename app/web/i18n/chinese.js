@@ -146,6 +146,7 @@ export const CHINESE = {
   video_file: "视频",
   moments_of_video: "此视频的各个片段",
   remove_video: "删除视频",
+  remove_moment: "删除片段",
   more_similar_one: "另有 1 张相似图片",
   more_similar: "另有 {n} 张相似图片",
   facets: "缩小结果范围",

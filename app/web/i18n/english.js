@@ -146,6 +146,7 @@ export const ENGLISH = {
   video_file: "Video",
   moments_of_video: "Moments of this video",
   remove_video: "Delete video",
+  remove_moment: "Delete moment",
   more_similar_one: "1 more like it",
   more_similar: "{n} more like it",
   facets: "Narrow the results",

@@ -207,7 +207,7 @@ function makeSide(hit, caption, tags, generated, canEdit) {
       { className: "foot" },
       make("a", { href: fileUrl(id), download: image.source ?? "", className: "link" }, translate("original")),
       image.video_id ? make("a", { href: videoUrl(image.video_id), download: image.source ?? "", className: "link" }, translate("video_file")) : null,
-      canEdit ? makeActionButton("remove") : null,
+      canEdit ? makeActionButton("remove", null, translate(image.video_id ? "remove_moment" : "remove")) : null,
       canEdit && image.video_id ? makeActionButton("remove_video") : null,
     ),
   ];
@@ -345,10 +345,10 @@ function makeSimilar({ id, image }) {
 }
 
 /** A button with the action's name, or with a symbol and the name as its label. */
-function makeActionButton(action, symbol = null) {
+function makeActionButton(action, symbol = null, name = translate(action)) {
   const className = { like: "button", remove: "danger-link", remove_video: "danger-link" }[action] ?? "button plain";
-  const button = makeButton(symbol ? "icon-button" : className, symbol ?? translate(action));
-  if (symbol) Object.assign(button, { ariaLabel: translate(action), title: translate(action) });
+  const button = makeButton(symbol ? "icon-button" : className, symbol ?? name);
+  if (symbol) Object.assign(button, { ariaLabel: name, title: name });
   button.dataset.action = action;
   return button;
 }

@@ -32,6 +32,8 @@ class Applied(BaseModel):
     """How a search was answered."""
 
     mode: Literal["hybrid", "vector", "keyword"]
+    effort: Literal["fast", "normal", "exact"]
+    """How far an approximate index was searched; an exact one is compared whole."""
     model_trust: float | None = None
     """How much the vectors counted beside the words: the share of captions and names of the collection by which
     the model finds their pictures. Null if the vectors were ranked alone.
@@ -213,6 +215,16 @@ class DeletedTexts(BaseModel):
     examples: list[Text]
     warnings: list[AnswerWarning] = []
     """What is odd about the filter."""
+
+
+class Depth(BaseModel):
+    """How far a search of one effort looks, and the share of the ten nearest that this found when it was
+    calibrated.
+    """
+
+    probes: int
+    rerank: int
+    recall: float
 
 
 class Duplicate(BaseModel):
@@ -461,6 +473,8 @@ class Index(BaseModel):
     probes: int | None = None
     rerank: int | None = None
     effort: int | None = None
+    efforts: dict[str, Depth] | None = None
+    """Of an approximate index: `fast` and `normal`. `exact` compares everything."""
     recall: Recall | None = None
 
 
@@ -854,6 +868,10 @@ class SearchQuery(BaseModel):
     """Only what matches, in Qdrant's form: `must`, `should`, `must_not` of conditions."""
     exact: bool = False
     """Compare with every vector, whatever the index could save (false)."""
+    effort: Literal["fast", "normal", "exact"] | None = None
+    """How far an approximate index is searched: fast, normal (default), or exact (everywhere). `GET /v1/stats`
+    tells the recall of each.
+    """
     mode: Literal["hybrid", "vector", "keyword"] | None = None
     """Compare words (keyword), vectors (vector), or both (hybrid: the default for words alone)."""
     weights: Weights | None = None
@@ -1122,6 +1140,7 @@ class Watch(BaseModel):
     exclude: list[str]
     deletes: Literal["mirror", "keep"]
     poll_seconds: float | None = None
+    allow_mass_delete: bool
     state: str
     """new, scanning, watching, polling, held (deletions wait), missing (it cannot be read), refused, paused, or
     away (its client is silent).

@@ -9,7 +9,8 @@ from urllib.parse import quote
 
 import pytest
 
-from app.api.auth import parse_proxies, read_presented_keys
+from app.api.auth import read_presented_keys
+from app.api.request_origin import parse_proxies
 from app.core.errors import StartupError
 from app.core.types import KeyScope
 from app.service.auth import ApiKeyService

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,18 @@ def test_the_url_that_is_printed_can_be_used(host: str, url: str) -> None:
     assert format_address(host, listeners[0]) == f"{url}{listeners[0].getsockname()[1]}"
     for listener in listeners:
         listener.close()
+
+
+def test_a_start_imports_nothing_that_only_other_commands_and_calls_need() -> None:
+    """Each is a tenth of a second, of a processor that the model wants."""
+    late = ("sightline_client", "httpx", "rich", "ftfy", "mcp", "obstore", "torch", "pyarrow", "openvino", "psycopg")
+    code = f"import sys, app.api.server, app.api.app, app.api.timeouts; print([n for n in {late} if n in sys.modules])"
+    code += "; print('pydantic' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["[]", "True"]
+
+
+def test_the_application_is_imported_after_the_model_begins_to_load() -> None:
+    code = "import sys, app.api.server; print('fastapi' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -32,11 +32,21 @@ def run(server: RunningServer, text: str, *arguments: str) -> tuple[int, list[di
 def test_a_file_of_queries_is_answered_a_line_each_as_a_search_would(server: RunningServer) -> None:
     image = upload_ready(server, "red")
     asked = ["red", "blue -red", "红色"]
-    code, told = run(server, "\n".join(asked) + "\n\n", "-k", "3", "--filter", json.dumps({"has_id": [image["id"]]}))
+    code, told = run(
+        server,
+        "\n".join(asked) + "\n\n",
+        "-k",
+        "3",
+        "--effort",
+        "fast",
+        "--filter",
+        json.dumps({"has_id": [image["id"]]}),
+    )
     assert (code, [one["query"] for one in told]) == (0, asked)
     for one in told:
         params = {"q": one["query"], "k": 3, "filter": json.dumps({"has_id": [image["id"]]})}
         alone = server.http.get("/v1/search", params=params)
+        assert one["applied"]["effort"] == "fast"
         assert [hit["id"] for hit in one["hits"]] == [hit["id"] for hit in alone.json()["hits"]] == [image["id"]]
         assert one["hits"][0]["score"] == pytest.approx(alone.json()["hits"][0]["score"], abs=1e-5)
 

@@ -60,6 +60,19 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
     return condition()
 
 
+def used_ticks(pid: int) -> int:
+    """Of the processor's time."""
+    return sum(int(part) for part in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13])
+
+
+def submit_long_task(pool: DecodePool, child: int) -> Future[Any]:
+    """One that uses the processor, and that the child has begun."""
+    used = used_ticks(child)
+    future = pool.submit(hostile_files.use_processor, 30.0)
+    assert wait_until(lambda: used_ticks(child) > used + 5)
+    return future
+
+
 def test_a_picture_decoded_in_a_child_is_the_same(pool: DecodePool, tmp_path: Path) -> None:
     path = tmp_path / "picture"
     path.write_bytes(sample("jpeg", 300, 200))
@@ -196,8 +209,7 @@ def test_a_sigterm_to_the_whole_group_leaves_the_children_to_the_service() -> No
 def test_cancelling_stops_the_child() -> None:
     with DecodePool(1, ChildLimits(seconds=60), modules=HOSTILE) as pool:
         child = pool.submit(hostile_files.read_pid).result(60)
-        future = pool.submit(hostile_files.sleep, 30)
-        time.sleep(0.3)
+        future = submit_long_task(pool, child)
         assert future.cancel()
         with pytest.raises(CancelledError):
             future.result()
@@ -208,8 +220,7 @@ def test_cancelling_stops_the_child() -> None:
 def test_a_child_that_the_system_kills_fails_its_own_task() -> None:
     with DecodePool(1, ChildLimits(seconds=60), modules=HOSTILE) as pool:
         child = pool.submit(hostile_files.read_pid).result(60)
-        future = pool.submit(hostile_files.sleep, 30)
-        time.sleep(0.3)
+        future = submit_long_task(pool, child)
         os.kill(child, signal.SIGKILL)
         with pytest.raises(ImageCorrupt, match="killed, most likely for the memory"):
             future.result(60)

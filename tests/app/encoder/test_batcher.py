@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from app.core.errors import ModelUnavailable
-from app.encoder.batcher import MAX_BATCH_ROWS, Batcher
+from app.encoder.batcher import MAX_BATCH_PICTURES, MAX_BATCH_ROWS, Batcher
 from app.encoder.dummy import DummyEncoder
 from app.encoder.protocol import Embeddings, Pixels
 from tests.support.servers import wait_until
@@ -101,6 +101,16 @@ def test_a_pass_has_a_bound_and_what_is_larger_by_itself_still_goes(encoder: Gat
     encoder.gate.set()
     assert [len(future.result(WAIT)) for future in futures] == [1, MAX_BATCH_ROWS - 1, 2, MAX_BATCH_ROWS * 3]
     assert [rows for _, rows in encoder.passes] == [1, MAX_BATCH_ROWS - 1, 2, MAX_BATCH_ROWS * 3]
+
+
+def test_a_pass_of_pictures_is_shorter_than_one_of_texts(encoder: GatedEncoder, batcher: Batcher) -> None:
+    futures = [batcher.submit_texts(["red"])]
+    encoder.began.wait(WAIT)
+    pictures = np.zeros((MAX_BATCH_PICTURES // 2, 32, 32, 3), np.uint8)
+    futures += [batcher.submit_images(pictures) for _ in range(3)]
+    encoder.gate.set()
+    assert [len(future.result(WAIT)) for future in futures] == [1, *[len(pictures)] * 3]
+    assert encoder.passes == [("texts", 1), ("images", MAX_BATCH_PICTURES), ("images", len(pictures))]
 
 
 def test_a_caller_that_went_away_is_dropped(encoder: GatedEncoder, batcher: Batcher) -> None:

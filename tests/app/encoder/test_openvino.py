@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from app.core.files import sha256_file
+from app.encoder import openvino
 from app.encoder.conversion import convert, key_of
 from app.encoder.loader import WEIGHTS, EncoderOptions, load_encoder
 from app.encoder.openvino import CompiledModelInfo, OpenVinoEncoder, detect_precision, load_openvino
@@ -80,6 +81,23 @@ def test_a_bulk_encoded_in_parts_gives_the_same_vectors_in_the_same_order(
     pictures = np.random.default_rng(1).integers(0, 256, (count, 64, 64, 3)).astype(np.uint8)
     bulk = load_encoder(name, cache, EncoderOptions(precision="fp32", runtime="openvino", threads=2, bulk=True))
     np.testing.assert_allclose(bulk.encode_images(pictures), encoder.encode_images(pictures), atol=1e-6)
+
+
+@pytest.mark.parametrize(("room", "is_made"), [(4, True), (1 << 40, False)])
+def test_many_pictures_that_come_together_get_another_tower_where_memory_suffices(
+    name: str, cache: Path, encoder: Encoder, room: int, is_made: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino, "ROOM", room)
+    pictures = np.random.default_rng(2).integers(0, 256, (openvino.MANY, 64, 64, 3)).astype(np.uint8)
+    ours = load_encoder(name, cache, EncoderOptions(precision="fp32", runtime="openvino", threads=2))
+    assert isinstance(ours, OpenVinoEncoder)
+    ours.encode_images(pictures[1:])
+    assert ours._compiling is None
+    before = ours.encode_images(pictures)
+    assert ours._compiling is not None
+    ours._compiling.join()
+    assert (ours._several is not None) == is_made
+    np.testing.assert_allclose(ours.encode_images(pictures), before, atol=1e-6)
 
 
 ALTERNATING = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from app.search.build_process import ADDRESS, BuildOrder, read_vector_blocks, run_build
+from app.search.build_process import ADDRESS, BuildOrder, read_arrays, read_vector_blocks, run_build, write_arrays
 from app.storage.address import connect_readonly
 from app.storage.database import Database
 from app.storage.tables import embeddings
@@ -49,6 +50,13 @@ def make_config(folder: Path) -> IndexConfig:
 def read_segment(base: SealedSegment) -> dict[int, list[float]]:
     rows = np.arange(base.n)
     return dict(zip(base._ids.tolist(), base._vectors.take(rows).tolist(), strict=True))
+
+
+def test_arrays_are_read_as_they_were_written() -> None:
+    arrays = [unit(3, D), np.empty((0, 0), np.float32), unit(1, 7)]
+    for found, expected in zip(read_arrays(io.BytesIO(write_arrays(arrays))), arrays, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert read_arrays(io.BytesIO(b"")) == []
 
 
 def test_a_segment_holds_the_log_up_to_an_entry(database: Database, tmp_path: Path) -> None:

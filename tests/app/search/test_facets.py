@@ -23,7 +23,6 @@ from app.storage.tables import collections, images, texts
 from index.idset import IdSet
 from tests.support.makers import insert, new
 
-MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 FIELDS = [parse_field(name, "images", "facets") for name in ("tags", "format", "year", "metadata.n")]
 VALUES = [1, 1.0, True, "1", "", None, [1, 1, "a"], {"a": 1}, 2**70, "x" * (MAX_CHARS + 1)]
 steps = st.tuples(
@@ -36,7 +35,7 @@ steps = st.tuples(
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
 

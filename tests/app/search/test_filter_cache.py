@@ -24,7 +24,6 @@ from index.idset import IdSet
 from tests.support.makers import insert, new
 from tests.support.oracle import matches_filter
 
-MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # hundreds of commits: a disk's fsync would be the test
 ASKED: tuple[tuple[Target, dict[str, Any]], ...] = (
     ("images", {"key": "tags", "match": {"value": "red"}}),
     ("images", {"must_not": [{"key": "tags", "match": {"value": "red"}}]}),
@@ -46,7 +45,7 @@ steps = st.tuples(
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
 

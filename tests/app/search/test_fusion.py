@@ -5,7 +5,7 @@ import random
 import pytest
 
 from app.core.types import Description
-from app.search.fusion import DEPTH, Weights, find_highlights, fuse, rate_matches
+from app.search.fusion import DEPTH, Weights, find_highlights, fuse, prepare_terms, rate_matches
 from app.storage.keywords import drop_stop_words, split_query, split_source, split_words
 
 Picture = tuple[int, Description]
@@ -63,7 +63,7 @@ def test_a_picture_of_exactly_this_name_is_first(named: Picture) -> None:
 
 def test_highlights_are_the_words_as_they_are_written() -> None:
     image = Description("Frogs of Zürich", ("green frog",), "Bullfrog_1.jpg", "FROG POND", "two frogs on a leaf")
-    found = find_highlights(split_query("a frog zurich"), image)
+    found = find_highlights(prepare_terms(split_query("a frog zurich")), image)
     assert found == {
         "caption": ["Frogs", "Zürich"],
         "tags": ["frog"],
@@ -71,10 +71,14 @@ def test_highlights_are_the_words_as_they_are_written() -> None:
         "ocr": ["FROG"],
         "generated": ["frogs"],
     }
-    assert find_highlights(split_query("青蛙"), Description("一只青蛙")) == {"caption": ["青蛙"]}
-    assert find_highlights(split_query("trip"), Description(source="my trips/x.jpg")) == {"name": ["trips"]}
-    assert find_highlights(split_query("frog"), Description()) == {}
-    assert find_highlights(split_query("frog"), Description(source="https://frog.org/a/b.png?x=frog")) == {}
+    assert find_highlights(prepare_terms(split_query("青蛙")), Description("一只青蛙")) == {"caption": ["青蛙"]}
+    assert find_highlights(prepare_terms(split_query("trip")), Description(source="my trips/x.jpg")) == {
+        "name": ["trips"]
+    }
+    assert find_highlights(prepare_terms(split_query("frog")), Description()) == {}
+    assert (
+        find_highlights(prepare_terms(split_query("frog")), Description(source="https://frog.org/a/b.png?x=frog")) == {}
+    )
 
 
 def test_ranks_are_told_for_the_rankings_that_have_the_picture() -> None:

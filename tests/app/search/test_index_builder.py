@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from app.search.index_manager import IndexManager
 from app.storage.database import Database
 from app.storage.tables import embeddings
 from index.follower import Follower
+from index.product_codes import ProductCodes
 from index.protocol import OpenedIndex
 from index.segmented import RebuildPolicy, SegmentedIndex
 from index.types import Embeddings
@@ -99,6 +101,25 @@ def test_a_large_index_gets_a_sealed_segment_and_another_when_it_has_grown(setup
     setup.holds_everything()
     assert setup.handle.build_error is None
     assert children() == []
+
+
+def test_a_segment_of_an_older_format_answers_until_it_is_built_again_with_what_is_asked(setup: Setup) -> None:
+    setup.put(0, 200)
+    setup.builder.watch(setup.handle)
+    wait_until(lambda: setup.is_sealed(200), WAIT)
+    old = setup.index.sealed
+    assert old is not None
+    asked = unit(80, D, 6)
+    setup.builder.list_asked = lambda key: [asked, unit(100, D + 1)] if key == setup.handle.key else []
+    old.params = replace(old.params, format=1)
+    setup.holds_everything()
+    wait_until(lambda: setup.index.sealed is not old and not setup.handle.building, WAIT)
+    assert setup.index.sealed is not None
+    codes = setup.index.sealed._codes
+    assert isinstance(codes, ProductCodes)
+    assert codes.gap is not None
+    assert np.linalg.norm(codes.gap.asked - asked.mean(axis=0)) < 0.2  # by one half of them
+    setup.holds_everything()
 
 
 def test_a_killed_build_leaves_the_index_as_it_was_and_is_tried_again(setup: Setup) -> None:

@@ -133,7 +133,7 @@ def test_statistics_say_size_and_lag_of_open_ones_and_of_closed_ones(database: D
     closed = {"kind": "closed", "ntotal": 1, "applied_seq": seq, "lag": 0}
     assert indexes.stats("default") == {"images": nothing, "texts": closed}
     search_keys(indexes)
-    small: dict[str, Any] = {"base": 0, "tail": 1, "tombstones": 0, "building": False, "effort": 0}
+    small: dict[str, Any] = {"base": 0, "tail": 1, "tombstones": 0, "building": False, "effort": 0, "efforts": {}}
     small |= dict.fromkeys(("built_seq", "built_at", "build_error", "probes", "rerank"))
     assert indexes.stats("default") == {"images": nothing, "texts": {**closed, "kind": "exact", **small}}
     assert indexes.memory()["bytes"] > OVERHEAD
@@ -221,7 +221,7 @@ def test_while_milvus_is_away_every_search_says_so_and_nothing_counts_as_applied
     proxy.mode = "pass"
     wait_longer_until(lambda: can_be_opened(indexes))
     east, seq = put(database, "east", EAST)
-    assert indexes.wait_until_applied("default", "texts", seq, WAIT)
+    wait_longer_until(lambda: indexes.wait_until_applied("default", "texts", seq, WAIT))  # at once False after a fault
     proxy.mode = "reset"
     _, seq = put(database, "north", NORTH)
     wait_longer_until(lambda: len(indexes.remote_faults()) == 2)
@@ -297,11 +297,12 @@ def test_searches_in_threads_are_right_while_indexes_are_opened_filled_and_close
     kept: dict[str, set[int]] = {name: set() for name in names}
     indexes = make(memory=4 * OVERHEAD)
     deadline = time.monotonic() + 1.5
+    done = [0] * 4
 
-    def work(seed: int) -> int:
+    def work(seed: int) -> None:
         chance = np.random.default_rng(seed)
         rounds = 0
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline or min(done) < 10:
             name = names[chance.integers(len(names))]
             before = set(kept[name])
             if seed == 0:  # one writes
@@ -313,11 +314,10 @@ def test_searches_in_threads_are_right_while_indexes_are_opened_filled_and_close
                 keys = index.search(np.array([EAST], np.float32), index.ntotal)[1][0]
                 assert before <= set(keys.tolist())
             rounds += 1
-        return rounds
+            done[seed] = rounds
 
     with ThreadPoolExecutor(4) as pool:
-        rounds = list(pool.map(work, range(4)))
-    assert min(rounds) > 10
+        list(pool.map(work, range(4)))
     assert indexes.faults() == []
 
 

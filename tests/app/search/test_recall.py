@@ -30,6 +30,7 @@ from app.search.recall import (
 from index.flat import FlatIndex
 from index.idset import IdSet
 from index.protocol import ApproximateIndex, SearchParams, VectorIndex
+from index.sealed_segment import Depth
 from index.segmented import SegmentedIndex
 from index.types import Embeddings, Ids, Scores
 from tests.index.ivf import LISTS, IvfIndex
@@ -172,7 +173,9 @@ def test_an_exact_index_is_not_measured(vectors: Embeddings, index: IvfIndex, qu
 
 
 @pytest.mark.parametrize(
-    "params", [SearchParams(exact=True), SearchParams(nprobe=1), SearchParams(refine_k=10)], ids=str
+    "params",
+    [SearchParams(exact=True), SearchParams(nprobe=1), SearchParams(refine_k=10), SearchParams(effort="fast")],
+    ids=str,
 )
 def test_a_search_with_parameters_of_its_own_is_not_measured(
     index: IvfIndex, queries: Any, params: SearchParams
@@ -180,6 +183,17 @@ def test_a_search_with_parameters_of_its_own_is_not_measured(
     sampler = RecallSampler(target=0.99)
     ask(sampler, index, queries, params=params)
     assert not sampler.step()
+
+
+def test_recent_searches_without_a_filter_are_what_a_segment_is_calibrated_with(index: IvfIndex, queries: Any) -> None:
+    sampler = RecallSampler(target=0.99)
+    assert sampler.list_recent(KEY).shape == (0, 0)
+    ask(sampler, index, queries, 3)
+    sampler.step()
+    ask(sampler, index, queries, 2)
+    ask(sampler, index, queries, 4, SearchParams(allowed_ids=IdSet.of(np.arange(5))))
+    sampler.record_query(KEY, index, np.ones(D + 1, np.float32), SearchParams(), 10)  # of another model
+    assert sampler.list_recent(KEY).shape == (5, D)
 
 
 def test_a_filtered_search_is_measured_within_its_ids(index: IvfIndex, queries: Any) -> None:
@@ -331,6 +345,7 @@ def test_the_thread_measures_and_survives_an_index_that_was_closed(
 ) -> None:
     monkeypatch.setattr(module, "MIN_PAUSE", 0.001)
     monkeypatch.setattr(module, "MAX_TIME_SHARE", 0.9)
+    before = os.getpriority(os.PRIO_PROCESS, 0)
     broken = FlatIndex(D)
     broken.close()
     broken.exact, broken.effort, broken.set_effort = False, 0, lambda effort: None  # type: ignore[attr-defined]
@@ -347,7 +362,7 @@ def test_the_thread_measures_and_survives_an_index_that_was_closed(
     recall = sampler.recall(KEY)
     assert recall is not None
     sampler.close()
-    assert os.getpriority(os.PRIO_PROCESS, 0) < 19
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
 
 
 def test_a_failing_measurement_is_a_fault_until_one_succeeds(
@@ -409,7 +424,7 @@ def test_the_index_of_the_service_is_measured_once_it_has_a_segment(tmp_path: Pa
     assert sampler.recall(KEY) is None
     live.begin_rebuild()
     base = sealed(tmp_path, np.arange(2_000), stored)
-    base.params = replace(base.params, nprobe=1, refine_k=10)  # as if calibrated on other queries than are asked
+    base.params = replace(base.params, normal=Depth(1, 10, 0.99))  # as if calibrated on other queries than are asked
     live.replace_segment(base)
     assert not live.exact
     measure(sampler, live, queries, 6 * WINDOW)

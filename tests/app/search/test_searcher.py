@@ -260,11 +260,20 @@ def test_questions_of_one_kind_share_one_search_of_the_index(world: World) -> No
     assert sorted((n, k) for n, k, _ in counting.searches) == [(1, 1000 + EXTRA_HITS), (3, 15 + EXTRA_HITS)]
     counting.searches.clear()
     red = [QueryPart(text="red")]
-    world.searcher.search_all([SearchQuery(red), SearchQuery(red, exact=True), SearchQuery(red, nprobe=4, refine_k=50)])
+    world.searcher.search_all(
+        [
+            SearchQuery(red),
+            SearchQuery(red, exact=True),
+            SearchQuery(red, nprobe=4, refine_k=50),
+            SearchQuery(red, effort="fast"),
+            SearchQuery(red, effort="exact"),
+        ]
+    )
     assert [params for _, _, params in counting.searches] == [
         SearchParams(),
         SearchParams(exact=True),
         SearchParams(nprobe=4, refine_k=50),
+        SearchParams(effort="fast"),
     ]
 
 
@@ -631,3 +640,21 @@ def test_the_verdict_is_of_the_ranking_whatever_page_is_shown(world: World) -> N
     assert verdicts[0] == verdicts[1]
     liked = world.searcher.search(SearchQuery([part], k=1, like=["red"]))
     assert liked.verdict is None
+
+
+def test_a_batch_reads_as_often_as_one_query(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[int] = []
+    read = world.database.read
+
+    def count(work: Any) -> Any:
+        reads.append(1)
+        return read(work)
+
+    monkeypatch.setattr(world.database, "read", count)
+    queries = [SearchQuery([QueryPart(text=colour)], k=3) for colour in COLOURS]
+    world.searcher.search_all(queries[:1])
+    once = len(reads)
+    reads.clear()
+    found = world.searcher.search_all(queries)
+    assert [one.hits[0].id for one in found if isinstance(one, SearchResult)] == list(COLOURS)
+    assert len(reads) == once

@@ -10,6 +10,7 @@ from tests.support.pictures import picture
 
 
 def test_the_disk_is_told_and_a_folder_that_is_gone_tells_less(library: Library, tmp_path: Path) -> None:
+    add(library, picture("red"), id="a")
     found = {name: value for name, _, value in measure_disk(tmp_path)}
     assert 0 < found["disk_free_bytes"] <= found["disk_bytes"]
     assert found["disk_writable"] == 1

@@ -26,6 +26,7 @@ from app.storage.library import Library
 from app.storage.model_check import check_space
 from app.storage.tables import embeddings, work_queue
 from index.milvus_client import MilvusClient
+from index.sealed_segment import Depth
 from index.segmented import SegmentedIndex
 from tests.app.storage.test_model_check import stamp
 from tests.index.deadline import shorten_timeouts
@@ -359,7 +360,7 @@ def test_an_approximate_index_is_measured_and_ids_without_a_row_are_counted(
     rows = np.random.default_rng(1).normal(size=(3_000, 60)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     base = sealed(tmp_path / "base", np.arange(len(rows)), rows)
-    base.params = replace(base.params, nprobe=1, refine_k=10)  # as if calibrated on other queries than are asked
+    base.params = replace(base.params, normal=Depth(1, 10, 0.99))  # as if calibrated on other queries than are asked
     opened = service.search.model.indexes._open
     opened["default", "images"] = replace(opened["default", "images"], index=SegmentedIndex(60, base))
 

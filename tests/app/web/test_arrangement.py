@@ -19,6 +19,8 @@ def test_the_list_and_the_hits_are_put_in_order(page_on_server: Watched) -> None
     page = page_on_server.open()
     expect(page.locator(".tile")).to_have_count(10)
     newest = ids(page)
+    fonts = page.locator("#sort, #filter").evaluate_all("all => all.map(one => getComputedStyle(one).fontFamily)")
+    assert len(set(fonts)) == 1
     page.get_by_label("Order").select_option("Oldest")
     expect(page).to_have_url(re.compile(r"\?sort=created_at$"))
     expect(page.locator(".tile").first).to_have_attribute("data-id", newest[-1])

@@ -274,8 +274,8 @@ def test_a_reload_asks_before_it_ends_the_time_to_undo(garden_page: Watched) -> 
         dialog.dismiss()
 
     page.once("dialog", stay)
-    page.evaluate("setTimeout(() => location.reload())")
-    page.wait_for_timeout(300)
+    with page.expect_event("dialog"):
+        page.evaluate("setTimeout(() => location.reload())")
     page.get_by_role("button", name="Undo").click()
     assert asked == ["beforeunload"]
     expect(page.locator(f"[data-id='{id}']")).to_be_visible()

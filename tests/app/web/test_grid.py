@@ -93,7 +93,7 @@ def test_back_comes_to_the_same_place(large_page: Watched) -> None:
     expect(page.locator(".tile").first).to_be_visible()
     scroll_to_end(page)
     page.evaluate("window.scrollTo(0, 4000)")
-    page.wait_for_timeout(300)
+    settle(page)
     before = ids(page)
     page.locator("#box").fill("blue")
     first_is(page, "blue")
@@ -101,7 +101,7 @@ def test_back_comes_to_the_same_place(large_page: Watched) -> None:
     page.go_back()
     expect(page.locator("#count")).to_have_text("400 pictures")
     assert abs(page.evaluate("scrollY") - 4000) <= 1
-    page.wait_for_timeout(100)
+    settle(page)
     assert set(ids(page)) == set(before)
     page.goto("about:blank")
     page.go_back()
@@ -117,12 +117,12 @@ def test_a_narrower_window_keeps_the_place(large_page: Watched) -> None:
     expect(page.locator(".tile").first).to_be_visible()
     scroll_to_end(page)
     page.evaluate("window.scrollTo(0, 3000)")
-    page.wait_for_timeout(200)
+    settle(page)
     first = """() => Math.min(...[...document.querySelectorAll('.cell')]
         .filter(one => one.getBoundingClientRect().bottom > 0).map(one => Number(one.ariaPosInSet)))"""
     before = page.evaluate(first)
     page.set_viewport_size({"width": 500, "height": 600})
-    page.wait_for_timeout(300)
+    settle(page)
     assert 0 <= before - page.evaluate(first) < 12  # the row that holds it begins a little before it
 
 

@@ -67,7 +67,7 @@ def test_jobs_say_what_became_of_them_and_for_each_failure_why(browser: Browser,
 
 
 def test_a_running_job_moves_by_events_and_one_begun_elsewhere_appears(browser: Browser, tmp_path: Path) -> None:
-    files = [(f"{n}.png", picture("green", seed=600 + n, size=(300, 200))) for n in range(200)]
+    files = [(f"{n}.png", picture("green", seed=600 + n, size=(300, 200))) for n in range(60)]
     with RunningServer(tmp_path / "data", workers=0) as server:
         watched = Watched(browser, server.url)
         page = watched.open("/?view=jobs")
@@ -89,7 +89,7 @@ def test_a_running_job_moves_by_events_and_one_begun_elsewhere_appears(browser: 
             [sys.executable, "-m", "app", "worker"], env={**os.environ, **named}, stderr=subprocess.DEVNULL
         )
         try:
-            expect(row).to_contain_text("200 added", timeout=60_000)
+            expect(row).to_contain_text("60 added", timeout=60_000)
         finally:
             worker.terminate()
             worker.wait(30)

@@ -56,9 +56,8 @@ def test_an_older_answer_that_comes_late_is_dropped(page_on_server: Watched) -> 
     page = page_on_server.open()
     held: list[Route] = []
     page.route(re.compile(r"/v1/search\?q=red&"), lambda route: held.append(route))
-    page.locator("#box").fill("red")
-    page.wait_for_url("**/?q=red")
-    page.wait_for_timeout(150)
+    with page.expect_request(re.compile(r"/v1/search\?q=red&")):
+        page.locator("#box").fill("red")
     page.locator("#box").fill("blue")
     first_is(page, "blue")
     assert len(held) == 1

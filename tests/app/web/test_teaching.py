@@ -13,6 +13,11 @@ from tests.support.lessons import fill_data_dir, make_captions, make_vectors
 from tests.support.servers import RunningServer
 
 CAPTIONS = make_captions(130)
+LINES = """all => all.map(one => {
+    const text = document.createRange();
+    text.selectNodeContents(one);
+    return text.getClientRects().length;
+})"""
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +52,9 @@ def test_captions_are_learned_shown_used_and_not_used(page: Page, taught: Runnin
     rows = [shown.get_by_role("row", name=re.compile(name)) for name in ("Captions, before", "Captions, after")]
     shares = [float((row.get_by_role("cell").last.text_content() or "").rstrip(" %")) for row in rows]
     assert shares[0] < shares[1]
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert max(shown.locator("td").evaluate_all(LINES)) == 1
+    page.set_viewport_size({"width": 1280, "height": 720})
     shown.get_by_role("button", name="Use it").press("Enter")
     expect(shown.get_by_role("status")).to_have_text("Searches use what was learned.")
     assert taught.http.get("/v1/collections/default").json()["head"] is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -50,6 +51,9 @@ def test_a_hit_opens_its_video_at_the_second_and_its_moments(cinema_page: Watche
     page.wait_for_function("() => Math.abs(document.querySelector('.stage video').currentTime - 2.1) < 0.4")
     video.press("ArrowRight")  # belongs to the player
     expect(moments.locator("[aria-current]")).to_have_text("0:02")
+    expect(page.locator("#detail").get_by_role("button", name=re.compile("^Delete"))).to_have_text(
+        ["Delete moment", "Delete video"]
+    )
     page.keyboard.press("Escape")
     expect(video).to_have_count(0)
 

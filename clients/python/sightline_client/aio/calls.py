@@ -105,6 +105,7 @@ class AsyncCalls(AsyncTransport):
         target: Literal["images", "texts"] | None = None,
         filter: Filter | None = None,
         exact: bool | None = None,
+        effort: Literal["fast", "normal", "exact"] | None = None,
         mode: Literal["hybrid", "vector", "keyword"] | None = None,
         templates: Sequence[str] | None = None,
         score_threshold: float | None = None,
@@ -134,6 +135,7 @@ class AsyncCalls(AsyncTransport):
                     "target": target,
                     "filter": filter,
                     "exact": exact,
+                    "effort": effort,
                     "mode": mode,
                     "templates": templates,
                     "score_threshold": score_threshold,
@@ -171,6 +173,7 @@ class AsyncCalls(AsyncTransport):
         collection: str | None = None,
         filter: Filter | None = None,
         exact: bool | None = None,
+        effort: Literal["fast", "normal", "exact"] | None = None,
         mode: Literal["hybrid", "vector", "keyword"] | None = None,
         weights: Weights | None = None,
         params: SearchParams | None = None,
@@ -205,6 +208,7 @@ class AsyncCalls(AsyncTransport):
                     "collection": collection,
                     "filter": filter,
                     "exact": exact,
+                    "effort": effort,
                     "mode": mode,
                     "weights": weights,
                     "params": params,
@@ -409,6 +413,7 @@ class AsyncCalls(AsyncTransport):
         target: Literal["images", "texts"] | None = None,
         filter: Filter | None = None,
         exact: bool | None = None,
+        effort: Literal["fast", "normal", "exact"] | None = None,
         mode: Literal["hybrid", "vector", "keyword"] | None = None,
         score_threshold: float | None = None,
         collection: str | None = None,
@@ -435,6 +440,7 @@ class AsyncCalls(AsyncTransport):
                     "target": target,
                     "filter": filter,
                     "exact": exact,
+                    "effort": effort,
                     "mode": mode,
                     "score_threshold": score_threshold,
                     "collection": collection,
@@ -703,6 +709,7 @@ class AsyncCalls(AsyncTransport):
         exclude: Sequence[str] | None = None,
         deletes: Literal["mirror", "keep"] | None = None,
         poll_seconds: float | None = None,
+        allow_mass_delete: bool | None = None,
     ) -> Watch:
         """Watch a folder: its pictures become those of a collection, and stay equal to it. A folder that is watched
         already gets the new options.
@@ -719,6 +726,7 @@ class AsyncCalls(AsyncTransport):
                     "exclude": exclude,
                     "deletes": deletes,
                     "poll_seconds": poll_seconds,
+                    "allow_mass_delete": allow_mass_delete,
                 },
                 is_repeatable=False,
             )
@@ -835,6 +843,27 @@ class AsyncCalls(AsyncTransport):
                 f"/v1/images/{quote(id)}/explain",
                 Explanation,
                 query={"q": q, "size": size, "time_words": time_words, "today": today, "collection": collection},
+            )
+        )
+
+    async def explain_image_as_png(
+        self,
+        id: str,
+        *,
+        q: str,
+        size: int | None = None,
+        time_words: bool | None = None,
+        today: str | None = None,
+        collection: str | None = None,
+    ) -> bytes:
+        """Say which part of a picture meets words, and which of the words counted: a file of the type image/png."""
+        return await self._run(
+            Call(
+                "GET",
+                f"/v1/images/{quote(id)}/explain",
+                bytes,
+                query={"q": q, "size": size, "time_words": time_words, "today": today, "collection": collection},
+                accept="image/png",
             )
         )
 
@@ -1168,7 +1197,11 @@ class AsyncCalls(AsyncTransport):
         )
 
     async def change_model(
-        self, *, model: str, precision: Literal["fp32", "bf16", "fp16"] | None = None, dry_run: bool | None = None
+        self,
+        *,
+        model: str,
+        precision: Literal["fp32", "bf16", "fp16", "int8"] | None = None,
+        dry_run: bool | None = None,
     ) -> Job:
         """Move all collections to another model. Searches go on in the old space until a job has filled the new
         one. Then both change places in one step. Cancelling the job before leaves everything as it was. With

@@ -23,7 +23,7 @@ from tests.app.sources.moved import clip_retrieval, paint, vectors
 from tests.support.archives import make_tar
 from tests.support.assistants import be_refused, connect_http, use
 from tests.support.object_stores import WHO, Store
-from tests.support.servers import RunningServer
+from tests.support.servers import RunningServer, wait_until
 from tests.support.web_servers import WebServer, content, status
 
 NDJSON = "application/x-ndjson"
@@ -57,6 +57,11 @@ def fetching(tmp_path_factory: pytest.TempPathFactory, store: Store) -> Iterator
     with running:
         running.album = album  # type: ignore[attr-defined]
         yield running
+
+
+def wait_until_nothing_is_left(server: RunningServer) -> None:
+    """Of what was imported; it is deleted soon after the job has ended."""
+    wait_until(lambda: not list((server.data_dir / "media" / ".incoming").iterdir()), 30)
 
 
 def urls(server: RunningServer, items: list[dict[str, Any]], **more: Any) -> httpx.Response:
@@ -105,7 +110,7 @@ def test_pictures_come_by_url_with_what_is_said_of_them(fetching: RunningServer,
     )
     assert fetching.http.get("/v1/images/by-url/file").content == red
     assert "by-url" in search_ids(fetching, "red")
-    assert list((fetching.data_dir / "media" / ".incoming").iterdir()) == []
+    wait_until_nothing_is_left(fetching)
 
 
 def test_an_assistant_adds_a_picture_by_its_url(fetching: RunningServer, web: WebServer) -> None:
@@ -155,7 +160,7 @@ def test_a_folder_of_the_server_is_taken_and_again_what_is_new(fetching: Running
     (album / "1.png").write_bytes(make_picture("green"))
     again = take()
     assert [again[name] for name in ("state", "total", "done", "failed")] == ["succeeded", 2, 1, 1]
-    assert list((fetching.data_dir / "media" / ".incoming").iterdir()) == []
+    wait_until_nothing_is_left(fetching)
     (album / "1.png").unlink()
     assert take()["total"] == 1
     out = io.StringIO()

@@ -76,6 +76,20 @@ def test_k_is_how_many_are_found(own_server: RunningServer) -> None:
     assert search_ids(server, "red") == []
 
 
+@pytest.mark.parametrize("effort", ["fast", "normal", "exact"])
+def test_a_search_says_its_effort_and_keeps_its_mode(server: RunningServer, effort: str) -> None:
+    red = upload_ready(server, "red")["id"]
+    in_path = server.http.get("/v1/search", params={"q": "red", "effort": effort}).json()
+    in_body = ask(server, {"text": "red"}, effort=effort)
+    file = {"file": ("red.png", make_picture("red"))}
+    by_picture = server.http.post("/v1/search/image", files=file, data={"effort": effort}).json()
+    in_batch = server.http.post("/v1/search/batch", json={"searches": [{"query": [{"text": "red"}], "effort": effort}]})
+    for answer in (in_path, in_body, by_picture, in_batch.json()["answers"][0]):
+        assert answer["applied"]["effort"] == effort
+        assert red in [hit["id"] for hit in answer["hits"]]
+    assert in_path["applied"]["mode"] == "hybrid"
+
+
 def test_an_exact_search_and_one_with_parameters_can_be_asked_for(server: RunningServer) -> None:
     red = upload_ready(server, "red")["id"]
     plain = ask(server, {"image_id": red})
@@ -94,6 +108,7 @@ def test_an_exact_search_and_one_with_parameters_can_be_asked_for(server: Runnin
     exact = server.http.get("/v1/search", params={**words, "exact": "true"}).json()
     assert exact["applied"] == {
         "mode": "vector",
+        "effort": "exact",
         "model_trust": None,
         "normalisation": "off",
         "templates": [],
@@ -240,6 +255,10 @@ BAD: list[tuple[Any, int, str]] = [
     ({"query": [{"text": "x"}], "params": {"rerank": -1}}, 422, "validation"),
     ({"query": [{"text": "x"}], "params": {"rerank": 1.5}}, 422, "validation"),
     ({"query": [{"text": "x"}], "params": {"ef": 1}}, 422, "validation"),
+    ({"query": [{"text": "x"}], "effort": "slow"}, 422, "validation"),
+    ({"query": [{"text": "x"}], "effort": "fast", "exact": True}, 422, "validation"),
+    ({"query": [{"text": "x"}], "effort": "normal", "params": {"probes": 8}}, 422, "validation"),
+    ({"query": [{"text": "x"}], "effort": "exact", "params": {"rerank": 8}}, 422, "validation"),
     ({"query": [{"text": "x"}], "collection": "other"}, 404, "not_found"),
     ({"query": [{"text": "x"}], "collection": "A b"}, 422, "validation"),
     (None, 422, "validation"),

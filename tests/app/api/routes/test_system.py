@@ -9,6 +9,12 @@ from tests.support.servers import RunningServer, wait_until
 
 
 def test_stats_say_counts_index_and_model(server: RunningServer) -> None:
+
+    def count_waiting() -> int:
+        images = server.http.get("/v1/stats").json()["images"]
+        return int(images["queued"] + images["processing"])
+
+    wait_until(lambda: count_waiting() == 0, 60)  # what other tests have left
     before = server.http.get("/v1/stats").json()
     upload_ready(server)
     stats = server.http.get("/v1/stats").json()

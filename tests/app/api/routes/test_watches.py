@@ -82,6 +82,21 @@ def test_a_folder_of_the_server_is_watched_until_it_is_removed(watching: Running
     assert sources(watching) == ["album/3.png", "album/one.png"]
 
 
+def test_all_files_may_go_at_once_where_that_is_allowed(watching: RunningServer, album: Path) -> None:
+    folder = album.parent / "scratch"
+    folder.mkdir()
+    for name, content in (("1.png", RED), ("2.png", BLUE)):
+        write(folder / name, content)
+    body = {"source": f"folder:{folder}", "collection": "mine", "allow_mass_delete": True}
+    made = watching.http.post("/v1/watches", json=body).json()
+    assert made["allow_mass_delete"]
+    wait_until(lambda: len(sources(watching, "mine")) == 2, 60, watching.output)
+    for path in folder.iterdir():
+        path.unlink()
+    wait_until(lambda: sources(watching, "mine") == [], 60, watching.output)
+    assert watching.http.delete(f"/v1/watches/{made['id']}").status_code == 204
+
+
 def test_a_client_sends_what_became_of_its_files(watching: RunningServer) -> None:
     http = watching.http
     body = {"source": "client:phone", "collection": "client", "title": "Pictures"}
@@ -127,6 +142,7 @@ def test_wrong_requests_are_refused(watching: RunningServer) -> None:
         {"source": f"folder:{Path('/tmp')}", "title": "x"},
         {"source": "client:x", "deletes": "some"},
         {"source": "client:x", "poll_seconds": 0},
+        {"source": "client:x", "allow_mass_delete": True},
     ):
         check_refusal(http.post("/v1/watches", json=body), 422, "validation")
     check_refusal(http.get("/v1/watches/none"), 404, "not_found")

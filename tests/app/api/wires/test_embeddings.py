@@ -13,6 +13,8 @@ import httpx2 as httpx
 import numpy as np
 import pytest
 
+from app.api.wires.dialect import WireRequest
+from app.api.wires.embeddings import ROUTES
 from app.encoder.dummy import DummyEncoder
 from app.encoder.protocol import Embeddings
 from tests.app.api.asking import make_picture, raw, upload_ready
@@ -280,6 +282,7 @@ REFUSED: list[tuple[str, dict[str, Any], int, tuple[Any, ...], str]] = [
     ("/embeddings", {"input": ["x"], "modality": "text", "model": "bge"}, 400, OPENAI, "the model 'bge' is not"),
     ("/embeddings", {"input": ["ftp://a/b.png"], "modality": "image"}, 422, ("detail", 0, "msg"), "input.0: "),
     ("/embeddings", {"input": ["http://10.0.0.1/b.png"], "modality": "image"}, 400, OPENAI, "input.0: "),
+    ("/v1/embeddings", {"input": [{"url": "http://10.0.0.1/b.png"}]}, 422, DETAIL, "input.0.image: "),
     ("/v1/embeddings", {"input": [{"image": "????"}]}, 422, DETAIL, "input.0.image: image is not valid base64"),
     (
         "/v1/embeddings",
@@ -457,6 +460,120 @@ def test_requests_of_weaviates_modules_are_answered(module: str, wires: RunningS
     assert np.array_equal(floats(got), WORDS)
 
 
+BOTH = [{"type": "text", "text": TEXTS[0]}, {**image_url(uri(RED)), "image_url": {"url": uri(RED), "detail": "low"}}]
+SENT_BY_URL = [{"type": "image_url", "image_url": "http://127.0.0.1:1/a.png"}]
+SENT_VIDEO = [{"type": "video_base64", "video_base64": "data:video/mp4;base64,AAAA"}]
+# Requests that have, with those above, every field of every dialect.
+COMPLETE: list[tuple[str, dict[str, Any]]] = [
+    (
+        "/v1/embeddings",
+        {"input": TEXTS, "model": "clip", "encoding_format": "base64", "dimensions": 60, "user": "me"},
+    ),
+    (
+        "/embeddings",
+        {
+            "input": [uri(RED)],
+            "modality": "image",
+            "model": "clip",
+            "encoding_format": "float",
+            "dimensions": 0,
+            "user": "",
+        },
+    ),
+    ("/embeddings_image", {"input": [uri(RED)], "modality": "image", "encoding_format": "float", "dimensions": 60}),
+    ("/embeddings_image", {"input": uri(RED), "model": "clip", "user": "me"}),
+    (
+        "/v1/embeddings",
+        {
+            "input": [{"text": TEXTS[0]}, {"image": uri(RED)}],
+            "model": "clip",
+            "embedding_type": "binary",
+            "encoding_type": "float",
+            "normalized": True,
+            "task": "retrieval.query",
+            "dimensions": 60,
+            "late_chunking": False,
+            "truncate": True,
+            "user": "me",
+        },
+    ),
+    (
+        "/v1/embeddings",
+        {
+            "input": [TEXTS[0], uri(RED)],
+            "model": "clip",
+            "input_type": "query",
+            "modality": ["text", "image"],
+            "encoding_format": "float",
+            "embedding_type": "float",
+            "truncate": "END",
+            "dimensions": 60,
+            "user": "me",
+        },
+    ),
+    (
+        "/v1/embeddings",
+        {
+            "messages": message(BOTH),
+            "model": "clip",
+            "encoding_format": "base64",
+            "dimensions": 60,
+            "user": "me",
+            "truncate_prompt_tokens": -1,
+            "truncation_side": "right",
+            "embed_dtype": "float16",
+            "endianness": "little",
+            "use_activation": True,
+            "priority": 1,
+            "request_id": "r",
+            "add_special_tokens": True,
+            "padding": "max_length",
+        },
+    ),
+    (
+        "/v1/embeddings",
+        {
+            "input": TEXTS,
+            "model": "clip",
+            "input_type": "document",
+            "truncation": False,
+            "output_dimension": 60,
+            "output_dtype": "binary",
+            "encoding_format": "base64",
+        },
+    ),
+    (
+        "/v1/multimodalembeddings",
+        {
+            "inputs": [{"content": [{"type": "text", "text": "a"}, segment(RED)]}],
+            "model": "clip",
+            "input_type": "query",
+            "truncation": True,
+            "output_dimension": 60,
+            "output_dtype": "ubinary",
+            "encoding_format": "base64",
+        },
+    ),
+    ("/v1/multimodalembeddings", {"inputs": [{"content": SENT_BY_URL}, {"content": SENT_VIDEO}], "model": "clip"}),
+    *(
+        (
+            path,
+            {
+                "inputs": [{"content": BOTH}],
+                "model": "clip",
+                "input_type": "search_query",
+                "embedding_types": ["float", "binary"],
+                "output_dimension": 60,
+                "truncate": "NONE",
+                "priority": 3,
+            },
+        )
+        for path in ("/v2/embed", "/v1/embed")
+    ),
+    ("/v1/embed", {"images": [uri(RED)], "max_tokens": 4}),
+]
+
+
 ODD: tuple[Any, ...] = (
     *(
         None,
@@ -477,7 +594,33 @@ ODD: tuple[Any, ...] = (
     *(NOT_A_PICTURE, "data:image/png,a", "\ud800", [], {}, [[]], [{}], [None], {"a": []}, ["x", 1], [["x"]]),
     *("data:image/png;base64," + "A" * 9000, "A" * 9000, "http://127.0.0.1:1/a.png", "image", "text", [1] * 70),
 )
-RECORDED = [*PICTURES.values(), *WEAVIATE.values(), *((path, body) for path, body, *_ in REFUSED)]
+RECORDED = [*COMPLETE, *PICTURES.values(), *WEAVIATE.values(), *((path, body) for path, body, *_ in REFUSED)]
+
+
+def list_names(value: Any) -> Iterator[str]:
+    """The names of all fields in a body."""
+    if isinstance(value, dict):
+        yield from value
+    for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from list_names(one)
+
+
+@pytest.mark.parametrize(("path", "dialect"), [(path, one) for path in ROUTES for one in ROUTES[path]], ids=str)
+def test_the_recorded_requests_have_every_field_of_every_dialect(path: str, dialect: type[WireRequest]) -> None:
+    schema = dialect.model_json_schema()
+    fields = {name for one in (schema, *schema.get("$defs", {}).values()) for name in one.get("properties", ())}
+    addresses = [other for other in ROUTES if dialect in ROUTES[other]]
+    bodies = [body for other, body in RECORDED if other in addresses]
+    mine = [body for body in bodies if next(one for one in ROUTES[path] if one.claims(body)) is dialect]
+    assert fields - {name for body in mine for name in list_names(body)} == set()
+
+
+@pytest.mark.parametrize("n", range(len(COMPLETE)))
+def test_a_request_with_every_field_is_answered(n: int, wires: RunningServer) -> None:
+    path, body = COMPLETE[n]
+    answer = wires.http.post(path, json=body)
+    is_refused = "video" in str(body) or "max_tokens" in body
+    assert answer.status_code == (400 if is_refused else 200), answer.text
 
 
 def mutate(body: Any, dice: random.Random) -> Any:

@@ -20,8 +20,6 @@ from app.storage.tables import images, texts
 from tests.support.makers import claim, finish, insert, new
 from tests.support.oracle import matches_filter
 
-# Hundreds of small transactions: on a disk, fsync would take most of the time.
-MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 TAGS = ("red", "green", 'r"ed', ",", "red,", "grün", "猫")
 CAPTIONS = (None, "", "A red car", "red-car, in snow", "Grüner Wald", "白い猫 sits", "100% red_car")
 STRINGS = st.sampled_from(
@@ -111,7 +109,7 @@ def nest_conditions(conditions: st.SearchStrategy[dict[str, Any]]) -> st.SearchS
 
 @pytest.fixture(scope="module")
 def shared_rows() -> Iterator[Database]:
-    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         database = open_database(Path(folder) / "sightline.db")
         yield database
         database.close()

@@ -1,0 +1,1 @@
+"""The commands of `sightline`: their options, and the function that each of them calls."""

@@ -245,8 +245,8 @@ def test_a_process_without_sockets_has_a_database_and_a_bucket(tmp_path: Path, p
         settings = Settings(data_dir=tmp_path / "data", cache_dir=tmp_path / "cache", **chosen)
         with closing(open_library(settings)) as library:
             make_ready(library, "red", "green")
-            for name, value in {**chosen, "data_dir": tmp_path / "other", "cache_dir": tmp_path / "another"}.items():
-                patch.setenv(f"SIGHTLINE_{name.upper()}", str(value))
+            for name, given in {**chosen, "data_dir": tmp_path / "other", "cache_dir": tmp_path / "another"}.items():
+                patch.setenv(f"SIGHTLINE_{name.upper()}", str(given))
             ended = subprocess.run([sys.executable, "-c", WITHOUT_SOCKETS], check=False, timeout=120)
             assert ended.returncode == 0
             assert {image_of(library.database, id).ocr_text for id in ("red", "green")} == {"no socket"}

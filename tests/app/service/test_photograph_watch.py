@@ -46,7 +46,7 @@ def test_photographs_are_told_once_with_the_commands(
         wait_until(lambda: watch.found, 10.0)
         watch.close()
         assert watch._look() is None
-    told = [record.getMessage() for record in caplog.records]
+    told = [record.getMessage() for record in caplog.records if record.name == "app.service.photograph_watch"]
     assert len(told) == 1
     assert "the model starter does not know photographs" in told[0]
     assert f"sightline reembed --data-dir '{tmp_path}/my data' --model photos" in told[0]

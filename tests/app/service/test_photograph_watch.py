@@ -43,7 +43,7 @@ def test_photographs_are_told_once_with_the_commands(
     watch = PhotographWatch(database, tmp_path / "my data")
     with caplog.at_level(logging.WARNING):
         watch.start("starter")
-        wait_until(lambda: watch.found, 10.0)
+        wait_until(lambda: watch.found, 60.0, lambda: str(watch._loop.fault))
         watch.close()
         assert watch._look() is None
     told = [record.getMessage() for record in caplog.records if record.name == "app.service.photograph_watch"]

@@ -260,6 +260,7 @@ def test_a_delete_never_takes_the_file_of_an_upload_of_the_same_bytes(library: L
         assert stored_files(library) == rows
 
 
+@pytest.mark.sqlite  # which both of them open
 def test_two_services_on_one_directory_keep_file_and_row_together(library: Library, tmp_path: Path) -> None:
     database = open_database(tmp_path / "sightline.db")
     other = Library(database, BlobStore(tmp_path), PictureLimits(), 1_000)

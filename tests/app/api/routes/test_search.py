@@ -79,11 +79,12 @@ def test_k_is_how_many_are_found(own_server: RunningServer) -> None:
 @pytest.mark.parametrize("effort", ["fast", "normal", "exact"])
 def test_a_search_says_its_effort_and_keeps_its_mode(server: RunningServer, effort: str) -> None:
     red = upload_ready(server, "red")["id"]
-    in_path = server.http.get("/v1/search", params={"q": "red", "effort": effort}).json()
-    in_body = ask(server, {"text": "red"}, effort=effort)
+    in_path = server.http.get("/v1/search", params={"q": "red", "k": 100, "effort": effort}).json()
+    in_body = ask(server, {"text": "red"}, k=100, effort=effort)
     file = {"file": ("red.png", make_picture("red"))}
-    by_picture = server.http.post("/v1/search/image", files=file, data={"effort": effort}).json()
-    in_batch = server.http.post("/v1/search/batch", json={"searches": [{"query": [{"text": "red"}], "effort": effort}]})
+    by_picture = server.http.post("/v1/search/image", files=file, data={"k": 100, "effort": effort}).json()
+    search = {"query": [{"text": "red"}], "k": 100, "effort": effort}
+    in_batch = server.http.post("/v1/search/batch", json={"searches": [search]})
     for answer in (in_path, in_body, by_picture, in_batch.json()["answers"][0]):
         assert answer["applied"]["effort"] == effort
         assert red in [hit["id"] for hit in answer["hits"]]

@@ -203,32 +203,6 @@ def test_the_pictures_of_a_killed_worker_are_taken_over(cluster: Cluster) -> Non
             end(other)
 
 
-def test_another_server_takes_the_duties_of_one_that_dies(cluster: Cluster) -> None:
-    third = RunningServer(
-        cluster.folder / "media", workers=0, **make_settings(cluster.address, cluster.folder, "third"), ready=False
-    )
-    fourth = None
-    try:
-        leader = next(
-            one for one in cluster.first.http.get("/v1/stats").json()["cluster"] if "garbage" in one["duties"]
-        )
-        server = cluster.first if cluster.first.process.pid == leader["pid"] else cluster.second
-        server.process.kill()
-        server.process.wait()
-        alive = cluster.second if server is cluster.first else cluster.first
-
-        def leaders() -> list[int]:
-            found = alive.http.get("/v1/stats").json()["cluster"]
-            return [one["pid"] for one in found if "garbage" in one["duties"]]
-
-        took = seconds_until(lambda: leaders() and leaders() != [leader["pid"]])
-        assert took < 10
-    finally:
-        third.stop()
-        if fourth is not None:
-            fourth.stop()
-
-
 def test_places_of_a_cluster_are_checked_at_the_start(cluster: Cluster, tmp_path: Path) -> None:
     taken = make_settings(cluster.address, cluster.folder, "second", data_dir=cluster.folder / "media", port=0)
     for settings, words in (
@@ -249,6 +223,7 @@ def test_places_of_a_cluster_are_checked_at_the_start(cluster: Cluster, tmp_path
         assert words in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("worker")
 def test_a_video_that_one_server_took_belongs_to_all(cluster: Cluster) -> None:
     clip = make_video([("red", 1.5), ("blue", 1.5)])
@@ -268,6 +243,7 @@ def test_a_video_that_one_server_took_belongs_to_all(cluster: Cluster) -> None:
     assert not any(find(cluster.first, id) for id in frames)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("worker")
 def test_a_cluster_changes_its_model(cluster: Cluster, small: str) -> None:
     """The last test, as what these servers were started with is no longer what they have."""
@@ -281,3 +257,24 @@ def test_a_cluster_changes_its_model(cluster: Cluster, small: str) -> None:
     after = cluster.second.upload(make_picture("green"), wait=60)
     assert after.json()["status"] == "ready", after.text
     wait_until(lambda: find(cluster.first, after.json()["id"], mode="vector"), 60)
+
+
+def test_another_server_takes_the_duties_of_one_that_dies(cluster: Cluster) -> None:
+    third = RunningServer(
+        cluster.folder / "media", workers=0, **make_settings(cluster.address, cluster.folder, "third"), ready=False
+    )
+    with third:
+        leader = next(
+            one for one in cluster.first.http.get("/v1/stats").json()["cluster"] if "garbage" in one["duties"]
+        )
+        server = cluster.first if cluster.first.process.pid == leader["pid"] else cluster.second
+        server.process.kill()
+        server.process.wait()
+        alive = cluster.second if server is cluster.first else cluster.first
+
+        def leaders() -> list[int]:
+            found = alive.http.get("/v1/stats").json()["cluster"]
+            return [one["pid"] for one in found if "garbage" in one["duties"]]
+
+        took = seconds_until(lambda: leaders() and leaders() != [leader["pid"]])
+        assert took < 10

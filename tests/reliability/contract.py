@@ -46,6 +46,7 @@ RULES = [
         r"mode '\w+': ",
         "words are compared where the query, the target and exact permit it",
     ),
+    ("(GET|POST) /v1/search(/batch|/image)?", r"effort '\w+'", "exact and params say the same in other words"),
     ("POST /v1/search/image", r"filter( is not JSON|:)", "the text of a form is JSON"),
     ("POST /v1/classify", r"labels: required, and not there", "Schemathesis sends an empty field beside a picture"),
     ("POST /v1/match", r"text: required, and not there", "Schemathesis sends an empty field beside a picture"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from playwright.sync_api import Browser, expect
 
 from tests.app.web.watched import Watched
-from tests.support.servers import RunningServer
+from tests.support.servers import RunningServer, wait_until
 
 
 def test_a_watched_folder_says_how_it_stands_and_its_deletions_are_confirmed(
@@ -29,7 +29,7 @@ def test_a_watched_folder_says_how_it_stands_and_its_deletions_are_confirmed(
     row.get_by_role("button", name="Really delete 3 pictures?").click()
     row.get_by_role("button", name="Pause").click()
     expect(row.locator(".state")).to_have_text("Paused")
-    assert http.get(f"/v1/watches/{id}").json()["confirmed"]
+    wait_until(lambda: http.get(f"/v1/watches/{id}").json()["confirmed"], 30)
     row.get_by_role("button", name="Resume").click()
     http.delete(f"/v1/watches/{id}").raise_for_status()
     expect(row).to_have_count(0)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import base64
 import copy
+import io
 import json
 import random
+import re
+import socket
 from collections.abc import Iterator
 from typing import Any
 
 import httpx2 as httpx
 import numpy as np
 import pytest
+from PIL import Image
 
+from app.api.json_body import LONG
 from app.api.wires.dialect import WireRequest
 from app.api.wires.embeddings import ROUTES
 from app.encoder.dummy import DummyEncoder
@@ -695,6 +700,25 @@ def test_a_data_uri_of_30_mb_is_read_or_refused_in_the_dialects_shape(wires: Run
     answer = wires.http.post("/v2/embed", json={"images": [garbage]})
     assert answer.status_code == 400
     assert answer.json()["message"].startswith("images.0: this is not a picture")
+
+
+def test_a_request_that_follows_one_with_pictures_has_a_folder_of_its_own(wires: RunningServer) -> None:
+    """Sent at once on one connection: the server begins the second where it ends the first."""
+    noise = io.BytesIO()
+    Image.fromarray(np.random.default_rng(5).integers(0, 255, (64, 64, 3), np.uint8)).save(noise, "PNG")
+    assert noise.tell() > LONG  # so it is written to a file
+    body = json.dumps({"input": [uri(noise.getvalue())], "modality": "image"}).encode()
+    form = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
+    form += make_picture("blue") + b"\r\n--b--\r\n"
+    head = "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {}\r\nContent-Length: {}\r\n{}\r\n"
+    first = head.format("/embeddings", "application/json", len(body), "").encode() + body
+    kind = "multipart/form-data; boundary=b"
+    second = head.format("/v1/images?wait=0", kind, len(form), "Connection: close\r\n").encode() + form
+    url = httpx.URL(wires.url)
+    with socket.create_connection((url.host, url.port or 80), timeout=60) as connection:
+        connection.sendall(first + second)
+        answers = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    assert re.findall(rb"HTTP/1.1 (\d+)", answers) in ([b"200", b"200"], [b"200", b"202"]), answers[-500:]
 
 
 def test_a_picture_that_other_calls_take_is_embedded_by_its_format(wires: RunningServer) -> None:

@@ -31,6 +31,7 @@ def test_a_watched_folder_says_how_it_stands_and_its_deletions_are_confirmed(
     expect(row.locator(".state")).to_have_text("Paused")
     wait_until(lambda: http.get(f"/v1/watches/{id}").json()["confirmed"], 30)
     row.get_by_role("button", name="Resume").click()
+    expect(row.locator(".state")).not_to_have_text("Paused")
     http.delete(f"/v1/watches/{id}").raise_for_status()
     expect(row).to_have_count(0)
     expect(page.locator("#no-jobs")).to_be_visible()

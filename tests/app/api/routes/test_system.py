@@ -32,6 +32,7 @@ def test_models_say_which_are_known_and_which_is_loaded(server: RunningServer) -
 
 def test_health_is_ok_when_all_is_well(server: RunningServer) -> None:
     assert server.http.get("/livez").json() == {"status": "ok"}
+    wait_until(lambda: server.http.get("/readyz").json()["status"] == "ok", 60)  # its workers are there
     ready = server.http.get("/readyz").json()
     assert (ready["status"], ready["reasons"], ready["faults"]) == ("ok", [], [])
     assert [check["name"] for check in ready["checks"]] == [

@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 
 FETCHES = 32  # pictures that are brought from a bucket at once
 BATCHES_AHEAD = 3  # batches that are claimed and being decoded while one is encoded
-FIRST_BATCH = 8  # pictures of the first batch after an idle time; each further one has twice as many, up to the setting
 POLL_SECONDS = 0.02
 RECLAIM_SECONDS = 1.0  # between two looks for dead workers
 FIRST_PAUSE, LAST_PAUSE = 1.0, 8.0  # seconds to wait while the disk or the database is at fault
@@ -134,7 +133,6 @@ class EmbeddingWorker:
         self._stopping = threading.Event()
         self._count_commits = self._database.watch_commits()
         self._claimed_at = -1  # the number of the last commit before the last claim
-        self._batch_size = FIRST_BATCH  # of the next batch
         self._must_release = False  # whether this worker may hold leases that are not in `_claimed`
         self._backoff = Backoff(FIRST_PAUSE, LAST_PAUSE)
         self._reclaimed_at = float("-inf")
@@ -202,13 +200,11 @@ class EmbeddingWorker:
             self._reclaim_leases()
             self._claim()
             if self._claimed:
-                size = min(self._batch_size, self._options.batch_size, len(self._claimed))
-                self._batch_size = min(2 * self._batch_size, self._options.batch_size)
+                size = min(self._options.batch_size, len(self._claimed))
                 with span("batch", {"pictures": size}):
                     self._process_batch([self._claimed.popleft() for _ in range(size)])
             else:
                 self._wait_for_commit()
-                self._batch_size = FIRST_BATCH  # so that the first are found soon, while decoders go on with the next
                 self._backoff.reset()
         except SightlineError as error:
             log.warning("waiting: %s", error.detail)

@@ -57,7 +57,6 @@ from app.worker.video_import import Frame, VideoImporter, VideoMember, as_video_
 log = logging.getLogger(__name__)
 
 CHUNK = 64  # members that share one commit
-FIRST_CHUNK = 16  # of an upload, so that its first pictures are encoded while others are written to the disk
 POLL_SECONDS = 0.1
 LOOK_SECONDS = 0.3  # between two looks whether the job is still there
 RETRYABLE = ("url_unreachable", "url_not_allowed")  # codes of items whose bytes never came
@@ -194,7 +193,7 @@ class Importer:
             position = next(islice(lines, done - 1, None), ({}, 0))[1]
         pending = count_lines(folder, position)
         suspect = done + CHUNK if upload.attempts > 1 else done
-        while part := list(islice(lines, 1 if done < suspect else CHUNK if done else min(FIRST_CHUNK, CHUNK))):
+        while part := list(islice(lines, 1 if done < suspect else CHUNK)):
             position = part[-1][1]
             if done == upload.imported and upload.attempts > self._max_attempts:
                 chunk = [self._give_up_member(part[0][0])]

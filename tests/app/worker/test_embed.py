@@ -27,7 +27,7 @@ from app.storage.jobs import JobService
 from app.storage.library import Library
 from app.storage.sql import fetch_all
 from app.storage.tables import embeddings, images, precomputed_vectors, work_queue
-from app.worker.embed import FIRST_BATCH, EmbeddingWorker, WorkerOptions
+from app.worker.embed import EmbeddingWorker, WorkerOptions
 from app.worker.importer import Importer
 from app.worker.main import needs_supervisor
 from tests.support.makers import FaultyEncoder, add, add_bulk, count_waiting, image_of, job_of
@@ -145,16 +145,6 @@ class Counting(DummyEncoder):
     def encode_images(self, pixels: Pixels) -> Embeddings:
         self.counts.append(len(pixels))
         return super().encode_images(pixels)
-
-
-def test_after_an_idle_time_batches_grow_to_the_size_that_is_set(library: Library, make_worker: Made) -> None:
-    encoder = Counting()
-    for n in range(40):
-        add(library, picture("red", n))
-    with running(make_worker(encoder, batch=20)) as worker:
-        wait_until_settled(library)
-        assert encoder.counts == [FIRST_BATCH, 2 * FIRST_BATCH, 40 - 3 * FIRST_BATCH]
-        wait_until(lambda: worker._batch_size == FIRST_BATCH, WAIT)
 
 
 def test_warming_up_starts_the_decoders_and_encodes(library: Library, tmp_path: Path) -> None:

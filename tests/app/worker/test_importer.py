@@ -25,7 +25,7 @@ from app.storage.jobs import JobService
 from app.storage.library import Library
 from app.storage.sql import fetch_all
 from app.storage.tables import work_queue
-from app.worker.importer import CHUNK, FIRST_CHUNK, Importer, Member
+from app.worker.importer import CHUNK, Importer, Member
 from tests.support import hostile_files
 from tests.support.imports import importing
 from tests.support.makers import add, add_bulk, count_waiting, image_of, job_of, never_stop
@@ -344,10 +344,10 @@ def test_an_upload_goes_on_where_a_stop_interrupted_it(library: Library, pool: D
     names = [f"{n:03}.png" for n in range(CHUNK * 2 + 5)]
     job = add_bulk(library, [(name, picture("blue", n)) for n, name in enumerate(names)])
     importer(library, pool).import_next("me", lambda: True)
-    assert len(items(library, job)) == FIRST_CHUNK
+    assert len(items(library, job)) == CHUNK
     source = library.database.write(lambda c: work_queue.claim_upload(c, "next", 1e12))
     assert source is not None
-    assert (source.imported, source.attempts) == (FIRST_CHUNK, 1)
+    assert (source.imported, source.attempts) == (CHUNK, 1)
     assert job_of(library.database, job.id).total == len(names)
     assert source.position > 0
     library.database.write(lambda c: work_queue.release_upload(c, source))

@@ -174,6 +174,7 @@ async def _serve(service: Service, listeners: Sequence[socket.socket], for_immic
             log_config=None,
             access_log=False,
             server_header=False,
+            reset_contextvars=True,  # else what a request sets may reach the next one of its connection
             proxy_headers=bool(proxies := parse_proxies(settings.trusted_proxies)),
             forwarded_allow_ips=proxies,
             timeout_keep_alive=settings.idle_seconds,  # type: ignore[arg-type]

@@ -239,7 +239,7 @@ async def read_json(request: Request, limit: BodyLimit, model: Any) -> AsyncIter
     length = read_length(request)
     is_large = length is None or length > (LONG if limit.pictures else SMALL)  # a long picture is written to a file
     parsed = _ParsedRequest(request.scope, request.receive)
-    stored = STORED_PICTURES.set(scan.pictures)
+    STORED_PICTURES.set(scan.pictures)
     try:
         async for part in gather_parts(request.stream()) if is_large else request.stream():
             if is_large:
@@ -249,7 +249,6 @@ async def read_json(request: Request, limit: BodyLimit, model: Any) -> AsyncIter
         parsed.parsed = await work(request, load, scan, model) if scan.marks > FEW_MARKS else scan.load()
         yield parsed
     finally:
-        STORED_PICTURES.reset(stored)  # the next request of the connection may begin in this context
         scan.close()
         if folders:
             await state.threads.writes.run(state.service.library.delete_upload_dir, folders[0])

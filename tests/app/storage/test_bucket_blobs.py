@@ -388,8 +388,8 @@ def test_an_endpoint_that_is_no_address_is_refused() -> None:
 def test_a_store_that_is_away_loses_nothing_and_is_used_again(
     mode: str, store: Store, tmp_path: Path, prefix: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object_store, "SILENCE_SECONDS", 0.3)
-    monkeypatch.setattr(object_store, "RETRY_SECONDS", 0.5)
+    monkeypatch.setattr(object_store, "SILENCE_SECONDS", 2.0)  # the store itself answers a busy machine sooner
+    monkeypatch.setattr(object_store, "RETRY_SECONDS", 3.0)
     with (
         Proxy(int(store.url.rpartition(":")[2])) as proxy,
         closing(open_blobs(f"http://127.0.0.1:{proxy.port}", tmp_path / "cache", prefix)) as blobs,

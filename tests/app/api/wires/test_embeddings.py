@@ -721,6 +721,14 @@ def test_a_request_that_follows_one_with_pictures_has_a_folder_of_its_own(wires:
     assert re.findall(rb"HTTP/1.1 (\d+)", answers) in ([b"200", b"200"], [b"200", b"202"]), answers[-500:]
 
 
+def test_what_a_long_body_sets_does_not_reach_later_requests_of_its_connection(wires: RunningServer) -> None:
+    """The server goes on to read a connection where a request reads its body."""
+    for length in (300_000, 1_000_000, 3_000_000):
+        large = uri(RED + bytes(length))
+        assert len(vectors(ask(wires, {"input": [large], "modality": "image"}, "/embeddings"))) == 1
+        upload_ready(wires, "blue")
+
+
 def test_a_picture_that_other_calls_take_is_embedded_by_its_format(wires: RunningServer) -> None:
     stored = upload_ready(wires, "green", id="webp")
     assert stored["id"] == "webp"

@@ -4,22 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from pydantic import SecretStr, ValidationError
 
 from app.core.errors import StartupError, Validation, describe_fault
-from app.core.settings import Settings, find_unknown_variables
 from app.core.strict_json import load_json
+
+if TYPE_CHECKING:
+    from app.core.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
 TYPES: dict[Any, Any] = {
-    **{int: click.INT, int | None: click.INT, float: click.FLOAT, str: click.STRING, Path: PATH, Path | None: PATH},
-    SecretStr | None: click.STRING,
+    **{int: click.INT, int | None: click.INT, float: click.FLOAT, str: click.STRING, Path: PATH, Path | None: PATH}
 }
+
+
+class SettingOption(click.Option):
+    """Stands for the option of a setting until its command is used: `sightline --help` needs no settings."""
+
+    def make_option(self) -> click.Option:
+        from pydantic import SecretStr
+
+        from app.core.settings import Settings
+
+        name = self.name or ""
+        field = Settings.model_fields[name]
+        default = "" if field.default in (None, "") else f"default: {field.default}; "
+        text = f"{field.description} [{default}environment: SIGHTLINE_{name.upper()}]"
+        if field.annotation is bool:
+            return click.Option([*self.opts, name], is_flag=True, default=None, help=text)
+        kind = click.STRING if field.annotation == SecretStr | None else TYPES[field.annotation]
+        return click.Option([*self.opts, name], type=kind, default=None, help=text)
+
+
+class Command(click.Command):
+    """A command that may have `setting_options`."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        self.params = [one.make_option() if isinstance(one, SettingOption) else one for one in self.params]
+        return super().get_params(ctx)
+
+
+class Group(Command, click.Group):
+    """A group of such commands, which may have them itself."""
+
+    command_class = Command
 
 
 def setting_options(*names: str) -> Callable[[F], F]:
@@ -27,14 +59,7 @@ def setting_options(*names: str) -> Callable[[F], F]:
 
     def decorate(command: F) -> F:
         for name in reversed(names):
-            field = Settings.model_fields[name]
-            flag = f"--{name.replace('_', '-')}"
-            default = "" if field.default in (None, "") else f"default: {field.default}; "
-            text = f"{field.description} [{default}environment: SIGHTLINE_{name.upper()}]"
-            if field.annotation is bool:
-                command = click.option(flag, name, is_flag=True, default=None, help=text)(command)
-            else:
-                command = click.option(flag, name, type=TYPES[field.annotation], default=None, help=text)(command)
+            command = click.option(f"--{name.replace('_', '-')}", name, cls=SettingOption)(command)
         return command
 
     return decorate
@@ -60,6 +85,8 @@ def parse_json(_context: click.Context, _option: click.Parameter, text: str | No
 
 def load_settings(given: dict[str, Any]) -> Settings:
     """Load settings as `read_settings` does, and print a line for each variable that is no setting."""
+    from app.core.settings import find_unknown_variables
+
     settings = read_settings(given)
     for text in find_unknown_variables():
         click.echo(f"sightline: {text}", err=True)
@@ -68,6 +95,10 @@ def load_settings(given: dict[str, Any]) -> Settings:
 
 def read_settings(given: dict[str, Any]) -> Settings:
     """Load settings from the options, else from the environment, else from their defaults. Raises StartupError."""
+    from pydantic import ValidationError
+
+    from app.core.settings import Settings
+
     values = {name: value for name, value in given.items() if name in Settings.model_fields and value is not None}
     if values.keys() >= {"key", "key_file"}:
         raise click.UsageError("give either --key or --key-file")

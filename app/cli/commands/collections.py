@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from app.cli.commands.common import CLIENT_OPTIONS, drop_missing, new_console, open_client, print_json, write_examples
-from app.cli.options import setting_options
+from app.cli.options import Group, setting_options
 
 
-@click.group(short_help="List, make and drop collections.", invoke_without_command=True)
+@click.group(cls=Group, short_help="List, make and drop collections.", invoke_without_command=True)
 @setting_options(*CLIENT_OPTIONS)
 @click.pass_context
 def collections(ctx: click.Context, /, **given: Any) -> None:
@@ -49,6 +49,7 @@ def drop_collection(before: dict[str, Any], /, name: str, yes: bool, **given: An
 
 
 @click.group(
+    cls=Group,
     short_help="Tag pictures by labels, as they come.",
     invoke_without_command=True,
     epilog=write_examples(

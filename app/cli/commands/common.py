@@ -11,12 +11,12 @@ import click
 
 from app.cli.options import load_settings, read_settings
 from app.core.errors import StartupError
-from app.core.settings import Settings, find_unknown_variables
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from app.cli.client import Client
+    from app.core.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ def start_logging(given: dict[str, Any], *, warn: bool = True) -> Settings:
     """Load the settings, configure logging by them, and log a warning for each variable that is no setting."""
     from app.core.connection_string import find_secrets
     from app.core.logging import configure
+    from app.core.settings import find_unknown_variables
 
     settings = read_settings(given)
     on_terminal = settings.log_format == "auto" and sys.stderr.isatty()

@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from app.cli.commands.common import LOG_OPTIONS, load_sqlite_settings, new_console, start_logging, write_examples
-from app.cli.options import setting_options
+from app.cli.options import Command, setting_options
 
 
-@click.command(short_help="Check that files, rows and log agree.")
+@click.command(cls=Command, short_help="Check that files, rows and log agree.")
 @setting_options("data_dir", "media")
 def verify(**given: Any) -> None:
     """Check that files, rows and log agree; if not, print a table of faults and exit with 1."""
@@ -27,7 +27,7 @@ def verify(**given: Any) -> None:
     sys.exit(1 if faults else 0)
 
 
-@click.command(short_help="Copy all data into a folder.")
+@click.command(cls=Command, short_help="Copy all data into a folder.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @setting_options("data_dir", "media")
 def backup(folder: Path, **given: Any) -> None:
@@ -42,7 +42,7 @@ def backup(folder: Path, **given: Any) -> None:
     console.print(f"{made.pictures} pictures are in {folder}, as of {made.created_at}")
 
 
-@click.command(short_help="Restore a backup.")
+@click.command(cls=Command, short_help="Restore a backup.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @setting_options("data_dir", "media")
 def restore(folder: Path, **given: Any) -> None:
@@ -58,6 +58,7 @@ def restore(folder: Path, **given: Any) -> None:
 
 
 @click.command(
+    cls=Command,
     short_help="Move all data to PostgreSQL and S3, or back.",
     epilog=write_examples(
         "sightline move --data-dir photos --to-database postgresql://... --to-media s3://...    to a cluster",
@@ -84,6 +85,7 @@ def move(to_database: str | None, to_media: str | None, to_data_dir: Path | None
 
 
 @click.command(
+    cls=Command,
     short_help="Write the vectors of a collection to a file.",
     epilog=write_examples("sightline export --vectors photos.parquet --data-dir photos"),
 )

@@ -8,12 +8,12 @@ from typing import Any
 import click
 
 from app.cli.commands.common import CLIENT_OPTIONS, new_console, open_client, print_json
-from app.cli.options import setting_options
+from app.cli.options import Command, setting_options
 
 ACTIONS = ("pause", "resume", "cancel", "retry")
 
 
-@click.command(short_help="Show what a server holds, and its health.")
+@click.command(cls=Command, short_help="Show what a server holds, and its health.")
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
 @setting_options(*CLIENT_OPTIONS, "collection")
 def status(as_json: bool, **given: Any) -> None:
@@ -32,7 +32,7 @@ def status(as_json: bool, **given: Any) -> None:
     sys.exit(1 if ready["reasons"] else 0)
 
 
-@click.command(short_help="List the newest jobs.")
+@click.command(cls=Command, short_help="List the newest jobs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
 @setting_options(*CLIENT_OPTIONS, "collection")
 def jobs(as_json: bool, **given: Any) -> None:
@@ -51,7 +51,7 @@ def jobs(as_json: bool, **given: Any) -> None:
         show_jobs(newest["jobs"], new_console())
 
 
-@click.command(short_help="Show, pause, resume, cancel or retry a job.")
+@click.command(cls=Command, short_help="Show, pause, resume, cancel or retry a job.")
 @click.argument("id")
 @click.option("--pause", is_flag=True, help="Begin no further item of the job.")
 @click.option("--resume", is_flag=True, help="Go on with a paused job.")

@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from app.cli.commands.common import new_console
-from app.cli.options import load_settings, setting_options
+from app.cli.options import Group, load_settings, setting_options
 
 
-@click.group(short_help="Manage the API keys of a data directory.")
+@click.group(cls=Group, short_help="Manage the API keys of a data directory.")
 def keys() -> None:
     """Manage the API keys of a data directory; a running server follows every change at once."""
 

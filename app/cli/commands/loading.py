@@ -10,13 +10,14 @@ import click
 
 from app.cli import ServerError
 from app.cli.commands.common import CLIENT_OPTIONS, new_console, open_client, print_json, write_examples
-from app.cli.options import load_settings, parse_pairs, setting_options
+from app.cli.options import Command, load_settings, parse_pairs, setting_options
 
 SOURCE_OPTIONS = ("embeddings_of", "pictures", "key_as_id", "columns")  # by their names in a request
 WATCH_ACTIONS = ("pause", "resume", "scan", "confirm")
 
 
 @click.command(
+    cls=Command,
     short_help="Load pictures, folders, archives and tables.",
     epilog=write_examples(
         "sightline ingest ~/Pictures                         a folder with its subfolders",
@@ -78,6 +79,7 @@ def ingest(paths: tuple[str, ...], urls: str | None, exclude: tuple[str, ...], *
 
 
 @click.command(
+    cls=Command,
     short_help="Keep a collection equal to folders.",
     epilog=write_examples(
         "sightline watch ~/Pictures                 until Ctrl-C",
@@ -131,7 +133,7 @@ def watch(
         sys.exit(watch_folders(lambda: open_client(given), local, command))
 
 
-@click.command(short_help="List the watched folders, and act on one.")
+@click.command(cls=Command, short_help="List the watched folders, and act on one.")
 @click.option("--pause", metavar="ID", help="Apply nothing of this folder until it is resumed.")
 @click.option("--resume", metavar="ID", help="Go on with this folder.")
 @click.option("--scan", metavar="ID", help="Let the server look at every file of this folder now.")

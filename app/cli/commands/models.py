@@ -16,10 +16,10 @@ from app.cli.commands.common import (
     start_logging,
     write_examples,
 )
-from app.cli.options import load_settings, setting_options
+from app.cli.options import Command, load_settings, setting_options
 
 
-@click.command(short_help="List the models that have a name here.")
+@click.command(cls=Command, short_help="List the models that have a name here.")
 def models() -> None:
     """List the models that have a name here."""
     from app.cli.output import show_models
@@ -28,7 +28,7 @@ def models() -> None:
     show_models(new_console())
 
 
-@click.command(short_help="Convert a model, for machines without torch.")
+@click.command(cls=Command, short_help="Convert a model, for machines without torch.")
 @click.argument("model")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
@@ -64,6 +64,7 @@ def convert(model: str, folder: Path, precision: str | None, force: bool, **give
 
 
 @click.command(
+    cls=Command,
     short_help="Change the model of a data directory.",
     epilog=write_examples(
         "sightline reembed --data-dir photos --model ViT-B-32/openai    a directory that nobody serves",

@@ -9,10 +9,10 @@ import click
 
 from app.cli import ServerError
 from app.cli.commands.common import CLIENT_OPTIONS, new_console, open_client, print_json
-from app.cli.options import parse_json, setting_options
+from app.cli.options import Command, parse_json, setting_options
 
 
-@click.command(short_help="Delete the pictures that match a filter.")
+@click.command(cls=Command, short_help="Delete the pictures that match a filter.")
 @click.option(
     "--filter", callback=parse_json, required=True, help="Delete the pictures that match this filter, as JSON."
 )
@@ -38,7 +38,7 @@ def delete(filter: dict[str, Any], dry_run: bool, yes: bool, **given: Any) -> No
         click.echo(f"{client.delete(filter, dry_run=False)['deleted']} deleted")
 
 
-@click.command(short_help="Find pictures that are the same, or nearly.")
+@click.command(cls=Command, short_help="Find pictures that are the same, or nearly.")
 @click.option(
     "--kind",
     type=click.Choice(["near", "exact"]),
@@ -95,7 +95,7 @@ def duplicates(
         click.echo(f"{commands.delete_others(client, groups)} deleted")
 
 
-@click.command("camera-data", short_help="Read when, where and with what stored pictures were taken.")
+@click.command("camera-data", cls=Command, short_help="Read when, where and with what stored pictures were taken.")
 @click.option("--again", is_flag=True, help="Also of pictures that were read before, as after a change of a setting.")
 @setting_options(*CLIENT_OPTIONS, "collection")
 def camera_data(again: bool, **given: Any) -> None:
@@ -110,7 +110,7 @@ def camera_data(again: bool, **given: Any) -> None:
         click.echo(read_camera_data(client, again=again))
 
 
-@click.command(short_help="Read the text in pictures again, or make their captions anew.")
+@click.command(cls=Command, short_help="Read the text in pictures again, or make their captions anew.")
 @click.argument("kind", type=click.Choice(["ocr", "caption"]))
 @click.option("--all", "every", is_flag=True, help="Take every picture of the collection.")
 @click.option("--filter", callback=parse_json, help="Take the pictures that match this filter, as JSON.")

@@ -10,10 +10,11 @@ from typing import Any
 import click
 
 from app.cli.commands.common import CLIENT_OPTIONS, new_console, open_client, write_examples
-from app.cli.options import load_settings, setting_options
+from app.cli.options import Command, load_settings, setting_options
 
 
 @click.command(
+    cls=Command,
     short_help="Measure how good the search is.",
     epilog=write_examples(
         "sightline evaluate                                        the captions that are stored",
@@ -67,6 +68,7 @@ alias.hidden = True
 
 
 @click.command(
+    cls=Command,
     short_help="Teach a collection the words of its captions.",
     epilog=write_examples(
         "sightline teach --from-captions       by the captions that are stored",

@@ -10,12 +10,13 @@ from typing import Any
 import click
 
 from app.cli.commands.common import CLIENT_OPTIONS, new_console, open_client, print_json, write_examples
-from app.cli.options import parse_json, setting_options
+from app.cli.options import Command, parse_json, setting_options
 
 ARRANGED_OPTIONS = ("offset", "order_by", "group_by", "collapse", "like", "unlike", "effort")  # as in a request
 
 
 @click.command(
+    cls=Command,
     short_help="Search by words, or by a picture.",
     epilog=write_examples(
         "sightline search red car                    ten pictures of red cars",
@@ -120,6 +121,7 @@ def search(
 
 
 @click.command(
+    cls=Command,
     short_help="Ask a question about a picture.",
     epilog=write_examples("sightline ask IMG_0815 'What colour is the car?' red blue white"),
 )
@@ -145,6 +147,7 @@ def ask(id: str, question: str, answers: tuple[str, ...], by: str | None, as_jso
 
 
 @click.command(
+    cls=Command,
     short_help="Say which part of a picture met words.",
     epilog=write_examples("sightline explain IMG_0815 red car --save why.png"),
 )

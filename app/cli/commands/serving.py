@@ -16,10 +16,10 @@ from app.cli.commands.common import (
     start_logging,
     write_examples,
 )
-from app.cli.options import load_settings, setting_options
+from app.cli.options import Command, load_settings, setting_options
 
 
-@click.command(short_help="Serve a data directory over HTTP.")
+@click.command(cls=Command, short_help="Serve a data directory over HTTP.")
 @setting_options(
     "host",
     "port",
@@ -49,6 +49,7 @@ def serve(**given: Any) -> None:
 
 
 @click.command(
+    cls=Command,
     short_help="Run more workers on a data directory or a cluster.",
     epilog=write_examples(
         "sightline worker --data-dir photos                                     one more, beside a server",
@@ -79,6 +80,7 @@ def worker(parent: int | None, **given: Any) -> None:
 
 
 @click.command(
+    cls=Command,
     short_help="Offer the pictures to assistants, by MCP.",
     epilog=write_examples(
         "sightline mcp                           tools for an assistant on this machine, over stdin and stdout",
@@ -107,7 +109,7 @@ def mcp(api_key: str | None, folder: Path | None, **given: Any) -> None:
     serve_stdio(load_settings(given), folder)
 
 
-@click.command(short_help="Try everything on the built-in gallery.")
+@click.command(cls=Command, short_help="Try everything on the built-in gallery.")
 @click.option("--once", is_flag=True, help="End after the example searches.")
 @setting_options("port")
 def demo(once: bool, **given: Any) -> None:

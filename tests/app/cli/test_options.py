@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from app.cli.main import main
-from app.cli.options import TYPES, load_settings, parse_pairs, setting_options
+from app.cli.options import Command, SettingOption, load_settings, parse_pairs, setting_options
 from app.core.errors import StartupError
 from app.core.settings import Settings
 
@@ -21,7 +24,7 @@ def seen_options(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 @pytest.fixture
 def command(seen_options: dict[str, Any]) -> click.Command:
-    @click.command()
+    @click.command(cls=Command)
     @setting_options("port", "data_dir", "model", "decode_seconds", "insecure")
     def command(**given: Any) -> None:
         seen_options.update(given)
@@ -53,8 +56,29 @@ def test_help_tells_description_default_and_variable(command: click.Command) -> 
 
 
 def test_every_setting_can_be_an_option() -> None:
-    for name, field in Settings.model_fields.items():
-        assert field.annotation is bool or field.annotation in TYPES, name
+    for name in Settings.model_fields:
+        SettingOption([f"--{name}", name]).make_option()
+
+
+def walk_commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
+    for name, one in group.commands.items():
+        yield f"{path} {name}", one
+        if isinstance(one, click.Group):
+            yield from walk_commands(one, f"{path} {name}")
+
+
+def test_every_command_makes_the_options_of_its_settings() -> None:
+    for path, one in walk_commands(main, "sightline"):
+        options = one.get_params(click.Context(one))
+        assert not [option.name for option in options if isinstance(option, SettingOption)], path
+
+
+def test_to_list_the_commands_needs_no_settings() -> None:
+    """They would take most of the time of `sightline --help`."""
+    code = "import sys, app.cli.main; app.cli.main.main(['--help'], standalone_mode=False); print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert "Serve a data directory over HTTP." in done.stdout
+    assert not {"pydantic", "asyncio", "httpx2", "numpy"} & set(done.stdout.split())
 
 
 @pytest.mark.parametrize("given", [{"port": 99999}, {"port": "x"}])

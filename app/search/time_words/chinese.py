@@ -23,7 +23,7 @@ from app.search.time_words.period import (
     of_week,
     of_years,
 )
-from app.search.time_words.rules import Match, Meaning, PartOfYear, Rule, check_year, compile_rule, complete_year
+from app.search.time_words.rules import Match, Meaning, PartOfYear, Rule, check_year, complete_year
 
 SIMPLIFIED = str.maketrans(
     "週個國聖誕禮號兩過後從節幾內暑間晝陽慶勞動兒萬聖開結來", "周个国圣诞礼号两过后从节几内暑间昼阳庆劳动儿万圣开结来"
@@ -196,35 +196,33 @@ def read_decade(match: Match, today: date) -> Meaning:
 START = r"(?<![㐀-鿿])"  # no Chinese character before: 海上月光 has no 上月
 SPEAKER = r"(?:(?<![㐀-鿿])|(?<=[我们在是于从自的你他她到]))"
 RULES: tuple[Rule, ...] = (
-    compile_rule(r"(?<!\d)(?P<first>\d{4})年? ?[到至~–—-] ?(?P<last>\d{4})年", read_years),
-    compile_rule(rf"{YEAR}的? ?{PART}", read_part_and_year),
-    compile_rule(rf"{PART} ?{YEAR}", read_part_and_year),
-    compile_rule(rf"(?<!\d)(?P<short>\d\d)年{PART}", read_part_and_short_year),
-    compile_rule(
+    Rule(r"(?<!\d)(?P<first>\d{4})年? ?[到至~–—-] ?(?P<last>\d{4})年", read_years),
+    Rule(rf"{YEAR}的? ?{PART}", read_part_and_year),
+    Rule(rf"{PART} ?{YEAR}", read_part_and_year),
+    Rule(rf"(?<!\d)(?P<short>\d\d)年{PART}", read_part_and_short_year),
+    Rule(
         r"(?:(?P<century>上|本|20|21|二十|二十一)世纪)?(?P<decade>(?<!\d)(?:1[89]\d0|20\d0|\d0)|[一二三四五六七八九]十)年代"
         r"(?=的|[\s,，。]*$|[\s,，]|上海|北京|拍)",
         read_decade,
     ),
-    compile_rule(
-        rf"{YEAR}(?:年?(?P<share>初|底|末|中(?![国秋学])))?(?!前(?!的|\s*$)|历史|古|老|陈|款|版|代)", read_year
-    ),
-    compile_rule(r"(?P<near>昨|今)(?:晚|早|晨|夜)[上间里]?", read_day),
-    compile_rule(
+    Rule(rf"{YEAR}(?:年?(?P<share>初|底|末|中(?![国秋学])))?(?!前(?!的|\s*$)|历史|古|老|陈|款|版|代)", read_year),
+    Rule(r"(?P<near>昨|今)(?:晚|早|晨|夜)[上间里]?", read_day),
+    Rule(
         r"(?P<near>大前|(?<![以之目眼])前|昨|今)天(?:早上|上午|中午|下午|傍晚|晚上|夜里|凌晨)?"
         r"(?![气空下堂使线井子文])",
         read_day,
     ),
-    compile_rule(r"(?<![㐀-鿿])(?P<near>昨|今)日(?=的|\s|$)", read_day),
-    compile_rule(
+    Rule(r"(?<![㐀-鿿])(?P<near>昨|今)日(?=的|\s|$)", read_day),
+    Rule(
         rf"{SPEAKER}(?P<which>上上|上|本|这)(?:一个|一|个)?(?:周|星期|礼拜)(?![朝代王公岁年])(?P<weekday>[一二三四五六日天末])?",
         read_week,
     ),
-    compile_rule(
+    Rule(
         rf"{SPEAKER}(?P<which>上上|上|本|这)(?:一?个月|月(?![亮光色球饼夜]))(?P<share>初|底|末|中(?![国秋学])|[上中下]旬)?",
         read_month,
     ),
-    compile_rule(rf"(?<!\d)(?<!{NUMBER}){COUNT}{UNIT}(?:之前|以前|前(?![台排卫往后面]))", read_ago),
-    compile_rule(rf"(?:最近|过去|近)的?{COUNT}{UNIT}(?:内|里|以?来)?", read_last_units),
-    compile_rule(rf"(?P<which>这|上)一?个{PART}", read_near_part),
-    compile_rule(PART, read_part),
+    Rule(rf"(?<!\d)(?<!{NUMBER}){COUNT}{UNIT}(?:之前|以前|前(?![台排卫往后面]))", read_ago),
+    Rule(rf"(?:最近|过去|近)的?{COUNT}{UNIT}(?:内|里|以?来)?", read_last_units),
+    Rule(rf"(?P<which>这|上)一?个{PART}", read_near_part),
+    Rule(PART, read_part),
 )

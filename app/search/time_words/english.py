@@ -22,7 +22,7 @@ from app.search.time_words.period import (
     of_years,
     thanksgiving,
 )
-from app.search.time_words.rules import Match, Meaning, PartOfYear, Rule, check_year, compile_rule, complete_year
+from app.search.time_words.rules import Match, Meaning, PartOfYear, Rule, check_year, complete_year
 
 MONTHS = {
     name: number
@@ -274,32 +274,30 @@ DECADE_BEFORE = re.compile(
 END_OR_PLACE = r"(?='s\b|[\s,.;!?]*$|,| (?:at|in|on|with|morning|afternoon|evening|night)\b)"
 NO_STYLE = r"(?!-| (?:style|styled|fashion|look|decor|music|clothes|clothing|hairstyles?|dress|costumes?|theme)\b)"
 RULES: tuple[Rule, ...] = (
-    compile_rule(rf"{BEFORE}(?P<year>\d{{4}})([-/.])(?P<month>\d\d?)\2(?P<day>\d\d?)(?![\w:/-])", read_day),
-    compile_rule(rf"{BEFORE}(?P<day>\d\d?)\.(?P<month>\d\d?)\.(?P<year>\d{{4}})(?![\w:/-])", read_day),
-    compile_rule(rf"{BEFORE}(?P<year>(?:19|20)\d\d)(?P<month>\d\d)(?P<day>\d\d)(?![\w%:/.-])", read_day),
-    compile_rule(rf"{BEFORE}(?P<one>\d\d?)/(?P<two>\d\d?)/(?P<year>\d{{4}})(?![\w:/-])", read_slashes),
-    compile_rule(r"\bwinter (?:of )?(?P<year>\d{4})[/–-](?P<to>\d{4}|\d\d)\b", read_winter),
-    compile_rule(rf"{BEFORE}(?P<year>(?:19|20)\d\d)[-/](?P<month>0[1-9]|1[0-2])(?![\w:/-])", read_month),
-    compile_rule(rf"{BEFORE}(?P<month>0?[1-9]|1[0-2])/(?P<year>(?:19|20)\d\d)(?![\w:/-])", read_month),
-    compile_rule(rf"{BEFORE}(?P<year>\d{{4}}) ?(?:[-–—~到至]|(?= \d)) ?(?P<to>\d{{4}})(?!\d|[-/.]\d|[%:])", read_years),
-    compile_rule(rf"{BEFORE}{PART}(?:,? (?:of |in )?(?:the )?|,){YEAR}", read_part_and_year),
-    compile_rule(rf"{BEFORE}{YEAR},? (?:the )?{PART}", read_part_and_year),
-    compile_rule(
-        r"\b(?P<name>(?:the )?day before yesterday|last night|this (?:morning|afternoon|evening))\b", read_near_day
-    ),
-    compile_rule(rf"\b(?P<name>yesterday|today){END_OR_PLACE}", read_near_day),
-    compile_rule(rf"\b{COUNT} {UNITS} ago\b", read_ago),
-    compile_rule(
+    Rule(rf"{BEFORE}(?P<year>\d{{4}})([-/.])(?P<month>\d\d?)\2(?P<day>\d\d?)(?![\w:/-])", read_day),
+    Rule(rf"{BEFORE}(?P<day>\d\d?)\.(?P<month>\d\d?)\.(?P<year>\d{{4}})(?![\w:/-])", read_day),
+    Rule(rf"{BEFORE}(?P<year>(?:19|20)\d\d)(?P<month>\d\d)(?P<day>\d\d)(?![\w%:/.-])", read_day),
+    Rule(rf"{BEFORE}(?P<one>\d\d?)/(?P<two>\d\d?)/(?P<year>\d{{4}})(?![\w:/-])", read_slashes),
+    Rule(r"\bwinter (?:of )?(?P<year>\d{4})[/–-](?P<to>\d{4}|\d\d)\b", read_winter),
+    Rule(rf"{BEFORE}(?P<year>(?:19|20)\d\d)[-/](?P<month>0[1-9]|1[0-2])(?![\w:/-])", read_month),
+    Rule(rf"{BEFORE}(?P<month>0?[1-9]|1[0-2])/(?P<year>(?:19|20)\d\d)(?![\w:/-])", read_month),
+    Rule(rf"{BEFORE}(?P<year>\d{{4}}) ?(?:[-–—~到至]|(?= \d)) ?(?P<to>\d{{4}})(?!\d|[-/.]\d|[%:])", read_years),
+    Rule(rf"{BEFORE}{PART}(?:,? (?:of |in )?(?:the )?|,){YEAR}", read_part_and_year),
+    Rule(rf"{BEFORE}{YEAR},? (?:the )?{PART}", read_part_and_year),
+    Rule(r"\b(?P<name>(?:the )?day before yesterday|last night|this (?:morning|afternoon|evening))\b", read_near_day),
+    Rule(rf"\b(?P<name>yesterday|today){END_OR_PLACE}", read_near_day),
+    Rule(rf"\b{COUNT} {UNITS} ago\b", read_ago),
+    Rule(
         rf"\b(?:the )?(?:past|last(?= (?:\d|[a-z]+ \w+s\b))) (?:{COUNT} )?{UNITS}",
         read_last_units,
     ),
-    compile_rule(r"\b(?P<near>last|this) (?P<unit>week|weekend|month|year)\b", read_near_unit),
-    compile_rule(r"\b(?P<unit>week|month|year) before last\b", read_before_last),
-    compile_rule(rf"\blast (?P<weekday>{'|'.join(WEEKDAYS)})\b", read_weekday),
-    compile_rule(
+    Rule(r"\b(?P<near>last|this) (?P<unit>week|weekend|month|year)\b", read_near_unit),
+    Rule(r"\b(?P<unit>week|month|year) before last\b", read_before_last),
+    Rule(rf"\blast (?P<weekday>{'|'.join(WEEKDAYS)})\b", read_weekday),
+    Rule(
         rf"\b(?:(?P<decade>(?:1[89]|20)\d0|\d0)'?s|(?P<name>{one_of(DECADES)}))\b{NO_STYLE}",
         read_decade,
     ),
-    compile_rule(rf"(?:(?P<near>last|this|past) )?{BEFORE}{PART}", read_part),
-    compile_rule(rf"{BEFORE}(?P<year>1[89]\d\d|20\d\d){AFTER}", read_year),
+    Rule(rf"(?:(?P<near>last|this|past) )?{BEFORE}{PART}", read_part),
+    Rule(rf"{BEFORE}(?P<year>1[89]\d\d|20\d\d){AFTER}", read_year),
 )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 
 from app.search.time_words.period import FIRST_YEAR, OfYear, Period
 
@@ -22,7 +23,19 @@ class PartOfYear:
 
 Match = re.Match[str]
 Meaning = Period | PartOfYear | None
-Rule = tuple[re.Pattern[str], Callable[[Match, date], Meaning]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the matches of an expression mean; None where they mean no time."""
+
+    expression: str
+    read: Callable[[Match, date], Meaning]
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Compiled when a query first needs it: all of them take a thirtieth of a start."""
+        return re.compile(self.expression, re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +45,6 @@ class Expression:
     begin: int
     end: int
     meaning: Period | PartOfYear
-
-
-def compile_rule(pattern: str, meaning: Callable[[Match, date], Meaning]) -> Rule:
-    return re.compile(pattern, re.IGNORECASE | re.ASCII), meaning
 
 
 def mask(text: str, begin: int, end: int) -> str:
@@ -49,10 +58,10 @@ def find_expressions(text: str, today: date, rules: tuple[Rule, ...]) -> list[Ex
     None where there are more than MAX_EXPRESSIONS: such a text is no query.
     """
     found: list[Expression] = []
-    for pattern, read in rules:
-        for match in pattern.finditer(text):
+    for rule in rules:
+        for match in rule.pattern.finditer(text):
             try:
-                meaning = read(match, today)
+                meaning = rule.read(match, today)
             except (ValueError, OverflowError):  # there is no such day, so its year means nothing either
                 text, meaning = mask(text, *match.span()), None
             if meaning is not None:

@@ -44,20 +44,20 @@ def main() -> None:
     trees = [Path(name).resolve() for name in sys.argv[1:]] or [Path.cwd()]
     WORK.mkdir(parents=True, exist_ok=True)
     ensure_compiled()
-    gallery = fill(WORK / "gallery")
+    galleries = {tree: fill(tree, WORK / f"gallery-{tree.name}") for tree in trees}  # each with the schema of its tree
     found: dict[str, list[float]] = {}
     for _ in range(ROUNDS):
         for tree in trees:
-            for name, value in measure(tree, gallery).items():
+            for name, value in measure(tree, galleries[tree]).items():
                 found.setdefault(f"{tree.name}: {name}" if len(trees) > 1 else name, []).append(value)
     save_figures("queries", {name: statistics.median(values) for name, values in found.items()})
 
 
-def fill(data: Path) -> Path:
-    """The data directory with the gallery, loaded once."""
+def fill(tree: Path, data: Path) -> Path:
+    """The data directory of a checkout with the gallery, loaded once."""
     done = data / "filled"
     if not done.exists():
-        with serve(Path.cwd(), data, "colours") as (client, _, _):
+        with serve(tree, data, "colours") as (client, _, _):
             client.upload_bulk([(ARCHIVE, find_gallery() / ARCHIVE)])
             while any(job["state"] in ("queued", "running") for job in client.jobs()["jobs"]):
                 time.sleep(0.2)

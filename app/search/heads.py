@@ -14,6 +14,7 @@ import numpy as np
 from app.core.types import AnswerWarning, Target
 from app.encoder.protocol import Embeddings, normalise
 from app.storage.database import Database
+from app.storage.row_cache import open_cache
 from app.storage.sql import Connection
 from app.storage.tables import heads
 
@@ -70,7 +71,7 @@ class HeadCache:
         return self._database.read(lambda c: self._find(c, collection))
 
     def _find(self, c: Connection, collection: str) -> tuple[Head | None, bool]:
-        used = heads.get_used(c, collection)
+        used = open_cache(c).remember(("head", collection), lambda: heads.get_used(c, collection))
         if used is None or used[1] != self._space:
             return None, used is not None
         with self._lock:

@@ -11,8 +11,8 @@ import json
 import re
 import threading
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import apsw
@@ -131,8 +131,9 @@ class WordIndex(Protocol):
     def count(self, expression: str) -> int:
         """How many pictures match, in all collections; no more than MAX_MATCHES + 1 are counted."""
 
-    def read(self, collection: str, expression: str, terms: Sequence[Words] | None) -> Iterator[int]:
-        """The keys of ready pictures that match: by BM25 of these terms, or the newest first."""
+    def read(self, collection: str, expression: str, terms: Mapping[Words, int] | None) -> Iterator[int]:
+        """The keys of ready pictures that match: by BM25 of these terms, which so many pictures have, or the newest
+        first."""
 
     def read_parts(self, collection: str, term: Words) -> Iterable[int]:
         """The newest ready pictures that have a term as a part of a word, MAX_PART at most."""
@@ -162,22 +163,24 @@ def find(c: Connection, collection: str, terms: Sequence[Words]) -> Iterator[int
     if min(counts.values()) > MANY:
         phrase = tuple(word for term in terms for word in term)
         named = index.named(phrase)
-        yield from index.read(collection, named, [phrase] if index.count(named) <= MAX_MATCHES else None)
+        count = index.count(named)
+        yield from index.read(collection, named, {phrase: count} if count <= MAX_MATCHES else None)
     if all(counts.values()):
         every = index.all_of(list(quoted.values()))
         is_few = min(counts.values()) <= MAX_MATCHES or (len(quoted) > 1 and index.count(every) <= MAX_MATCHES)
-        yield from index.read(collection, every, terms if is_few else None)
-    rare: list[Words] = []
+        yield from index.read(collection, every, counts if is_few else None)
+    rare: dict[Words, int] = {}
     total = 0
     for term in sorted(counts, key=counts.__getitem__):
         total += counts[term]
         if counts[term] and total <= MAX_MATCHES:
-            rare.append(term)
+            rare[term] = counts[term]
     if rare and len(quoted) > 1:
         yield from index.read(collection, index.any_of([quoted[term] for term in rare]), rare)
     for term in terms:
         if not counts[term] and len(term) == 1 and len(term[0][1]) >= MIN_PART:
-            yield from index.read_parts(collection, term)
+            read = partial(index.read_parts, collection, term)
+            yield from cache.remember(("part", collection, term), lambda read=read: list(read()))  # type: ignore[misc]
 
 
 def select_having(c: Connection, terms: Sequence[Words], keys: Sequence[int]) -> set[int]:
@@ -212,7 +215,7 @@ class Fts5Index:
         sql = "SELECT count(*) FROM (SELECT 1 FROM image_words WHERE image_words MATCH ? LIMIT ?)"
         return fetch_number(self._c, sql, (expression, MAX_MATCHES + 1))
 
-    def read(self, collection: str, expression: str, terms: Sequence[Words] | None) -> Iterator[int]:
+    def read(self, collection: str, expression: str, terms: Mapping[Words, int] | None) -> Iterator[int]:
         """Rows are read as they are taken."""
         sql = "SELECT rowid FROM image_words WHERE image_words MATCH ? AND EXISTS (SELECT 1 FROM images WHERE "
         sql += IN_COLLECTION + " AND key = image_words.rowid AND status = 'ready')"

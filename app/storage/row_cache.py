@@ -1,7 +1,7 @@
 """What a connection has read for searches since the last commit: rows of pictures, their texts, how many have a word.
 
 Searches find the same pictures and ask for the same words again. A commit of any process, whatever it changed, empties
-the cache, so it holds what a new read would give. Connections of PostgreSQL, and those that write, have none.
+the cache, so it holds what a new read would give. Connections that write have none.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Any, TypeVar
 
 from app.core.types import Description, Image
-from app.storage.sql import Connection, Row, fetch_number
+from app.storage.sql import Connection, Row
 from app.storage.tables import images
 
 T = TypeVar("T")
 
-MAX_ROWS = 2_000  # about 4 MB; there is a cache for each thread that searches
+MAX_ROWS = 2_000  # about 4 MB; SQLite has a cache for each thread that searches, PostgreSQL one for all
 MAX_ANSWERS = 2_000
 
 
 class RowCache:
     """Valid for one state of the database. What is not in it is read by the connection that is given."""
 
-    def __init__(self, version: int = -1) -> None:
+    def __init__(self, version: Hashable = None) -> None:
         self.version = version
         self._rows: dict[int, Row] = {}
         self._images: dict[int, Image] = {}
@@ -49,33 +49,32 @@ class RowCache:
 
     def remember(self, question: Hashable, read: Callable[[], T]) -> T:
         """What `read` returned for the same question."""
-        if question not in self._answers:
+        answer = self._answers.get(question, self)
+        if answer is self:
+            answer = read()
             if len(self._answers) >= MAX_ANSWERS:
                 self._answers.clear()
-            self._answers[question] = read()
-        answer: T = self._answers[question]
-        return answer
+            self._answers[question] = answer
+        known: T = answer
+        return known
 
 
 def open_cache(c: Connection) -> RowCache:
     """The cache of a connection inside a read; one that is empty, for this read, where it has none."""
-    known: RowCache | None = getattr(c, "row_cache", None)
-    if known is None:
-        return RowCache()
-    version = fetch_number(c, "PRAGMA data_version")  # of the snapshot that this read sees from here on
-    if version != known.version:
-        known = c.row_cache = RowCache(version)  # type: ignore[attr-defined]
-    return known
+    known: Callable[[], RowCache] = getattr(c, "open_row_cache", RowCache)
+    return known()
 
 
 def _complete(
     known: dict[int, T], keys: Collection[int], read: Callable[[Collection[int]], Mapping[int, T]]
 ) -> dict[int, T]:
-    """What exists of these keys."""
-    if len(known) > MAX_ROWS:
-        known.clear()
-    missing = [key for key in keys if key not in known]
-    found = read(missing) if missing else {}
-    if len(found) <= MAX_ROWS:
-        known.update(found)
-    return {key: row for key in keys if (row := known.get(key, found.get(key))) is not None}
+    """What exists of these keys. Another thread may use `known` at the same time."""
+    found = {key: row for key in keys if (row := known.get(key)) is not None}
+    if missing := [key for key in keys if key not in found]:
+        read_now = read(missing)
+        if len(known) > MAX_ROWS:
+            known.clear()
+        if len(read_now) <= MAX_ROWS:
+            known.update(read_now)
+        found.update(read_now)
+    return {key: found[key] for key in keys if key in found}

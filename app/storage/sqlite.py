@@ -47,6 +47,13 @@ class ReadingConnection(apsw.Connection):
 
     row_cache = RowCache()
 
+    def open_row_cache(self) -> RowCache:
+        """What it has read of the snapshot that this read sees from here on."""
+        version = fetch_number(self, "PRAGMA data_version")
+        if version != self.row_cache.version:
+            self.row_cache = RowCache(version)
+        return self.row_cache
+
 
 class SqliteDatabase(Database):
     """One database file. apsw's connections are what the changes and reads get: nothing stands in their way."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -19,6 +20,7 @@ from app.core.errors import Overloaded, Timeout, from_os_error
 from app.storage.filters.sql import TOO_LONG
 from app.storage.postgresql.dialect import bind
 from app.storage.postgresql.keywords import TsvectorIndex
+from app.storage.row_cache import RowCache
 
 PREPARE_AFTER = 2  # uses of a statement: then its plan is kept
 MAX_PREPARED = 400
@@ -52,6 +54,13 @@ def _to_number(value: Decimal) -> int | float:
     return int(value) if value == value.to_integral_value() else float(value)
 
 
+@dataclass
+class SharedCache:
+    """What the connections that read have read since the last commit."""
+
+    row_cache: RowCache = field(default_factory=RowCache)
+
+
 class PostgresqlConnection:
     """What a change or a read gets.
 
@@ -59,12 +68,27 @@ class PostgresqlConnection:
     (`has_new_words`).
     """
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+    def __init__(self, connection: psycopg.Connection[Any], shared: SharedCache | None = None) -> None:
         self.raw = connection
+        self._shared = shared
+        self._snapshot: bytes | None = None
         self.word_index = TsvectorIndex(self)
         self.has_changed = self.has_new_words = False
         self._count = 0
         self._cursor = psycopg.RawCursor(connection)
+
+    def open_row_cache(self) -> RowCache:
+        """See `row_cache.open_cache`; one for this read alone where it writes."""
+        if self._shared is None:
+            return RowCache()
+        known = self._shared.row_cache
+        if known.version != self._snapshot:
+            known = self._shared.row_cache = RowCache(self._snapshot)
+        return known
+
+    def begin_read(self) -> None:
+        """Begin a transaction, and learn in the same round trip what it sees: equal snapshots see the same commits."""
+        self._snapshot = self._send("BEGIN; SELECT pg_current_snapshot()::text").get_value(0, 0)
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Any]:
         statement, text, bound = bind(sql, values)
@@ -84,10 +108,15 @@ class PostgresqlConnection:
 
     def run(self, commands: str) -> None:
         """Run commands of PostgreSQL that give no rows, in one round trip."""
+        self._send(commands)
+
+    def _send(self, commands: str) -> psycopg.pq.abc.PGresult:
+        """The last result of some commands."""
         result = self.raw.pgconn.exec_(commands.encode())
         if result.status not in (psycopg.pq.ExecStatus.COMMAND_OK, psycopg.pq.ExecStatus.TUPLES_OK):
             error = psycopg.errors.error_from_result(result)
             raise error if error.sqlstate else psycopg.OperationalError("the connection is lost")
+        return result
 
     @contextmanager
     def limit_time(self, seconds: float) -> Iterator[None]:

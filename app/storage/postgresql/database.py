@@ -29,6 +29,7 @@ from app.storage.postgresql import keywords
 from app.storage.postgresql.connection import (
     AWAY,
     PostgresqlConnection,
+    SharedCache,
     configure,
     connect,
     connect_settings,
@@ -40,9 +41,10 @@ from app.storage.postgresql.schema import prepare_schema
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-READ_OPTIONS = "-c default_transaction_isolation=repeatable\\ read -c default_transaction_read_only=on"
-# A plan that is kept from when a table was new goes through the whole table when it has grown.
-WRITE_OPTIONS = "-c plan_cache_mode=force_custom_plan"
+# A plan that is kept from when a table was new goes through the whole table when it has grown, and one for any words
+# goes through it when few pictures have these.
+PLANNED = "-c plan_cache_mode=force_custom_plan"
+READ_OPTIONS = f"{PLANNED} -c default_transaction_isolation=repeatable\\ read -c default_transaction_read_only=on"
 MAX_READERS = 20
 READER_SECONDS, LOST_READER_SECONDS = 5.0, 0.5  # that a read waits for a connection; while the server is away
 POLL_SECONDS = 0.5  # between two looks whether somebody has committed, should no notification come
@@ -58,7 +60,7 @@ class PostgresqlDatabase(Database):
     def __init__(self, address: str, metrics: ProcessMetrics | None = None) -> None:
         super().__init__(address, metrics)
         with startup_errors(address):
-            self._writer: PostgresqlConnection | None = PostgresqlConnection(connect(address, WRITE_OPTIONS))
+            self._writer: PostgresqlConnection | None = PostgresqlConnection(connect(address, PLANNED))
             try:
                 self._lock_number = compute_lock(self._writer)
                 prepare_schema(self._writer, self._lock_number)
@@ -79,6 +81,7 @@ class PostgresqlDatabase(Database):
             open=True,
             name="sightline-read",
         )
+        self._shared = SharedCache()
         self._is_alone = self._has_savepoint = False
         self._thread.start()
 
@@ -105,9 +108,9 @@ class PostgresqlDatabase(Database):
         """A connection with a transaction that has begun. One that the server has closed meanwhile is replaced."""
         for is_last in (False,) * MAX_READERS + (True,):
             wait = LOST_READER_SECONDS if self._commits.is_lost() else READER_SECONDS
-            connection = PostgresqlConnection(self._pool.getconn(wait))
+            connection = PostgresqlConnection(self._pool.getconn(wait), self._shared)
             try:
-                connection.run("BEGIN")
+                connection.begin_read()
             except psycopg.Error as error:
                 self._put_back(connection)
                 if is_last or not is_lost(error):
@@ -152,7 +155,7 @@ class PostgresqlDatabase(Database):
             if monotonic() < self._not_before:
                 raise Overloaded(AWAY)
             try:
-                self._writer = PostgresqlConnection(connect(self.address, WRITE_OPTIONS))
+                self._writer = PostgresqlConnection(connect(self.address, PLANNED))
             except psycopg.Error:
                 self._not_before = monotonic() + self._retry.next()
                 raise

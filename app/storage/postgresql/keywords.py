@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import math
 import unicodedata
+from array import array
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from app.storage.keywords import MAX_MATCHES, MAX_PART, Words, split_words, words_of
+from app.storage.row_cache import open_cache
 from app.storage.sql import Connection, fetch_all, fetch_number
 from app.storage.tables.collections import IN_COLLECTION
 
@@ -34,8 +36,13 @@ MAX_POSITION = 16_383
 MAX_COUNTED = 10_000  # pictures that are counted one by one; of more, PostgreSQL's estimate will do
 FILLED_AT_ONCE = 500
 PAGE = 200
-READY = " AND EXISTS (SELECT 1 FROM images WHERE " + IN_COLLECTION + " AND key = image_words.key AND status = 'ready')"
-
+# A value, no join: the planner would begin a join with all pictures of the collection.
+READY = " AND (SELECT status = 'ready' FROM images WHERE " + IN_COLLECTION + " AND key = image_words.key)"
+MATCHES = (
+    "SELECT key, size, lexeme, positions, weights FROM image_words, unnest(words) AS one WHERE words @@ ?::tsquery"
+    + READY
+    + " AND lexeme = ANY(?::text[])"
+)
 MISSING = (
     "SELECT i.key, i.caption, i.tags, i.source, i.ocr_text, i.generated_caption FROM image_words w"
     " JOIN images i ON i.key = w.key WHERE w.words IS NULL ORDER BY w.key LIMIT ?"
@@ -108,9 +115,11 @@ class TsvectorIndex:
         sql = "SELECT count(*) FROM (SELECT 1 FROM image_words WHERE words @@ ?::tsquery LIMIT ?) AS found"
         return fetch_number(self._c, sql, (expression, MAX_MATCHES + 1))
 
-    def read(self, collection: str, expression: str, terms: Sequence[Words] | None) -> Iterator[int]:
+    def read(self, collection: str, expression: str, terms: Mapping[Words, int] | None) -> Iterator[int]:
         if terms:
-            yield from self._rank(collection, expression, terms)
+            asked = ("rank", collection, expression, tuple(terms))
+            ranked = open_cache(self._c).remember(asked, lambda: array("q", self._rank(collection, expression, terms)))
+            yield from ranked
             return
         sql = "SELECT key FROM image_words WHERE words @@ ?::tsquery AND key < ?" + READY + " ORDER BY key DESC LIMIT ?"
         below = 1 << 62
@@ -129,24 +138,22 @@ class TsvectorIndex:
         sql = "SELECT key FROM image_words WHERE words @@ ?::tsquery AND key IN (SELECT value FROM json_each(?))"
         return {key for (key,) in fetch_all(self._c, sql, (expression, json.dumps(list(keys))))}
 
-    def _rank(self, collection: str, expression: str, terms: Sequence[Words]) -> list[int]:
+    def _rank(self, collection: str, expression: str, terms: Mapping[Words, int]) -> list[int]:
         """The keys that match by BM25, as FTS5 computes it."""
         phrases = [tuple(stem[:MAX_STEM] for stem, _ in term) for term in terms]
-        sql = (
-            "SELECT key, size, lexeme, positions, weights FROM image_words, unnest(words) AS one"
-            " WHERE words @@ ?::tsquery" + READY + " AND lexeme = ANY(?::text[])"
-        )
         sizes: dict[int, int] = {}
         places: defaultdict[int, dict[str, dict[int, str]]] = defaultdict(dict)
         wanted = sorted({stem for phrase in phrases for stem in phrase})
-        for key, size, lexeme, positions, weights in fetch_all(self._c, sql, (expression, collection, wanted)):
+        for key, size, lexeme, positions, weights in fetch_all(self._c, MATCHES, (expression, collection, wanted)):
             sizes[key] = size
             places[key][lexeme] = dict(zip(positions, weights, strict=True))
         if not sizes:
             return []
-        total = self._estimate_count()
         usual = sum(sizes.values()) / len(sizes)
-        rarities = [_rarity(total, self.count(self.quote(term))) for term in terms]
+        rarities = [1.0]  # of one term alone: it weighs nothing against others
+        if len(terms) > 1:
+            total = self._estimate_count()
+            rarities = [_rarity(total, count) for count in terms.values()]
         scores = {
             key: sum(
                 rarity * _weigh(_frequency(held, phrase), sizes[key] / usual)

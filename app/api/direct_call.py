@@ -34,17 +34,18 @@ class _Step:
 
 
 class DirectCall:
-    """The steps of a route: its dependencies, each once, and last its own function."""
+    """The steps of a route: its dependencies, each once, and last its own function, which may take a body of JSON."""
 
-    def __init__(self, steps: list[_Step], answer: ModelField | None) -> None:
+    def __init__(self, steps: list[_Step], answer: ModelField | None, body: ModelField | None) -> None:
         self._steps = steps
         self._answer = answer
+        self._body = body
         fields = [field for step in steps for field in step.parameters]
         self._required = {field.alias for field in fields if field.field_info.is_required()}
         self._lists = {field.alias for field in fields if field_annotation_is_sequence(field.field_info.annotation)}
 
-    async def run(self, request: Request) -> Response | None:
-        """The answer; None for a request that FastAPI has to see."""
+    async def run(self, request: Request, body: Any = None) -> Response | None:
+        """The answer; None for a request that FastAPI has to see. `body` is parsed."""
         sent = self._read(request)
         if not self._required <= sent.keys():
             return None
@@ -57,6 +58,10 @@ class DirectCall:
                     if errors:
                         return None
             arguments.append(values)
+        if self._body is not None:
+            arguments[-1][self._body.name], errors = self._body.validate(body, {}, loc=("body",))
+            if errors:
+                return None
         found: list[Any] = []
         for step, values in zip(self._steps, arguments, strict=True):
             for name, n in step.results:
@@ -82,15 +87,19 @@ class DirectCall:
 
 
 def compile_call(route: Any) -> DirectCall | None:
-    """The steps of a route; None for one that needs more than parameters of its address and the request.
+    """The steps of a route; None for one that needs more than parameters of its address, one body and the request.
 
     `route` is FastAPI's, with the dependencies of its application.
     """
-    is_plain = route.methods == {"GET"} and route.status_code is None and route.body_field is None
+    takes = [("GET", 0), ("POST", 1)]
+    bodies = route.dependant.body_params
+    is_plain = any(route.methods == {method} and len(bodies) == many for method, many in takes)
+    if bodies != [field for field in (route.body_field,) if field is not None]:  # one whose fields are parameters
+        return None
     is_rendered = route.response_field is not None and isinstance(route.response_class, DefaultPlaceholder)
     steps: list[_Step] = []
-    if is_plain and is_rendered and _add_steps(route.dependant, steps, {}) is not None:
-        return DirectCall(steps, route.response_field)
+    if is_plain and route.status_code is None and is_rendered and _add_steps(route.dependant, steps, {}) is not None:
+        return DirectCall(steps, route.response_field, bodies[0] if bodies else None)
     return None
 
 
@@ -120,7 +129,7 @@ def _add_steps(dependant: Dependant, steps: list[_Step], known: dict[Any, int]) 
 def _is_direct(dependant: Dependant) -> bool:
     """Whether it is a coroutine function that takes nothing but parameters of the address and the request."""
     others = (
-        *(dependant.path_params, dependant.header_params, dependant.cookie_params, dependant.body_params),
+        *(dependant.path_params, dependant.header_params, dependant.cookie_params),
         *(dependant.response_param_name, dependant.background_tasks_param_name, dependant.security_scopes_param_name),
         *(dependant.http_connection_param_name, dependant.concurrency),
     )

@@ -95,7 +95,8 @@ class StrictRoute(APIRoute):
                 if self.body_field is not None:
                     async with read_json(admitted, limit, self.body_field) as parsed:
                         self.check_misplaced(parsed.parsed)
-                        return await handle(parsed)
+                        answer = None if self.direct is None else await self.direct.run(parsed, parsed.parsed)
+                        return await handle(parsed) if answer is None else answer
                 if not self.body:
                     await self.refuse_body(admitted)
                 return await handle(admitted)
@@ -237,21 +238,26 @@ async def read_json(request: Request, limit: BodyLimit, model: Any) -> AsyncIter
         state.service.settings.max_json_bytes, make_folder if limit.pictures else None, anywhere=limit.anywhere
     )
     length = read_length(request)
-    is_large = length is None or length > (LONG if limit.pictures else SMALL)  # a long picture is written to a file
+    is_small = length is not None and length <= SMALL
     parsed = _ParsedRequest(request.scope, request.receive)
     STORED_PICTURES.set(scan.pictures)
     try:
-        async for part in gather_parts(request.stream()) if is_large else request.stream():
-            if is_large:
-                await work(request, scan.feed, part)
-            else:
+        async for part in gather_parts(request.stream()):
+            if is_small and not (limit.pictures and has_long_string(part)):  # a long picture is written to a file
                 scan.feed(part)
+            else:
+                await work(request, scan.feed, part)
         parsed.parsed = await work(request, load, scan, model) if scan.marks > FEW_MARKS else scan.load()
         yield parsed
     finally:
         scan.close()
         if folders:
             await state.threads.writes.run(state.service.library.delete_upload_dir, folders[0])
+
+
+def has_long_string(text: bytes) -> bool:
+    """Whether a string of a body may be longer than LONG; one that has escaped quotes may be taken for several."""
+    return len(text) > LONG and max(map(len, text.split(b'"')[1::2]), default=0) > LONG
 
 
 async def gather_parts(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

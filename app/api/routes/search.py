@@ -193,9 +193,11 @@ async def search_by_parts(
     body = merge_query(body, k=k, target=target, filter=named, exact=exact, effort=effort)
     has_pictures = any(part.image is not None for part in body.query)
     async with open_incoming_folder(library, threads) if has_pictures else nullcontext() as folder:
-        query = await threads.writes.run(parse_search, settings, body, collection, folder)
         if has_pictures:
+            query = await threads.writes.run(parse_search, settings, body, collection, folder)
             await threads.writes.run(check_pixels, list_pictures([query]), settings)
+        else:
+            query = parse_search(settings, body, collection, folder)
         await after.wait(query.collection, query.target)
         async with take_seat(request, choose_seat(query)):
             return await run_search(threads, searcher, query)

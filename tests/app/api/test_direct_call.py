@@ -29,6 +29,21 @@ CALLS = (
     *("/v1/stats", "/v1/collections", "/v1/jobs", "/v1/models"),
 )
 
+VECTOR = [0.0] * 63 + [1.0]
+BODIES: tuple[tuple[str, Any], ...] = (
+    *(("/v1/search", {"query": [{"text": "red"}]}), ("/v1/search?k=2", {"query": [{"vector": VECTOR}]})),
+    *(("/v1/search?k=ten", {"query": [{"text": "red"}]}), ("/v1/search", {"query": [{"text": "red"}], "k": "ten"})),
+    *(("/v1/search", {"query": []}), ("/v1/search", {}), ("/v1/search", [1]), ("/v1/search", {"quarry": 1})),
+    *(
+        ("/v1/search?k=1", {"query": [{"text": "red"}], "k": 2}),
+        ("/v1/search?collection=A!", {"query": [{"text": "a"}]}),
+    ),
+    *(("/v1/search", {"query": [{"image": "AAAA"}]}), ("/v1/search", {"query": [{"image": "A" * 9_000}]})),
+    *(("/v1/search/batch", {"queries": [{"query": [{"text": "red"}]}]}), ("/v1/search/batch", {"queries": 7})),
+    *(("/v1/images/known", {"sha256": ["0" * 64]}), ("/v1/images/known", {"sha256": ["0"]})),
+    *(("/v1/images/delete", {"dry_run": True, "filter": {"must": []}}), ("/v1/images/delete", {"ids": []})),
+)
+
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
@@ -49,26 +64,31 @@ def list_routes(client: TestClient) -> list[StrictRoute]:
     return [route for route in found if isinstance(route, StrictRoute)]
 
 
-def ask(client: TestClient, path: str) -> tuple[int, dict[str, str], Any]:
-    answer = client.get(path)
+def ask(client: TestClient, path: str, sent: Any = None) -> tuple[int, dict[str, str], Any]:
+    answer = client.get(path) if sent is None else client.post(path, json=sent)
     body = answer.json()
-    for changing in ("took_ms", "request_id"):
-        body.pop(changing, None)
+    for one in (body, *body.get("results", ())):
+        for changing in ("took_ms", "request_id"):
+            one.pop(changing, None)
     headers = {name: value for name, value in answer.headers.items() if name not in ("x-request-id", "content-length")}
     return answer.status_code, headers, body
 
 
 def test_direct_answers_are_those_of_fastapi(client: TestClient) -> None:
-    direct = [ask(client, path) for path in CALLS]
+    calls = [(path, None) for path in CALLS] + list(BODIES)
+    direct = [ask(client, *call) for call in calls]
     (search,) = (
         route for route in list_routes(client) if route.path == "/v1/search" and "GET" in (route.methods or ())
     )
     assert search.direct is not None
+    direct_routes = [route for route in list_routes(client) if route.direct is not None]
+    posts = {route.path for route in direct_routes if "POST" in (route.methods or ())}
+    assert posts == {path for path, _ in BODIES if "?" not in path}
     for route in list_routes(client):
         route.direct = None
-    solved = [ask(client, path) for path in CALLS]
+    solved = [ask(client, *call) for call in calls]
     assert direct == solved
-    assert {status for status, _, _ in direct} == {200, 404, 422}
+    assert {status for status, _, _ in direct} == {200, 404, 415, 422}
 
 
 def find_included(endpoint: Any, **options: Any) -> Any:

@@ -125,17 +125,21 @@ def list_keys(store: Store, prefix: str) -> list[str]:
 
 
 class RefusingStore:
-    """A store that answers every request with an error of S3, on one line, with the name of the key as Ceph does."""
+    """A store that answers every request with an error of S3, on one line, with the name of the key as Ceph does.
 
-    def __init__(self, status: int, code: str) -> None:
-        body = (
-            f"<?xml version='1.0'?><Error><Code>{code}</Code><AWSAccessKeyId>someone</AWSAccessKeyId></Error>".encode()
-        )
+    One that `has_reads` says to those that change nothing that there is no such object.
+    """
+
+    def __init__(self, status: int, code: str, *, has_reads: bool = False) -> None:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                self.send_response(status)
+                is_read = has_reads and self.command in ("GET", "HEAD")
+                answer, word = (404, "NoSuchKey") if is_read else (status, code)
+                key = "<AWSAccessKeyId>someone</AWSAccessKeyId>"
+                body = f"<?xml version='1.0'?><Error><Code>{word}</Code>{key}</Error>".encode()
+                self.send_response(answer)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 if self.command != "HEAD":

@@ -367,6 +367,19 @@ def test_a_store_that_refuses_stops_the_start_with_what_to_do(
     assert "AWSAccessKeyId" not in caplog.text
 
 
+def test_a_bucket_that_may_be_read_alone_stops_the_start_and_takes_no_picture(tmp_path: Path) -> None:
+    with (
+        closing(RefusingStore(403, "AccessDenied", has_reads=True)) as refusing,
+        closing(open_blobs(refusing.url, tmp_path, "p")) as blobs,
+    ):
+        with pytest.raises(StartupError, match=r"AccessDenied.*allow these credentials"):
+            blobs.claim("us", has_files=False)
+        staged = stage(blobs)
+        with pytest.raises(StorageUnavailable, match="refuses this server"):
+            blobs.put([staged])
+        assert staged.path.exists()
+
+
 def test_a_bucket_that_is_not_there_and_a_store_that_is_not_there_stop_the_start(store: Store, tmp_path: Path) -> None:
     for bucket, remedy in (
         (Bucket("nothing", "p", store.url), "make the bucket first"),

@@ -29,6 +29,7 @@ from bench.servers import HOST, exit_on_sigterm
 READERS = 4
 REPLACED, DELETED = "replaced", "deleted"  # ids of two pictures: one always has bytes, one comes and goes
 THUMBNAILS = 200
+RIGHT = {"whole", "not found", "busy"}
 PARTS = (None, None, "bytes=0-99", "bytes=-50")
 
 
@@ -46,7 +47,7 @@ def main() -> None:
         share = f"{first / 1e6:.2f} MB, then {second / 1e3:.1f} kB: {second / first:.1%}"
         table.add_row(f"{THUMBNAILS} thumbnails, seen twice", share)
     Console(width=120).print(table)
-    sys.exit(1 if set(outcomes) - {"whole", "not found"} else 0)
+    sys.exit(1 if set(outcomes) - RIGHT else 0)
 
 
 @contextmanager
@@ -66,7 +67,8 @@ def serve(folder: Path) -> Iterator[tuple[httpx.Client, Callable[[], str]]]:
 def read_beside_changes(http: httpx.Client, reads: int) -> tuple[Counter[str], int]:
     """Read files, parts of files and thumbnails while their pictures change: the outcomes, and the number of changes.
 
-    An outcome is `whole`, `not found` (of the picture that comes and goes), or what was wrong.
+    An outcome is `whole`, `not found` (of the picture that comes and goes), `busy` (a machine on which much else runs:
+    the answer says when to ask again), or what was wrong.
     """
     contents = {REPLACED: [make_picture(1), make_picture(2)], DELETED: [make_picture(3), make_picture(4)]}
     known = {hashlib.sha256(content).hexdigest(): content for pair in contents.values() for content in pair}
@@ -103,6 +105,8 @@ def read(http: httpx.Client, n: int, known: dict[str, bytes]) -> str:
         return f"cut ({type(error).__name__})"
     if answer.status_code == 404 and id == DELETED:
         return "not found"
+    if answer.status_code == 503 and "Retry-After" in answer.headers:
+        return "busy"
     if answer.status_code not in (200, 206):
         return str(answer.status_code)
     if kind == "thumbnail":

@@ -283,7 +283,10 @@ class Bucket:
 
     @contextmanager
     def _map_errors(self, operation: str) -> Iterator[None]:
-        """Raise our errors for those of obstore; FileNotFoundError of an object, and those of conditions, pass."""
+        """Raise our errors for those of obstore; FileNotFoundError of an object, and those of conditions, pass.
+
+        A write finds nothing where the store has forgotten an upload in parts, whose answers were lost, say.
+        """
         from obstore import exceptions
 
         passing = (exceptions.AlreadyExistsError, exceptions.PreconditionError, exceptions.NotSupportedError)
@@ -294,7 +297,7 @@ class Bucket:
             raise
         except Exception as error:
             code = find_code(error)
-            if isinstance(error, FileNotFoundError) and code != "NoSuchBucket":
+            if isinstance(error, FileNotFoundError) and code != "NoSuchBucket" and operation != "put":
                 raise
             if code == "NotImplemented":
                 raise exceptions.NotSupportedError(code) from None

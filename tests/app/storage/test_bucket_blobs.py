@@ -426,6 +426,17 @@ def test_a_store_that_is_away_loses_nothing_and_is_used_again(
         assert blobs.fault is None
 
 
+def test_an_upload_in_parts_that_the_store_has_forgotten_may_be_sent_again(tmp_path: Path) -> None:
+    with (
+        closing(RefusingStore(404, "NoSuchUpload")) as forgetful,
+        closing(open_blobs(forgetful.url, tmp_path, "p")) as blobs,
+    ):
+        for data in (b"some", iter([b"some"])):
+            with pytest.raises(StorageUnavailable, match="answers NoSuchUpload; try again"):
+                blobs.bucket.put("incoming/one.tar", data, "application/x-tar")
+        assert blobs.bucket.read("incoming/one.tar") is None
+
+
 def test_a_full_store_and_one_that_knows_no_conditions_are_told_apart(
     tmp_path: Path, store: Store, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -270,6 +270,12 @@ def read_length(request: Request) -> int | None:
     return int(length) if length is not None and length.isdecimal() else None
 
 
+def has_small_body(request: Request) -> bool:
+    """Whether its body has SMALL bytes at most, so that the event loop may look at it."""
+    length = read_length(request)
+    return length is not None and length <= SMALL
+
+
 def content_type(request: Request) -> str:
     """The media type of the body, in lower case, without parameters."""
     return request.headers.get("content-type", "").split(";")[0].strip().lower()

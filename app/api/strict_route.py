@@ -18,12 +18,11 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.admission import (
     JSON,
-    SMALL,
     TINY_BODY,
     BodyLimit,
     content_type,
+    has_small_body,
     is_json_type,
-    read_length,
     work,
 )
 from app.api.direct_call import DirectCall, compile_call
@@ -237,8 +236,7 @@ async def read_json(request: Request, limit: BodyLimit, model: Any) -> AsyncIter
     scan = JsonScan(
         state.service.settings.max_json_bytes, make_folder if limit.pictures else None, anywhere=limit.anywhere
     )
-    length = read_length(request)
-    is_small = length is not None and length <= SMALL
+    is_small = has_small_body(request)
     parsed = _ParsedRequest(request.scope, request.receive)
     STORED_PICTURES.set(scan.pictures)
     try:

@@ -11,7 +11,7 @@ import json
 import re
 import threading
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, Protocol
 
@@ -135,7 +135,7 @@ class WordIndex(Protocol):
         """The keys of ready pictures that match: by BM25 of these terms, which so many pictures have, or the newest
         first."""
 
-    def read_parts(self, collection: str, term: Words) -> Iterable[int]:
+    def read_parts(self, collection: str, term: Words) -> list[int]:
         """The newest ready pictures that have a term as a part of a word, MAX_PART at most."""
 
     def select(self, expression: str, keys: Sequence[int]) -> set[int]:
@@ -159,7 +159,7 @@ def find(c: Connection, collection: str, terms: Sequence[Words]) -> Iterator[int
     if not quoted:
         return
     cache = open_cache(c)
-    counts = {term: cache.remember(("word", one), lambda one=one: index.count(one)) for term, one in quoted.items()}  # type: ignore[misc]
+    counts = {term: cache.remember(("word", one), partial(index.count, one)) for term, one in quoted.items()}
     if min(counts.values()) > MANY:
         phrase = tuple(word for term in terms for word in term)
         named = index.named(phrase)
@@ -179,8 +179,7 @@ def find(c: Connection, collection: str, terms: Sequence[Words]) -> Iterator[int
         yield from index.read(collection, index.any_of([quoted[term] for term in rare]), rare)
     for term in terms:
         if not counts[term] and len(term) == 1 and len(term[0][1]) >= MIN_PART:
-            read = partial(index.read_parts, collection, term)
-            yield from cache.remember(("part", collection, term), lambda read=read: list(read()))  # type: ignore[misc]
+            yield from cache.remember(("part", collection, term), partial(index.read_parts, collection, term))
 
 
 def select_having(c: Connection, terms: Sequence[Words], keys: Sequence[int]) -> set[int]:
@@ -223,10 +222,10 @@ class Fts5Index:
         for (key,) in self._c.execute(sql + order, (expression, collection)):
             yield int(key)
 
-    def read_parts(self, collection: str, term: Words) -> Iterator[int]:
+    def read_parts(self, collection: str, term: Words) -> list[int]:
         sql = "SELECT rowid FROM image_parts WHERE image_parts MATCH ? AND EXISTS (SELECT 1 FROM images WHERE "
         sql += IN_COLLECTION + " AND key = image_parts.rowid AND status = 'ready') ORDER BY rowid DESC LIMIT ?"
-        return iter([key for (key,) in fetch_all(self._c, sql, (self.quote(term), collection, MAX_PART))])
+        return [key for (key,) in fetch_all(self._c, sql, (self.quote(term), collection, MAX_PART))]
 
     def select(self, expression: str, keys: Sequence[int]) -> set[int]:
         sql = "SELECT rowid FROM image_words WHERE image_words MATCH ? AND rowid BETWEEN ? AND ?"

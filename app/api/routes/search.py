@@ -12,7 +12,16 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Query, Request, Response
 from pydantic_core import to_json
 
-from app.api.admission import BATCHES, PICTURES, QUERY, QUERY_PICTURE, content_type, is_json_type, take_seat
+from app.api.admission import (
+    BATCHES,
+    PICTURES,
+    QUERY,
+    QUERY_PICTURE,
+    content_type,
+    has_small_body,
+    is_json_type,
+    take_seat,
+)
 from app.api.arrangement import MAX_FACETS, ArrangementDep, ArrangementIn, facets_out
 from app.api.concurrency import ThreadPools
 from app.api.dependencies import (
@@ -193,11 +202,12 @@ async def search_by_parts(
     body = merge_query(body, k=k, target=target, filter=named, exact=exact, effort=effort)
     has_pictures = any(part.image is not None for part in body.query)
     async with open_incoming_folder(library, threads) if has_pictures else nullcontext() as folder:
-        if has_pictures:
-            query = await threads.writes.run(parse_search, settings, body, collection, folder)
-            await threads.writes.run(check_pixels, list_pictures([query]), settings)
-        else:
+        if not has_pictures and has_small_body(request):
             query = parse_search(settings, body, collection, folder)
+        else:  # pictures are written, or a long filter is read: too long for the event loop
+            query = await threads.writes.run(parse_search, settings, body, collection, folder)
+        if has_pictures:
+            await threads.writes.run(check_pixels, list_pictures([query]), settings)
         await after.wait(query.collection, query.target)
         async with take_seat(request, choose_seat(query)):
             return await run_search(threads, searcher, query)

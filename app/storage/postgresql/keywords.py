@@ -127,12 +127,12 @@ class TsvectorIndex:
             for (below,) in rows:
                 yield below
 
-    def read_parts(self, collection: str, term: Words) -> Iterator[int]:
+    def read_parts(self, collection: str, term: Words) -> list[int]:
         wanted = fold(term[0][1])
         for special in "\\%_":
             wanted = wanted.replace(special, "\\" + special)
         sql = "SELECT key FROM image_words WHERE parts LIKE ?" + READY + " ORDER BY key DESC LIMIT ?"
-        return iter([key for (key,) in fetch_all(self._c, sql, (f"%{wanted}%", collection, MAX_PART))])
+        return [key for (key,) in fetch_all(self._c, sql, (f"%{wanted}%", collection, MAX_PART))]
 
     def select(self, expression: str, keys: Sequence[int]) -> set[int]:
         sql = "SELECT key FROM image_words WHERE words @@ ?::tsquery AND key IN (SELECT value FROM json_each(?))"

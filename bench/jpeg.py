@@ -21,7 +21,8 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from app.core.types import Preprocessing
 from app.decode.picture import DecodedPicture, decode_picture
-from app.decode.pool import DecodePool, OutputFile
+from app.decode.pool import DecodePool
+from app.decode.task_channel import OutputFile
 from app.encoder.open_clip import OpenClipEncoder
 from app.encoder.protocol import Embeddings, Pixels, normalise
 from app.worker.embed import BATCHES_AHEAD

@@ -23,7 +23,8 @@ from app.core.files import atomic_write
 from app.core.settings import Settings
 from app.core.types import Preprocessing
 from app.decode.picture import decode_picture
-from app.decode.pool import DecodePool, OutputFile
+from app.decode.pool import DecodePool
+from app.decode.task_channel import OutputFile
 from app.encoder.loader import EncoderOptions, load_encoder
 from app.encoder.memory_check import ModelProcesses
 from app.service.evaluation import PairEncoder, measure, prepare_files, validate_ks

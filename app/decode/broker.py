@@ -1,9 +1,9 @@
 """The broker: it has the decode children of one process of the service. `python -m app.decode.broker`
 
-It runs no foreign code and parses no foreign file, and has none of the service's environment. Its standard input is a
-socket to the service: messages are pickles, which only the two of them write. The first is (workers, limits, modules);
-then (id, TaskRequest) begins a task, (id, None) cancels it, () ends the broker. It answers (id, result, seconds,
-error), and (cause,) when a child has died. It ends with the service.
+It runs no foreign code, parses no foreign file, loads no decoder, and has none of the service's environment. Its
+standard input is a socket to the service: messages are pickles, which only the two of them write. The first is
+(workers, limits, modules); then (id, TaskRequest) begins a task, (id, None) cancels it, () ends the broker. It answers
+(id, Answer, seconds, error), and (cause,) when a child has died. It ends with the service.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from app.core.errors import Overloaded, SightlineError
 from app.decode.child_pool import ChildPool
-from app.decode.pool import NO_CHILD
+from app.decode.task_channel import NO_CHILD, Answer
 
 
 class Broker:
@@ -28,7 +28,7 @@ class Broker:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._lock = threading.Lock()
-        self._running: dict[int, Future[tuple[Any, float]]] = {}
+        self._running: dict[int, Future[tuple[Answer, float]]] = {}
         workers, limits, modules = connection.recv()
         self._pool = ChildPool(workers, limits, modules, lambda cause: self._say(cause))
 
@@ -47,10 +47,10 @@ class Broker:
             pass
         self._pool.close()
 
-    def _finish(self, number: int, done: Future[tuple[Any, float]]) -> None:
+    def _finish(self, number: int, done: Future[tuple[Answer, float]]) -> None:
         self._running.pop(number, None)
         try:
-            result, seconds = done.result()
+            answer, seconds = done.result()
         except CancelledError:
             return
         except SightlineError as error:
@@ -60,7 +60,7 @@ class Broker:
             refusal.add_note(repr(error)[:200])
             self._say(number, None, 0.0, refusal)
         else:
-            self._say(number, result, seconds, None)
+            self._say(number, answer, seconds, None)
 
     def _say(self, *message: Any) -> None:
         with self._lock, suppress(OSError):  # the service has ended

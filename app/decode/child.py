@@ -5,16 +5,19 @@ from __future__ import annotations
 import errno
 import math
 import os
+import pkgutil
 import resource
 import socket
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from app.core.errors import SightlineError
-from app.decode.camera_data import camera_data_to_json
 from app.decode.picture import DecodedPicture
+from app.decode.picture_answer import encode_picture
 from app.decode.sandbox import confine_child
-from app.decode.task_channel import ChannelClosed, Task, TaskChannel, close_files, pack_answer, with_descriptors
+from app.decode.task_channel import ChannelClosed, TaskChannel, close_files, pack_answer, with_descriptors
 
 
 def serve_tasks(connection: socket.socket) -> None:
@@ -27,11 +30,12 @@ def serve_tasks(connection: socket.socket) -> None:
         channel.send_answer(pack_answer({"ready": True}))
         while True:
             task, descriptors = channel.receive()
-            channel.send_answer(run_task(task, descriptors, opens=confinement.opens))
+            call = partial(pkgutil.resolve_name(task.function), *with_descriptors(task.args, descriptors))
+            channel.send_answer(run_task(call, task.cpu_seconds, opens=confinement.opens))
             close_files(descriptors)
 
 
-def run_task(task: Task, descriptors: list[int], *, opens: bool) -> bytes:
+def run_task(call: Callable[[], Any], cpu_seconds: int, *, opens: bool) -> bytes:
     """The answer to one task, which runs within its processor time.
 
     The limit of the kernel counts the whole life of a process, so each task raises it by its own share.
@@ -39,10 +43,10 @@ def run_task(task: Task, descriptors: list[int], *, opens: bool) -> bytes:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     spent = math.ceil(usage.ru_utime + usage.ru_stime)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    soft = spent + task.cpu_seconds if hard == resource.RLIM_INFINITY else min(spent + task.cpu_seconds, hard)
+    soft = spent + cpu_seconds if hard == resource.RLIM_INFINITY else min(spent + cpu_seconds, hard)
     resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
     try:
-        return encode_result(task.function(*with_descriptors(task.args, descriptors)))
+        return encode_result(call())
     except BaseException as error:
         return encode_error(error, opens=opens)
     finally:
@@ -51,19 +55,7 @@ def run_task(task: Task, descriptors: list[int], *, opens: bool) -> bytes:
 
 def encode_result(result: Any) -> bytes:
     """A picture, or a value that JSON has."""
-    if not isinstance(result, DecodedPicture):
-        return pack_answer({"value": result})
-    fields: dict[str, Any] = {
-        "side": result.pixels.shape[0],
-        "width": result.width,
-        "height": result.height,
-        "format": result.format,
-        "animated": result.animated,
-        "perceptual_hash": None if result.perceptual_hash is None else result.perceptual_hash.hex(),
-    }
-    if result.camera_data is not None:
-        fields["camera_data"] = camera_data_to_json(result.camera_data)
-    return pack_answer({"picture": fields}, result.pixels.tobytes())
+    return encode_picture(result) if isinstance(result, DecodedPicture) else pack_answer({"value": result})
 
 
 def encode_error(error: BaseException, *, opens: bool) -> bytes:

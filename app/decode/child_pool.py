@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import queue
-import re
 import signal
 import threading
 import time
@@ -15,21 +14,25 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast, get_args
-
-import numpy as np
+from typing import Any
 
 from app.core import errors
 from app.core.errors import ArchiveCorrupt, ImageCorrupt, Overloaded, Rejected, SightlineError
-from app.core.picture_formats import Format
-from app.decode.camera_data import camera_data_from_json
 from app.decode.child_process import ChildProcess, ForkFailed, ForkServerProcess
 from app.decode.limits import ChildLimits
-from app.decode.perceptual_hash import HASH_BYTES
-from app.decode.picture import DecodedPicture, decode_picture
-from app.decode.pool import CLOSED, NO_CHILD, OutputFile, OutputFolder, TaskRequest
 from app.decode.sandbox import Confinement
-from app.decode.task_channel import Answer, ChannelClosed, Task, TaskFile
+from app.decode.task_channel import (
+    CLOSED,
+    NO_CHILD,
+    UNREADABLE,
+    Answer,
+    ChannelClosed,
+    OutputFile,
+    OutputFolder,
+    Task,
+    TaskFile,
+    TaskRequest,
+)
 
 TASKS_PER_CHILD = 1_000  # then a new child takes its place, so that leaks of the decoders stay small
 ATTEMPTS = 3  # starts of a task while children end for another reason than the task
@@ -41,11 +44,7 @@ MAX_LIST = 8 << 30  # bytes of a file that a large task writes: a list of a mill
 MAX_DETAIL = 1_000  # characters of an error that a child may say
 # By exit status of the child. The kernel ends it with SIGSYS for a call that only a decoder makes that is taken over.
 DEATH_CAUSES = {-signal.SIGXCPU: "processor", -signal.SIGKILL: "memory", -signal.SIGSYS: "sandbox"}
-_UNREADABLE = "it could not be read"
 _FORBIDDEN = "the decoder tried what no decoder may do, and was stopped"
-FORMATS = get_args(Format)
-HASH = re.compile(f"([0-9a-f]{{{2 * HASH_BYTES}}})?")
-MAX_SIDE = 1 << 20
 # The errors that a child may raise, by name.
 ERRORS: dict[str, type[SightlineError]] = {
     name: kind
@@ -63,15 +62,15 @@ class _ChildLost(Exception):
 class _Task:
     """A function to call in a child, its limits, and the caller's future."""
 
-    function: Callable[..., Any]
+    function: str  # "module:name"
     args: tuple[Any, ...]
     seconds: float
     cpu_seconds: int
     refusal: type[Rejected]  # raised if the child dies of the task
-    future: Future[tuple[Any, float]] = field(default_factory=Future)
+    future: Future[tuple[Answer, float]] = field(default_factory=Future)
     child: ChildProcess | None = None  # that runs it
 
-    def finish(self, result: tuple[Any, float]) -> None:
+    def finish(self, result: tuple[Answer, float]) -> None:
         with suppress(InvalidStateError):  # the caller has cancelled it
             self.future.set_result(result)
 
@@ -125,8 +124,8 @@ class ChildPool:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, request: TaskRequest) -> Future[tuple[Any, float]]:
-        """The result of a task and the seconds that it took; see `DecodePool.submit`."""
+    def submit(self, request: TaskRequest) -> Future[tuple[Answer, float]]:
+        """What the child of a task answers, unread, and the seconds that it took; see `DecodePool.submit`."""
         limits, seconds = self._limits, request.seconds
         if seconds is None:
             task = _Task(request.function, request.args, limits.seconds, limits.cpu_seconds, ImageCorrupt)
@@ -179,7 +178,7 @@ class ChildPool:
         except OSError as error:
             task.fail(errors.from_os_error(error))
             return
-        server = self._table_server if task.function.__module__ in TABLE_MODULES else self._server
+        server = self._table_server if task.function.partition(":")[0] in TABLE_MODULES else self._server
         slot = _Slot(server, Confinement(replace(self._limits, file_bytes=MAX_LIST), True, readable, writable))
         self._run(task, slot, 1, lambda: nullcontext((args, ())))
         slot.end()
@@ -203,7 +202,7 @@ class ChildPool:
                 task.fail(errors.from_os_error(error))
             except Exception as error:  # a fault of ours, in the arguments
                 slot.end()
-                refusal = task.refusal(_UNREADABLE)
+                refusal = task.refusal(UNREADABLE)
                 refusal.add_note(repr(error)[:200])
                 task.fail(refusal)
             return
@@ -211,8 +210,8 @@ class ChildPool:
 
     def _ask(
         self, task: _Task, slot: _Slot, child: ChildProcess, args: tuple[Any, ...], descriptors: Sequence[int]
-    ) -> tuple[Any, float]:
-        """The result of a task, and its seconds. Raises its error, that of the child's death, or _ChildLost."""
+    ) -> tuple[Answer, float]:
+        """The answer of a task, and its seconds. Raises its error, that of the child's death, or _ChildLost."""
         with self._lock:
             if task.future.done():
                 raise Overloaded(CLOSED)
@@ -234,7 +233,10 @@ class ChildPool:
             slot.end()
             self._on_death("sandbox")
             raise task.refusal(_FORBIDDEN)
-        return _read_answer(answer, task), time.monotonic() - began
+        seconds = time.monotonic() - began
+        if not {"value", "picture"} & answer.fields.keys():
+            raise read_error(answer.fields, task.refusal)
+        return answer, seconds
 
     def _explain_death(self, task: _Task, status: int | None) -> Exception:
         """The error for a task whose child has ended."""
@@ -250,42 +252,18 @@ class ChildPool:
         return task.refusal(_FORBIDDEN if status == -signal.SIGSYS else "the decoder crashed")
 
 
-def _read_answer(answer: Answer, task: _Task) -> Any:
-    """The result that a child says, or the error. Nothing of it is believed that a decoder could not have made."""
-    fields = answer.fields
-    if "value" in fields and task.function is not decode_picture:
-        return fields["value"]
-    if isinstance(fields.get("picture"), dict):
-        return _read_picture(fields["picture"], answer.block, task)
+def read_error(fields: dict[str, Any], refusal: type[Rejected]) -> SightlineError:
+    """The error that a child says. Nothing of it is believed that a decoder could not have raised."""
     if fields.get("memory"):
-        raise task.refusal("reading it needs more memory than allowed")
+        return refusal("reading it needs more memory than allowed")
     if fields.get("file"):
-        raise task.refusal("reading it writes a larger file than allowed")
+        return refusal("reading it writes a larger file than allowed")
     kind, detail = ERRORS.get(str(fields.get("error"))), fields.get("detail")
     if kind is not None and isinstance(detail, str):
-        raise kind(detail[:MAX_DETAIL])
-    error = task.refusal(_UNREADABLE)
+        return kind(detail[:MAX_DETAIL])
+    error = refusal(UNREADABLE)
     error.add_note(f"{fields.get('odd')!s:.200}")  # for the log of the service
-    raise error
-
-
-def _read_picture(fields: dict[str, Any], block: bytes, task: _Task) -> DecodedPicture:
-    side, width, height = (fields.get(name) for name in ("side", "width", "height"))
-    format_, animated = fields.get("format"), fields.get("animated")
-    if not (type(side) is type(width) is type(height) is int and isinstance(animated, bool) and format_ in FORMATS):
-        raise task.refusal(_UNREADABLE)
-    if min(side, width, height) < 1 or max(width, height) > MAX_SIDE or len(block) != side * side * 3:
-        raise task.refusal(_UNREADABLE)
-    hashed = fields.get("perceptual_hash")
-    if hashed is not None and not (isinstance(hashed, str) and HASH.fullmatch(hashed)):
-        raise task.refusal(_UNREADABLE)
-    try:
-        said = None if fields.get("camera_data") is None else camera_data_from_json(fields["camera_data"])
-    except ValueError:
-        raise task.refusal(_UNREADABLE) from None
-    pixels = np.frombuffer(block, np.uint8).reshape(side, side, 3)
-    perceptual_hash = None if hashed is None else bytes.fromhex(hashed)
-    return DecodedPicture(pixels, width, height, cast(Format, format_), animated, perceptual_hash, said)
+    return error
 
 
 @contextmanager

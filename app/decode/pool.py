@@ -1,6 +1,6 @@
 """The way into the decode children: a broker process has them, and this one sends it tasks.
 
-The broker (`app.decode.broker`) opens files, waits for the children and checks what they say. In this process, whose
+The broker (`app.decode.broker`) opens files and waits for the children. In this process, whose
 interpreter lock the encoder's threads share, each picture would wait a dozen times for that lock.
 """
 
@@ -17,15 +17,17 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from app.core.errors import Overloaded, SightlineError
+from app.core.errors import ArchiveCorrupt, ImageCorrupt, Overloaded, Rejected, SightlineError
 from app.core.metrics import ProcessMetrics
 from app.core.picture_formats import find_modules
 from app.decode.child_process import clean_environment
 from app.decode.limits import ChildLimits, PictureLimits
+from app.decode.picture import decode_picture
+from app.decode.picture_answer import read_picture
 from app.decode.sandbox import find_protections
+from app.decode.task_channel import CLOSED, NO_CHILD, UNREADABLE, Answer, TaskRequest, name_function
 
 T = TypeVar("T")
 
@@ -34,31 +36,6 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 3  # times that a task is sent to a broker, should that end
 BUFFER_BYTES = 1 << 20
 STOP_SECONDS = 5.0
-CLOSED = "the decoders are stopping"
-NO_CHILD = "no decoder could be started; try again"
-
-
-@dataclass(frozen=True, slots=True)
-class OutputFile:
-    """An argument: a file that the task writes. It is at `path` when the task has succeeded, and only then."""
-
-    path: Path
-
-
-@dataclass(frozen=True, slots=True)
-class OutputFolder:
-    """An argument of a large task: a folder in which it writes files. What a killed one leaves, the caller removes."""
-
-    path: Path
-
-
-@dataclass(frozen=True, slots=True)
-class TaskRequest:
-    """A task for the broker. With `seconds` it is a large one."""
-
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    seconds: float | None
 
 
 @dataclass(slots=True, eq=False)
@@ -66,10 +43,16 @@ class _Open:
     """A task whose caller waits."""
 
     id: int
-    request: TaskRequest
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    seconds: float | None
     future: Future[Any] = field(default_factory=Future)
     attempts: int = 0
     broker: _Broker | None = None  # that has it
+
+    def request(self) -> TaskRequest:
+        """Raises ValueError if a child could not import the function."""
+        return TaskRequest(name_function(self.function), self.args, self.seconds)
 
 
 class DecodePool:
@@ -121,7 +104,7 @@ class DecodePool:
         """
         with self._lock:
             self._count += 1
-            task = _Open(self._count, TaskRequest(function, args, seconds))
+            task = _Open(self._count, function, args, seconds)
             self._open[task.id] = task
         task.future.add_done_callback(lambda _: self._drop(task))
         self._send(task)
@@ -146,7 +129,7 @@ class DecodePool:
             task.attempts += 1
             try:
                 task.broker = self._running_broker()
-                task.broker.send((task.id, task.request))
+                task.broker.send((task.id, task.request()))
             except SightlineError as error:
                 _fail(task, error)
             except OSError:
@@ -175,9 +158,14 @@ class DecodePool:
         if len(message) == 1:
             self._metrics.count_decoder_death(message[0])
             return
-        number, result, seconds, error = message
+        number, answer, seconds, error = message
         if (task := self._open.get(number)) is None:
             return
+        if error is None:
+            try:
+                result = read_result(task.function, answer, ImageCorrupt if task.seconds is None else ArchiveCorrupt)
+            except Rejected as refusal:
+                error = refusal
         if error is not None:
             for note in getattr(error, "__notes__", ()):
                 log.warning("a decode task failed: %s", note)
@@ -192,7 +180,7 @@ class DecodePool:
         log.warning("the process of the decoders ended; starting a new one")
         for task in tuple(self._open.values()):
             if task.broker is ended:
-                if task.attempts < ATTEMPTS and task.request.seconds is None:
+                if task.attempts < ATTEMPTS and task.seconds is None:
                     self._send(task)
                 else:
                     _fail(task, Overloaded(NO_CHILD))
@@ -265,6 +253,16 @@ class _Broker:
             self._connection.close()
         if not self._is_closing:
             self._on_end(self)
+
+
+def read_result(function: Callable[..., Any], answer: Answer, refusal: type[Rejected]) -> Any:
+    """What the function returned in the child. Raises `refusal` for an answer that it cannot have given."""
+    try:
+        if function is decode_picture:
+            return read_picture(answer.fields.get("picture"), answer.block)
+        return answer.fields["value"]
+    except (KeyError, ValueError):
+        raise refusal(UNREADABLE) from None
 
 
 def _fail(task: _Open, error: SightlineError) -> None:

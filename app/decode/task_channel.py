@@ -1,7 +1,8 @@
-"""Messages between a process and one of its decode children, over a socket that also carries open files.
+"""Messages from a service to its broker, and from the broker to a decode child, over a socket that carries open files.
 
-The process sends a child pickles, with descriptors. It reads nothing of that kind from a child, which a file may have
-taken over: an answer is JSON with, perhaps, one block of bytes, of a bounded size, and its parts are checked.
+A function goes by its name, so that the broker loads no decoder. A child gets pickles, with descriptors. Nothing of
+that kind is read from a child, which a file may have taken over: an answer is JSON with, perhaps, one block of bytes,
+of a bounded size, and its parts are checked.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import pkgutil
 import socket
 import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import IO, Any
 
 _HEAD = struct.Struct("=QI")  # bytes of the message, and of the JSON in it (0 for a pickle)
@@ -24,16 +26,47 @@ MAX_FILES = 8  # descriptors of one message
 MAX_ANSWER = 64 << 20  # bytes
 
 
+CLOSED = "the decoders are stopping"
+NO_CHILD = "no decoder could be started; try again"
+UNREADABLE = "it could not be read"
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """An argument: a file that the task writes. It is at `path` when the task has succeeded, and only then."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFolder:
+    """An argument of a large task: a folder in which it writes files. What a killed one leaves, the caller removes."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRequest:
+    """A task for the broker: `function` as "module:name". With `seconds` it is a large one."""
+
+    function: str
+    args: tuple[Any, ...]
+    seconds: float | None
+
+
 class ChannelClosed(Exception):
     """The other side has ended, or sent what is no message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A function for a child to call. Its arguments hold `TaskFile`s in the order of the descriptors sent along."""
+    """A function ("module:name") for a child to call.
+
+    Its arguments hold `TaskFile`s in the order of the descriptors sent along.
+    """
 
     cpu_seconds: int
-    function: Callable[..., Any]
+    function: str
     args: tuple[Any, ...]
 
 
@@ -136,6 +169,18 @@ class TaskChannel:
                 raise ChannelClosed
             done += count
         return content
+
+
+def name_function(function: Callable[..., Any]) -> str:
+    """Its name in messages. Raises ValueError if it cannot be found by that."""
+    name = f"{function.__module__}:{function.__qualname__}"
+    try:
+        found = pkgutil.resolve_name(name)
+    except (AttributeError, ValueError):  # one within a function
+        found = None
+    if found is not function:
+        raise ValueError(f"{function} has no name by which a decoder could import it")
+    return name
 
 
 def pack_answer(fields: dict[str, Any], block: bytes = b"") -> bytes:

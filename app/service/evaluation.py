@@ -19,7 +19,8 @@ import numpy as np
 from app.core.errors import Busy, Overloaded, SightlineError, Validation
 from app.core.types import AnswerWarning
 from app.decode.picture import DecodedPicture, decode_picture
-from app.decode.pool import CLOSED, NO_CHILD, DecodePool
+from app.decode.pool import DecodePool
+from app.decode.task_channel import CLOSED, NO_CHILD
 from app.encoder.protocol import Embeddings, Encoder, Pixels, check_vectors
 from app.encoder.reading import TextReader, guess_language
 from app.search.evaluation import DEFAULT_K, MIN_QUERIES, Evaluation, Miss, Ranks, evaluate

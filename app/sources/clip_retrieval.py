@@ -21,8 +21,8 @@ from app.core.errors import UrlUnreachable, Validation, map_os_errors
 from app.core.files import open_beneath
 from app.core.types import SourceSpec
 from app.decode.parquet_metadata import list_metadata
-from app.decode.pool import OutputFile
 from app.decode.sidecars import IGNORED_FIELDS, split_key
+from app.decode.task_channel import OutputFile
 from app.encoder.protocol import Encoder
 from app.sources.base import Source, SourceItem, SourcePolicy, limit_items, with_error
 from app.sources.changed import skip_unchanged

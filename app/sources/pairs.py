@@ -16,7 +16,8 @@ import numpy as np
 
 from app.core.errors import Validation
 from app.decode.pairs import MAX_PAIRS, list_pairs
-from app.decode.pool import DecodePool, OutputFile
+from app.decode.pool import DecodePool
+from app.decode.task_channel import OutputFile
 from app.sources.base import run_in_child
 from app.sources.local_files import AllowedFolders
 from app.sources.stop_signal import ShouldStop, never_stop

@@ -14,8 +14,8 @@ from app.core.errors import Rejected, UnsupportedMediaType, UrlUnreachable, Vali
 from app.core.files import beneath
 from app.core.types import ItemError, SourceSpec
 from app.decode.column_mapping import ROLES
-from app.decode.pool import OutputFile, OutputFolder
 from app.decode.table import PARQUET_SUFFIXES, TABLE_SUFFIXES, Failure, extract_pictures, list_table
+from app.decode.task_channel import OutputFile, OutputFolder
 from app.sources.base import SourceItem, SourcePolicy, path_in_job, with_error
 from app.sources.folder import copy_item
 from app.sources.glob import PatternSource

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from app.core.errors import SightlineError, UrlUnreachable
-from app.decode.pool import OutputFile
+from app.decode.task_channel import OutputFile
 from app.decode.webdataset import list_shard
 from app.sources.base import SourceItem, path_in_job, with_error
 from app.sources.glob import PatternSource

@@ -27,7 +27,8 @@ from app.core.metrics import ProcessMetrics
 from app.core.tracing import span
 from app.core.types import ItemError, Lease
 from app.decode.picture import DecodedPicture, decode_picture
-from app.decode.pool import DecodePool, OutputFile
+from app.decode.pool import DecodePool
+from app.decode.task_channel import OutputFile
 from app.encoder.protocol import Encoder, check_vectors
 from app.storage.database import Work
 from app.storage.gc import GRACE_SECONDS

@@ -38,7 +38,8 @@ from app.core.types import AnswerWarning, ItemError, ItemStatus, NewImage, Sourc
 from app.decode.archive import expand_archive
 from app.decode.left_out import LEFT_OUT_FILE, LeftOut
 from app.decode.limits import ArchiveLimits, VideoLimits
-from app.decode.pool import DecodePool, OutputFolder
+from app.decode.pool import DecodePool
+from app.decode.task_channel import OutputFolder
 from app.sources.base import Source, SourceContext, SourceItem, SourcePolicy
 from app.sources.registry import SourceReader
 from app.sources.stop_signal import ShouldStop

@@ -13,7 +13,7 @@ from app.core.errors import ArchiveCorrupt, VideoCorrupt, map_os_errors
 from app.core.files import fsync_dir, link_or_copy, open_beneath
 from app.core.types import AnswerWarning, ItemStatus, NewVideo
 from app.decode.limits import PictureLimits, VideoLimits
-from app.decode.pool import OutputFolder
+from app.decode.task_channel import OutputFolder
 from app.decode.video import VIDEO_INFO, expand_video
 from app.decode.video_header import is_video_file, read_video_header
 from app.storage.attributes import ImageAttributes

@@ -24,7 +24,8 @@ from app.core.picture_formats import FORMATS
 from app.core.types import Preprocessing
 from app.decode.limits import PictureLimits
 from app.decode.picture import DecodedPicture, decode_picture
-from app.decode.pool import DecodePool, OutputFile
+from app.decode.pool import DecodePool
+from app.decode.task_channel import OutputFile
 from bench.picture_files import (
     NEW_FORMATS,
     PictureFile,

@@ -79,7 +79,8 @@ from app.core.errors import (
 from app.core.picture_formats import find_download, list_file_types
 from app.core.types import AnswerWarning, Image, Preprocessing, Status
 from app.decode.picture import decode_picture
-from app.decode.pool import DecodePool, OutputFile
+from app.decode.pool import DecodePool
+from app.decode.task_channel import OutputFile
 from app.decode.video_header import is_video_file
 from app.service.image_waiter import UNFINISHED, ImageWaiter
 from app.service.search_service import SearchService, as_unconfirmed

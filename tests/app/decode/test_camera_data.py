@@ -21,7 +21,8 @@ from app.decode.camera_data import camera_data_from_json, camera_data_to_json, j
 from app.decode.exif import read_camera_data
 from app.decode.limits import PictureLimits
 from app.decode.picture import decode_picture, describe_picture
-from app.decode.pool import DecodePool, OutputFile
+from app.decode.pool import DecodePool
+from app.decode.task_channel import OutputFile
 from app.decode.xmp import MAX_VALUES, BadXmp, parse_coordinate, parse_xmp
 from bench.picture_files import make_dng
 from tests.support.camera import PLACE, make_exif, make_iptc, make_xmp, photograph

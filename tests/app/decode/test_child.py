@@ -9,6 +9,7 @@ import resource
 import socket
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,13 @@ from app.core.errors import ArchiveLimit, from_os_error
 from app.decode.child import run_task
 from app.decode.picture import DecodedPicture
 from app.decode.sandbox import PACKAGE, list_libraries
-from app.decode.task_channel import Task, TaskFile, with_descriptors
+from app.decode.task_channel import TaskFile, with_descriptors
 
 
 def say(function: Callable[..., Any], *args: Any, opens: bool = False, files: tuple[int, ...] = ()) -> dict[str, Any]:
     """The fields of the answer to a task, and `block` if it has one."""
     limits = resource.getrlimit(resource.RLIMIT_CPU)
-    packed = run_task(Task(60, function, args), list(files), opens=opens)
+    packed = run_task(partial(function, *with_descriptors(args, files)), 60, opens=opens)
     assert resource.getrlimit(resource.RLIMIT_CPU) == (limits[1], limits[1])
     size, count = struct.unpack("=QI", packed[:12])
     assert len(packed) == 12 + size

@@ -19,7 +19,8 @@ from app.decode.colours import build_profile, find_nclx_profile
 from app.decode.headers import PictureHeader, has_picture_suffix, read_header
 from app.decode.limits import ChildLimits, PictureLimits
 from app.decode.picture import DecodedPicture, decode_picture
-from app.decode.pool import DecodePool, OutputFile
+from app.decode.pool import DecodePool
+from app.decode.task_channel import OutputFile
 from bench.picture_files import (
     NEW_FORMATS,
     append_box,

@@ -10,7 +10,8 @@ from pyarrow import parquet
 
 from app.core.errors import ArchiveCorrupt, UrlUnreachable
 from app.decode.parquet_metadata import BATCH_ROWS, list_metadata
-from app.decode.pool import DecodePool, OutputFile
+from app.decode.pool import DecodePool
+from app.decode.task_channel import OutputFile
 
 
 def list_rows(path: Path, most: int = 1_000_000) -> list[dict[str, object]]:

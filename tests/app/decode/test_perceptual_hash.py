@@ -12,7 +12,8 @@ from app.core.types import Preprocessing
 from app.decode.limits import PictureLimits
 from app.decode.perceptual_hash import HASH_BYTES, PLAIN, compute_perceptual_hash
 from app.decode.picture import decode_picture, hash_picture
-from app.decode.pool import DecodePool, OutputFile
+from app.decode.pool import DecodePool
+from app.decode.task_channel import OutputFile
 from tests.support.sample_pictures import encode_image, scene
 
 

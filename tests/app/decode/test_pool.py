@@ -19,7 +19,8 @@ from app.core.errors import ImageCorrupt, ImageTooLarge, Overloaded
 from app.core.types import Preprocessing
 from app.decode.limits import ChildLimits, PictureLimits
 from app.decode.picture import decode_picture
-from app.decode.pool import DecodePool, OutputFile
+from app.decode.pool import DecodePool
+from app.decode.task_channel import OutputFile
 from tests.support import hostile_files
 from tests.support.processes import descendants
 from tests.support.sample_pictures import sample, solid_png

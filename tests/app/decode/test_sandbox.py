@@ -19,8 +19,9 @@ from app.decode.child_pool import MAX_LIST
 from app.decode.child_process import PASSED_ON, clean_environment
 from app.decode.limits import ChildLimits, PictureLimits
 from app.decode.picture import decode_picture
-from app.decode.pool import DecodePool, OutputFile, OutputFolder
+from app.decode.pool import DecodePool
 from app.decode.sandbox import Protections, find_protections
+from app.decode.task_channel import OutputFile, OutputFolder
 from tests.support import intruders
 from tests.support.sample_pictures import FORMATS, sample
 

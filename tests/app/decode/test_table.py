@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from app.core.errors import ArchiveCorrupt, SightlineError, Validation
-from app.decode.pool import DecodePool, OutputFile, OutputFolder
+from app.decode.pool import DecodePool
 from app.decode.table import extract_pictures, list_table
+from app.decode.task_channel import OutputFile, OutputFolder
 from tests.support.archives import PNG
 
 TEXT = base64.b64encode(PNG).decode()

@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 import resource
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from app.core.errors import ImageCorrupt, ImageTooLarge, Overloaded
+from app.core.types import Preprocessing
 from app.decode import child
+from app.decode.child_pool import read_error
+from app.decode.limits import PictureLimits
 from app.decode.picture import DecodedPicture, decode_picture
-from app.decode.pool import DecodePool
-from app.decode.task_channel import MAX_ANSWER, Answer, ChannelClosed, Task, TaskChannel, TaskFile, pack_answer
+from app.decode.pool import DecodePool, read_result
+from app.decode.task_channel import (
+    MAX_ANSWER,
+    Answer,
+    ChannelClosed,
+    Task,
+    TaskChannel,
+    TaskFile,
+    name_function,
+    pack_answer,
+    with_descriptors,
+)
 from tests.support import hostile_files
 
 Ends = tuple[TaskChannel, socket.socket]
@@ -48,9 +64,10 @@ def test_a_task_comes_with_its_open_files(ends: Ends, tmp_path: Path) -> None:
     channel, childs = ends
     (tmp_path / "a").write_text("content")
     with open(tmp_path / "a", "rb") as file:
-        channel.send(Task(1, read_file, (TaskFile("a.png"), 2)), [file.fileno()])
+        channel.send(Task(1, name_function(read_file), (TaskFile("a.png"), 2)), [file.fileno()])
     task, descriptors = TaskChannel(childs).receive()
-    assert json.loads(child.run_task(task, descriptors, opens=False)[12:]) == {"value": ["a.png", ".png", "content", 2]}
+    content = pkgutil.resolve_name(task.function)(*with_descriptors(task.args, descriptors))
+    assert content == ["a.png", ".png", "content", 2]
     os.close(descriptors[0])
 
 
@@ -147,21 +164,23 @@ def test_a_picture_and_the_errors_of_a_task_come_through() -> None:
 
 def test_a_picture_is_expected_of_the_decoder_of_pictures() -> None:
     with pytest.raises(ImageCorrupt, match="could not be read"):
-        read_answer({"value": "no picture"}, function=decode_picture)
+        read_answer({"value": "no picture"})
+    with pytest.raises(ImageCorrupt, match="could not be read"):
+        read_answer({"picture": GOOD}, PIXELS.tobytes(), function=sorted)
 
 
-def read_answer(fields: dict[str, Any], block: bytes = b"", function: Callable[..., Any] = sorted) -> Any:
+def read_answer(fields: dict[str, Any], block: bytes = b"", function: Callable[..., Any] = decode_picture) -> Any:
     """What the caller of a picture's task gets for this answer."""
-    from app.decode.child_pool import _read_answer, _Task
-
-    return _read_answer(Answer(fields, block), _Task(function, (), 1.0, 1, ImageCorrupt))
+    if not {"value", "picture"} & fields.keys():
+        raise read_error(fields, ImageCorrupt)
+    return read_result(function, Answer(fields, block), ImageCorrupt)
 
 
 def test_a_task_answers_with_its_result_or_its_error() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
 
     def answer_of(function: Any, *args: Any, opens: bool = False) -> Any:
-        return json.loads(child.run_task(Task(60, function, args), [], opens=opens)[12:])
+        return json.loads(child.run_task(partial(function, *args), 60, opens=opens)[12:])
 
     try:
         assert answer_of(sorted, [2, 1]) == {"value": [1, 2]}
@@ -187,4 +206,28 @@ def test_a_task_that_cannot_be_sent_fails_alone() -> None:
     with DecodePool(1) as pool:
         with pytest.raises(Overloaded):
             pool.submit(lambda: 1).result(60)
+        with pytest.raises(Overloaded):
+            pool.submit(sorted, threading.Lock()).result(60)
         assert pool.submit(time.monotonic).result(60) > 0
+
+
+def test_the_broker_loads_no_decoder(tmp_path: Path) -> None:
+    """It stays small: half of its memory was numpy, Pillow and what metrics import."""
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "a.png")
+    with DecodePool(1) as pool:
+        decoded = pool.submit(decode_picture, tmp_path / "a.png", Preprocessing(32), PictureLimits()).result(60)
+        assert decoded.width == 64
+        brokers = [path for path in Path("/proc").glob("[0-9]*/cmdline") if is_broker(path)]
+        mapped = [path.with_name("maps").read_text() for path in brokers]
+    assert len(mapped) == 1
+    assert "socket" in mapped[0]
+    assert not [name for name in ("numpy", "/PIL/", "_ssl") if name in mapped[0]]
+
+
+def is_broker(cmdline: Path) -> bool:
+    """Whether it is a broker that this process started."""
+    try:
+        parent = cmdline.with_name("stat").read_text().rpartition(")")[2].split()[1]
+        return parent == str(os.getpid()) and b"app.decode.broker" in cmdline.read_bytes()
+    except OSError:
+        return False  # it has ended

@@ -20,7 +20,8 @@ from app.core.clock import format_time
 from app.core.errors import ImageTooLarge, Rejected, SightlineError, UnsupportedMediaType, VideoCorrupt
 from app.decode import video, video_header
 from app.decode.limits import MIB, PictureLimits, VideoLimits
-from app.decode.pool import DecodePool, OutputFolder
+from app.decode.pool import DecodePool
+from app.decode.task_channel import OutputFolder
 from app.decode.video import expand_video, measure_change, read_taken_at
 from app.decode.video_header import VIDEO_HEAD, detect_video
 from tests.support.videos import (

@@ -7,7 +7,6 @@ on when it is started again: the target says how far each table and the files ha
 from __future__ import annotations
 
 import json
-import os
 import time
 import uuid
 from collections.abc import Iterator
@@ -25,16 +24,16 @@ from app.core.settings import Settings
 from app.service.data_dir import DATABASE_NAME, check_places, make_data_dir, open_membership
 from app.storage import address
 from app.storage.blobs import BlobStore
-from app.storage.bucket_blobs import MARKER, BucketBlobStore
+from app.storage.bucket_blobs import BucketBlobStore
 from app.storage.database import Database
 from app.storage.file_copy import FileCopy
-from app.storage.media_place import normalise_media, open_media
+from app.storage.media_place import check_media, normalise_media, open_media
 from app.storage.membership import Member
 from app.storage.table_copy import Report, TableCopy, is_unfinished
 from app.storage.tables import installation
 
 KIND = "move"  # of this process among those of a cluster
-MEMBER_SECONDS = 10.0  # until this process is one of them
+MEMBER_SECONDS = 15.0  # until this process is one of them, and one that was frozen is not
 OWNER = "(owner)"  # the row of `moving` with the installation that the target becomes, and where its files are
 
 
@@ -92,11 +91,23 @@ def name_media(settings: Settings) -> str:
     return str(settings.data_dir.resolve()) if has_local_media(settings) else normalise_media(settings.media)
 
 
-def holds_files(blobs: BlobStore) -> bool:
-    """Whether there is anything already; in a bucket also of another program."""
+def check_target(blobs: BlobStore, media: str) -> None:
+    """Raise StartupError unless files can be written there, and there are none; in a bucket not of any program."""
     if not isinstance(blobs, BucketBlobStore):
-        return blobs.has_files()
-    return blobs.bucket.read(MARKER) is None and any(page for page in blobs.bucket.list_pages(""))
+        is_empty = not blobs.has_files()
+    else:
+        blobs.require_owner(None)
+        blobs.probe()
+        is_empty = blobs.is_empty()
+    if not is_empty:
+        raise StartupError(f"{media} holds files already; name an empty place")
+
+
+def check_source(place: Place, media: str) -> None:
+    """Raise StartupError unless the files of the rows are those of the place."""
+    held, has_files = check_media(place.database, normalise_media(media))
+    if isinstance(place.blobs, BucketBlobStore):
+        place.blobs.require_owner(held.id if held else None, has_files=has_files)
 
 
 def move(source: Settings, target: Settings, report: Report) -> MoveResult:
@@ -107,8 +118,7 @@ def move(source: Settings, target: Settings, report: Report) -> MoveResult:
         if not is_unfinished(new.database):
             if (earlier := find_earlier(new.database, source_id, target)) is not None:
                 return repeat(earlier, rows.digest_source(report))
-            if holds_files(new.blobs):
-                raise StartupError(f"{name_media(target)} holds files already; name an empty place")
+            check_target(new.blobs, name_media(target))
         rows.begin(source_id)
         owner, media = rows.read_place(OWNER) or (uuid.uuid4().hex, name_media(target))
         if media != name_media(target):
@@ -118,7 +128,8 @@ def move(source: Settings, target: Settings, report: Report) -> MoveResult:
         files = FileCopy(held.database, held.blobs, new.blobs, rows)
         result = MoveResult(rows.copy_rows(report), files.copy_pictures(report), files.copy_uploads(), files.missing)
         said = json.dumps({"source": source_id, "digest": rows.check_rows(report), "result": asdict(result)})
-        held.users.refuse()
+        for place in (held, new):
+            place.users.refuse()
         rows.finish(lambda c: installation.replace(c, owner, normalise_media(target.media), said))
     return result
 
@@ -146,7 +157,9 @@ def hold_source(settings: Settings) -> Iterator[Place]:
             if not Path(find_database(settings)).is_file():
                 raise StartupError(f"there is no data directory at {settings.data_dir}")
             opened.enter_context(closing(DataDirLock(settings.data_dir)))
-        yield open_place(settings, opened)
+        place = open_place(settings, opened)
+        check_source(place, settings.media)
+        yield place
 
 
 @contextmanager
@@ -187,20 +200,23 @@ class Users:
     def refuse(self) -> None:
         """Raise StartupError where there are any."""
         if self._settings.is_cluster:
-            others = [one for one in self._list_members() if (one.kind, one.pid) != (KIND, os.getpid())]
-            if others:
+            members, is_alone = self._list_members()
+            if others := [one for one in members if not is_alone or one.kind != KIND]:
                 names = ", ".join(f"a {one.kind} on {one.host} (process {one.pid})" for one in others[:3])
                 raise StartupError(f"the database is in use by {names}; stop every server and worker first")
         elif count_live_owners(self._settings.data_dir / "workers"):
             raise StartupError(f"a worker runs on the data directory {self._settings.data_dir}; stop it first")
 
-    def _list_members(self) -> list[Member]:
-        """The members of the cluster, as soon as this process is one."""
+    def _list_members(self) -> tuple[list[Member], bool]:
+        """The members of the cluster, as soon as this process is one, and whether it is the only move among them."""
         deadline = time.monotonic() + MEMBER_SECONDS
         while True:
+            is_late = time.monotonic() > deadline
             try:
-                return self._membership.list_members()
+                members = self._membership.list_members()
+                if (is_alone := self._membership.try_lead(KIND)) or is_late:
+                    return members, is_alone
             except Overloaded as error:
-                if time.monotonic() > deadline:
+                if is_late:
                     raise StartupError(error.detail) from None
-                time.sleep(0.05)
+            time.sleep(0.05)

@@ -27,6 +27,8 @@ from app.core.metrics import ProcessMetrics
 
 PHOTOGRAPHS = frozenset({"jpeg", "heic", "raw"})  # formats for which a JPEG as thumbnail costs the least (decision 26)
 MAX_VERIFIED = 1 << 16  # files whose digest is remembered as right
+INCOMING = ".incoming"  # the folder of uploads that wait
+COPIES = ".reading"  # the folder of copies of pictures that decode children read
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class BlobStore:
         self._verified: dict[str, tuple[int, int, int]] = {}  # inode, size and ctime of files with the right digest
         self.root = data_dir / "media"
         self.thumbnails = data_dir / "thumbnails"
-        self.incoming = self.root / ".incoming"
+        self.incoming = self.root / INCOMING
         self._durable: set[str] = set()  # folders whose names are on the disk
         with map_os_errors():
             make_dirs(self.incoming)
@@ -252,11 +254,15 @@ class BlobStore:
         return any(len(path.name) == 64 for path in self.root.glob("??/??/*"))
 
     def iter_files(self) -> Iterator[Path]:
-        """Every file below `media/` and `thumbnails/`, whatever its name, but those of uploads."""
+        """Every file below `media/` and `thumbnails/`, whatever its name, but those of uploads and copies."""
         for root in (self.root, self.thumbnails):
             for folder, below, names in os.walk(root):
-                below[:] = [name for name in below if name != self.incoming.name]
+                below[:] = [name for name in below if name not in (INCOMING, COPIES)]
                 yield from (Path(folder, name) for name in names)
+
+    def remove_copies(self, seconds: float) -> int:
+        """Remove what `fetch` copied `seconds` ago, and a killed process has left; returns how many."""
+        return 0  # nothing is copied
 
 
 def measure_file(file: BinaryIO) -> int:

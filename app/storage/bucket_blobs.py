@@ -21,7 +21,7 @@ import threading
 import time
 import uuid
 from collections.abc import Container, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 from urllib.parse import urlsplit
@@ -31,7 +31,7 @@ from app.core.clock import now_rfc3339
 from app.core.errors import BlobMissing, SightlineError, StartupError, StorageUnavailable, map_os_errors
 from app.core.files import link_or_copy
 from app.core.metrics import ProcessMetrics
-from app.storage.blobs import BlobStore, LocalFile, StagedFile, remove_path
+from app.storage.blobs import COPIES, BlobStore, LocalFile, StagedFile, remove_path
 from app.storage.manifest import MANIFEST_NAME
 from app.storage.object_store import (
     NO_CREDENTIALS,
@@ -77,7 +77,7 @@ class BucketBlobStore(BlobStore):
     def __init__(self, bucket: Bucket, cache: Path, max_cache: int, metrics: ProcessMetrics | None = None) -> None:
         super().__init__(cache, metrics)
         self.bucket = bucket
-        self.scratch = self.root / ".reading"  # copies of pictures that decode children read
+        self.scratch = self.root / COPIES  # copies of pictures that decode children read
         self._max_cache = max_cache
         self._added = max_cache  # bytes since the cache was last measured: it is measured at the first
         self._evicting = threading.Lock()
@@ -96,38 +96,57 @@ class BucketBlobStore(BlobStore):
     # The place
 
     def claim(self, installation: str, *, has_files: bool) -> None:
-        name = self.bucket.name
         said = {"installation": installation, "version": __version__, "created_at": now_rfc3339()}
-        try:
-            held = self.bucket.read(MARKER)
-            if held is None and has_files:
-                raise StartupError(
-                    f"{name} holds nothing of this database, whose pictures were there: is SIGHTLINE_S3_ENDPOINT"
-                    " another store, or was the bucket emptied? Nothing was changed"
-                )
-            if held is None:
+        if not self.require_owner(installation, has_files=has_files):
+            with self._explain_faults():
                 self.bucket.create(MARKER, json.dumps(said).encode(), "application/json")
             self.require_owner(installation)
-            probe = f".probe-{uuid.uuid4().hex}"
-            self.bucket.put(probe, b"sightline", BINARY)
-            self.bucket.delete([probe])
-            next(self.bucket.list_pages("incoming/"), None)
-        except StartupError:
-            raise
-        except SightlineError as error:
-            code = self.bucket.fault_code or ""
-            remedy = REMEDIES.get(code, ALLOW if code in DENIED else UNREACHABLE)
-            reason = f"{error.detail.removesuffix('; try again')}; {remedy}"
-            raise StartupError(f"pictures cannot be kept in {name}: {reason}") from None
+        self.probe()
 
-    def require_owner(self, installation: str | None) -> None:
-        """Raise StartupError where the prefix is that of another installation."""
-        held = self.bucket.read(MARKER)
+    def require_owner(self, installation: str | None, *, has_files: bool = False) -> bool:
+        """Whether anybody has taken the prefix.
+
+        Raises StartupError where that is another installation, or nobody although this one `has_files`.
+        """
+        with self._explain_faults():
+            held = self.bucket.read(MARKER)
+        if held is None and has_files:
+            raise StartupError(
+                f"{self.bucket.name} holds nothing of this database, whose pictures were there: is"
+                " SIGHTLINE_S3_ENDPOINT another store, or was the bucket emptied? Nothing was changed"
+            )
         if held is not None and (owner := read_owner(held)) != installation:
             raise StartupError(
                 f"{self.bucket.name} holds the pictures of another installation ({owner}); name another prefix with"
                 " --media, or its database"
             )
+        return held is not None
+
+    def probe(self) -> None:
+        """Raise StartupError where nothing can be written, removed or listed."""
+        with self._explain_faults():
+            probe = f".probe-{uuid.uuid4().hex}"
+            self.bucket.put(probe, b"sightline", BINARY)
+            self.bucket.delete([probe])
+            next(self.bucket.list_pages("incoming/"), None)
+
+    def is_empty(self) -> bool:
+        """Whether the prefix holds nothing, of whatever program. Raises StartupError."""
+        with self._explain_faults():
+            return not any(self.bucket.list_pages(""))
+
+    @contextmanager
+    def _explain_faults(self) -> Iterator[None]:
+        """Say with a fault of the bucket what to do, as a StartupError."""
+        try:
+            yield
+        except SightlineError as error:
+            if isinstance(error, StartupError):
+                raise
+            code = self.bucket.fault_code or ""
+            remedy = REMEDIES.get(code, ALLOW if code in DENIED else UNREACHABLE)
+            reason = f"{error.detail.removesuffix('; try again')}; {remedy}"
+            raise StartupError(f"pictures cannot be kept in {self.bucket.name}: {reason}") from None
 
     # Writing
 
@@ -274,8 +293,23 @@ class BucketBlobStore(BlobStore):
             with map_os_errors():
                 link_or_copy(self.path(sha256), copy)
         except FileNotFoundError:
-            self._download(sha256, copy, None)
+            try:
+                self._download(sha256, copy, None)
+            except BaseException:
+                copy.unlink(missing_ok=True)
+                raise
         return LocalFile(copy, is_copy=True)
+
+    def remove_copies(self, seconds: float) -> int:
+        removed = 0
+        with map_os_errors():
+            for path in self.scratch.iterdir():
+                with suppress(FileNotFoundError):
+                    # A link has the old time of change of the cached file, but the kernel notes when it was made.
+                    if time.time() - path.lstat().st_ctime >= seconds:
+                        path.unlink()
+                        removed += 1
+        return removed
 
     def _download(self, sha256: str, target: Path, most: int | None) -> ObjectMeta:
         """Write the bytes of a picture to `target`, and keep them in the cache. Raises BlobMissing.
@@ -421,8 +455,6 @@ class BucketBlobStore(BlobStore):
         """Remove what was not used for the longest time, to seven eighths of the bound, if the cache is over it."""
         found = []
         for path in self.iter_files():
-            if path.parent == self.scratch:
-                continue
             with suppress(OSError):
                 held = path.stat()
                 found.append((max(held.st_atime, held.st_mtime), held.st_size, path))

@@ -59,7 +59,7 @@ def collect_garbage(
     Safe beside requests and workers: the transaction that makes a row also moves its file to its place, so a write
     transaction here sees both or neither.
     """
-    removed = 0
+    removed = blobs.remove_copies(grace)
     for upload in _find_uploads(blobs, database.write):
         if is_older(upload.path, grace):
             remove_path(upload.path)

@@ -79,6 +79,15 @@ def find_bucket(settings: Settings) -> BucketBlobStore | None:
 def claim_media(database: Database, blobs: BlobStore, media: str) -> Installation:
     """Check that the bytes of the rows are in `media`, and take it for this database. Raises StartupError."""
     media = normalise_media(media)
+    held, has_files = check_media(database, media)
+    if held is None or held.media != media:
+        held = database.write(lambda c: installation.set_media(c, media))
+    blobs.claim(held.id, has_files=has_files)
+    return held
+
+
+def check_media(database: Database, media: str) -> tuple[Installation | None, bool]:
+    """The installation of a database, and whether its rows have files. Raises StartupError if those are elsewhere."""
 
     def read(c: Connection) -> tuple[Installation | None, bool]:
         return installation.get(c), installation.has_files(c)
@@ -91,10 +100,7 @@ def claim_media(database: Database, blobs: BlobStore, media: str) -> Installatio
             f"the pictures of this database are in {where}, not in {media}; name that place with --media, or copy them"
             " with `sightline move`"
         )
-    if held is None or held.media != media:
-        held = database.write(lambda c: installation.set_media(c, media))
-    blobs.claim(held.id, has_files=has_files)
-    return held
+    return held, has_files
 
 
 def find_cache(settings: Settings) -> Path:

@@ -38,8 +38,8 @@ CREATE_MOVING = "CREATE TABLE moving (name TEXT PRIMARY KEY, place TEXT NOT NULL
 SET_PLACE = "INSERT INTO moving (name, place) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET place = excluded.place"
 # A lease is held by a process of the source, and its deadline goes by the clock of the source.
 END_LEASES = (
-    "UPDATE images SET lease_until = NULL WHERE lease_owner IS NOT NULL",
-    "UPDATE sources SET lease_until = NULL WHERE lease_owner IS NOT NULL",
+    "UPDATE images SET lease_until = 0 WHERE lease_owner IS NOT NULL",
+    "UPDATE sources SET lease_until = 0 WHERE lease_owner IS NOT NULL",
     "UPDATE enrichments SET state = 'waiting', owner = NULL, lease_until = NULL WHERE state = 'running'",
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,12 +13,14 @@ from typing import Any
 
 import pytest
 
+import app.service.move
 from app.core.errors import Overloaded, StartupError
 from app.core.locks import DataDirLock, LeaseOwner
 from app.core.settings import Settings
 from app.service.data_dir import open_database, open_library, open_membership
-from app.service.move import make_target, move
+from app.service.move import KIND, make_target, move
 from app.storage import keywords
+from app.storage.bucket_blobs import MARKER
 from app.storage.database import Database
 from app.storage.membership import Membership
 from app.storage.sql import fetch_all, fetch_number
@@ -112,7 +115,7 @@ def check_moved(before: dict[str, list[dict[str, Any]]], source: Settings, targe
     with closing(open_library(target)) as library:
         after = read_rows(library.database)
         assert {name for name in after if after[name] != before[name]} <= set(CHANGED)
-        kept = [{**row, "lease_until": None} for row in before["images"]]
+        kept = [{**row, "lease_until": 0.0 if row["lease_owner"] else None} for row in before["images"]]
         assert after["images"] == kept
         assert {row["state"] for row in after["enrichments"]} == {"waiting"}
         words = [(("yellow", "yellow"),)], [(("odd", "odd"),)]
@@ -121,6 +124,7 @@ def check_moved(before: dict[str, list[dict[str, Any]]], source: Settings, targe
         assert len(set(found)) == library.database.read(lambda c: fetch_number(c, sql)) == 2
         highest = max(row["key"] for row in before["images"])
         assert add(library, picture(seed=77)).image.key > highest + 1  # one more was there, and is deleted
+        assert library.database.read(work_queue.has_expired)  # what a worker of a cluster asks first
         library.database.write(lambda c: work_queue.expire_leases(c, (), 3))
         assert library.database.read(work_queue.list_owners) == set()
 
@@ -188,6 +192,54 @@ def test_a_bucket_with_something_in_it_is_refused(source: Settings, cluster: Set
     store.put("pictures", f"{cluster.media.removeprefix('s3://pictures/')}/other", b"of another program")
     with pytest.raises(StartupError, match="holds files already"):
         move(source, cluster, ignore)
+
+
+def test_a_bucket_that_is_refused_leaves_the_database_free(
+    before: dict[str, list[dict[str, Any]]], source: Settings, cluster: Settings, store: Store, tmp_path: Path
+) -> None:
+    place = f"{tmp_path.name}-theirs"
+    store.put("pictures", f"{place}/{MARKER}", json.dumps({"installation": "theirs"}).encode())
+    for media, reason in ((f"s3://pictures/{place}", "another installation"), ("s3://absent/a", "make the bucket")):
+        with pytest.raises(StartupError, match=reason):
+            move(source, cluster.model_copy(update={"media": media}), ignore)
+    move(source, cluster, ignore)
+    with closing(open_database(cluster)) as database:
+        assert read_rows(database)["texts"] == before["texts"]
+
+
+def test_the_files_of_the_source_must_be_its_own(
+    source: Settings, cluster: Settings, target: Settings, store: Store, tmp_path: Path
+) -> None:
+    """Started without the --media of its server, a move found no file, and ended without one."""
+    move(source, cluster, ignore)
+    back = make_target(cluster, None, cluster.media + "-back", tmp_path / "back")
+    move(cluster, back, ignore)
+    for media, reason in (("local", f"are in {back.media}, not in local"), (cluster.media, "are in .*, not in")):
+        with pytest.raises(StartupError, match=reason):
+            move(back.model_copy(update={"media": media}), target, ignore)
+    marker = f"{back.media.removeprefix('s3://pictures/')}/{MARKER}"
+    held = store.get("pictures", marker)
+    store.put("pictures", marker, json.dumps({"installation": "theirs"}).encode())
+    with pytest.raises(StartupError, match="another installation"):
+        move(back, target, ignore)
+    store.delete("pictures", marker)
+    with pytest.raises(StartupError, match="holds nothing of this database"):
+        move(back, target, ignore)
+    store.put("pictures", marker, held)
+    assert move(back, target, ignore).missing == []
+
+
+def test_two_moves_into_one_cluster_are_told_apart(
+    source: Settings, cluster: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In containers both may have the same process id."""
+    with closing(open_membership(cluster, KIND)) as other:
+        other.start()
+        wait_until(lambda: other.try_lead(KIND), 10)
+        monkeypatch.setattr(app.service.move, "MEMBER_SECONDS", 2.0)
+        with pytest.raises(StartupError, match=r"in use by a move on .* \(process"):
+            move(source, cluster, ignore)
+    assert move(source, cluster, ignore).missing == []
 
 
 def test_a_text_that_postgresql_cannot_keep_is_named(filled: Path, cluster: Settings, tmp_path: Path) -> None:

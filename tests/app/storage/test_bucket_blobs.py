@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tarfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -100,6 +101,38 @@ def test_bytes_are_put_once_and_read_from_the_bucket_by_whoever_has_no_copy(
     assert blobs.find_existing([SHA256, "0" * 64]) == {SHA256}
     assert blobs.has_digest(SHA256)
     assert not blobs.has_digest("0" * 64)
+
+
+def test_a_copy_that_a_decoder_waits_for_is_no_garbage(library: Library, blobs: BucketBlobStore) -> None:
+    """It is a second name of the cached file, and as old as that; swept, its picture failed for good."""
+    blobs.claim("us", has_files=False)
+    digest = add(library, RED).image.sha256
+    with blobs.open(digest):
+        os.utime(blobs.path(digest), (0, 0))
+    with blobs.fetch(digest) as copy:
+        assert copy.path.stat().st_mtime == 0
+        assert library.collect_garbage(60, never_stop) == 0
+        assert copy.path.read_bytes() == RED
+        assert library.collect_garbage(0, never_stop) == 1  # by then its process was killed
+        assert not copy.path.exists()
+    assert blobs.path(digest).exists()
+
+
+def test_a_copy_that_cannot_be_read_whole_leaves_nothing(
+    library: Library, blobs: BucketBlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs.claim("us", has_files=False)
+    digest = add(library, RED).image.sha256
+    forget(blobs)
+
+    def fail(key: str, write: Callable[[bytes], object], most: int | None = None) -> None:
+        write(RED[:10])
+        raise StorageUnavailable("the connection broke")
+
+    monkeypatch.setattr(blobs.bucket, "read_into", fail)
+    with pytest.raises(StorageUnavailable, match="broke"):
+        blobs.fetch(digest)
+    assert list(blobs.scratch.iterdir()) == []
 
 
 def test_an_object_with_other_bytes_is_never_served_and_an_upload_mends_it(

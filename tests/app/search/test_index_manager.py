@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ import pytest
 
 from app.core.errors import NotFound, Overloaded, StartupError
 from app.search.index_handle import OVERHEAD
-from app.search.index_manager import MAX_WAITERS, MIN_SNAPSHOT_ENTRIES, IndexManager, open_milvus_client
+from app.search.index_manager import FEEDING, MAX_WAITERS, MIN_SNAPSHOT_ENTRIES, IndexManager, open_milvus_client
+from app.storage.address import open_database
 from app.storage.database import Database
+from app.storage.membership import ClusterMembership
 from app.storage.tables import collection_deletion, collections, embeddings, texts
 from index.milvus_client import MilvusAddress, MilvusClient
 from tests.index.deadline import shorten_timeouts, wait_longer_until
 from tests.index.proxy import Proxy
 from tests.support.makers import SPACE
+from tests.support.postgresql import PostgresqlServer
 from tests.support.servers import wait_until
 
 WAIT = 20.0
@@ -370,3 +374,36 @@ def test_a_dropped_collection_is_closed_without_a_trace_and_opened_no_more(
     again = create_collection(database, "a")
     assert again != label
     assert search_keys(indexes, "a") == []
+
+
+def test_of_two_servers_one_feeds_a_milvus_and_the_other_takes_over(
+    postgresql: PostgresqlServer, tmp_path: Path, lite: MilvusClient
+) -> None:
+    with ExitStack() as opened:
+        address = opened.enter_context(postgresql.database())
+        database = opened.enter_context(closing(open_database(address)))
+        servers = []
+        for name in ("one", "two"):
+            member = opened.enter_context(closing(ClusterMembership(address, "server")))
+            member.start()
+            indexes = IndexManager(database, SPACE, tmp_path / name, lite, membership=member)
+            opened.callback(indexes.close)
+            indexes.open("default")
+            servers.append((member, indexes))
+        (first, one), (second, two) = servers
+        duty = f"{FEEDING} default/texts {SPACE.fingerprint}"
+        wait_until(lambda: first.leads(duty) or second.leads(duty), WAIT)
+        if second.leads(duty):
+            (first, one), (second, two) = servers[::-1]
+        east, seq = put(database, "east", EAST)
+        for indexes in (one, two):
+            assert indexes.wait_until_applied("default", "texts", seq, WAIT)
+            assert search_keys(indexes)[0] == east
+        assert first.leads(duty)
+        assert not second.leads(duty)
+        one.close()
+        first.close()
+        north, seq = put(database, "north", NORTH)
+        assert two.wait_until_applied("default", "texts", seq, WAIT)
+        assert search_keys(two, vector=NORTH)[0] == north
+        assert second.leads(duty)

@@ -16,10 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from app.encoder.openvino import detect_precision
 from training.feed import Batch
 from training.guide import Guide
 from training.towers import encode_texts, see
 
+HAS_BF16 = detect_precision() == "bf16"  # elsewhere it is emulated, forty times slower than float32
 _IMAGES = 64  # in a chunk
 _TEXTS = 128
 
@@ -80,7 +82,7 @@ class Stepper:
         return out
 
     def _forward(self, chunk: _Chunk) -> tuple[Tensor, Tensor | None]:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=HAS_BF16):
             return chunk.encode()
 
     def gradients(self, batch: Batch) -> tuple[float, ...]:
@@ -114,7 +116,7 @@ class Stepper:
         ]
         total = torch.stack(losses).mean()
         if self.guidance > 0:
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=HAS_BF16):
                 objects = torch.from_numpy(batch.objects)
                 named = [self._guide.name_objects(part, own) for part, own in zip(joined, objects, strict=True)]
             total = total + torch.stack(named).mean() * (self.guidance / 2)

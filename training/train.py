@@ -31,10 +31,11 @@ from training import evaluate
 from training.feed import Batch, stream
 from training.guide import Guide
 from training.model import SIDE, STARTER, create_model, export, load
+from training.muon import compute_in_float32
 from training.sprites import LANGUAGES, WORK, Glyph, load_atlas
-from training.step import Stepper
+from training.step import HAS_BF16, Stepper
 from training.towers import encode_texts
-from training.vocabulary import load_tokenizer, tokenize
+from training.vocabulary import load_tokenizer, take_shipped_tokenizer, tokenize
 from training.wide import load_wide_atlas
 
 CHECKPOINT = WORK / "checkpoint.pt"
@@ -226,9 +227,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=STARTER, help="where the finished model is exported")
     parser.add_argument("--no-export", action="store_true", help="leave that folder as it is")
     arguments = parser.parse_args()
+    if not HAS_BF16:
+        compute_in_float32()
     torch.set_num_threads(1)  # the team's threads share the work by chunks instead
     glyphs = load_wide_atlas().glyphs
-    tokenizer = load_tokenizer(load_atlas().glyphs)
+    tokenizer = take_shipped_tokenizer() if arguments.from_starter else load_tokenizer(load_atlas().glyphs)
     state = start(tokenizer.get_vocab_size(), len(glyphs), arguments.rate, arguments.threads)
     if arguments.from_starter:
         begin_with_starter(state)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from training.sprites import LANGUAGES, WORK, Glyph, load_atlas
 from training.wide import load_wide_atlas
 
 CONTEXT = 40
+TOKENIZER = "tokenizer.json"  # the file, in the folder of the model and in that of the training
 SIZE = 5000
 PAD, UNKNOWN, START, END = "<pad>", "<unk>", "<start>", "<end>"
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -68,11 +70,17 @@ def train_tokenizer(glyphs: Sequence[Glyph]) -> Tokenizer:
 
 
 def load_tokenizer(glyphs: Sequence[Glyph], folder: Path = WORK) -> Tokenizer:
-    """The tokenizer; made once and saved in `folder`/tokenizer.json."""
-    path = folder / "tokenizer.json"
+    """The tokenizer; made once and saved in `folder`."""
+    path = folder / TOKENIZER
     if not path.exists():
         train_tokenizer(glyphs).save(str(path))
     return Tokenizer.from_file(str(path))
+
+
+def take_shipped_tokenizer(folder: Path = WORK) -> Tokenizer:
+    """The shipped one, kept in `folder`: the shipped weights know its tokens, and one made anew has others."""
+    shutil.copyfile(STARTER / TOKENIZER, folder / TOKENIZER)
+    return Tokenizer.from_file(str(folder / TOKENIZER))
 
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -91,5 +99,5 @@ def list_words(glyphs: Sequence[Glyph], tokenizer: Tokenizer) -> list[str]:
 
 if __name__ == "__main__":
     atlas = load_wide_atlas() if "--wide" in sys.argv else load_atlas()
-    listed = list_words(atlas.glyphs, Tokenizer.from_file(str(STARTER / "tokenizer.json")))
+    listed = list_words(atlas.glyphs, Tokenizer.from_file(str(STARTER / TOKENIZER)))
     (STARTER / "words.txt").write_text("\n".join(listed) + "\n", encoding="utf-8")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from tokenizers import Tokenizer
 
 from training.model import STARTER
-from training.vocabulary import CONTEXT, END, PAD, UNKNOWN, tokenize
+from training.vocabulary import CONTEXT, END, PAD, UNKNOWN, load_tokenizer, take_shipped_tokenizer, tokenize
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +19,12 @@ def tokenizer() -> Tokenizer:
 def test_the_end_has_the_highest_id_and_padding_is_zero(tokenizer: Tokenizer) -> None:
     assert tokenizer.token_to_id(PAD) == 0
     assert tokenizer.token_to_id(END) == tokenizer.get_vocab_size() - 1
+
+
+def test_training_from_the_starter_keeps_its_tokens(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """One made anew has other tokens, by which the shipped weights find nothing."""
+    assert take_shipped_tokenizer(tmp_path).get_vocab() == tokenizer.get_vocab()
+    assert load_tokenizer((), tmp_path).get_vocab() == tokenizer.get_vocab()
 
 
 def test_short_and_long_texts_become_one_padded_block(tokenizer: Tokenizer) -> None:

@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 PACKAGE = HERE / "sightline_client"
 HEADER = '"""{about}, written by generate.py from the OpenAPI document of the server. Do not edit."""\n\n'
 BY_HAND = ("__init__.py", "waiting.py")  # in sync, too
-HANDWRITTEN = ("follow_job",)  # a stream of events
+HANDWRITTEN = ("follow_job", "follow_saved_search")  # streams of events
 FORMATS = ("format",)  # parameters that choose another form of the same answer
 FILTERS = {"Clauses", "FilterNode"}
 NAMES = {
@@ -197,8 +197,11 @@ def list_calls(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[
     """Method, path and description of each call."""
     for path, calls in document["paths"].items():
         for method, call in calls.items():
-            if call["operationId"] not in HANDWRITTEN:
-                yield method.upper(), path, call
+            if call["operationId"] in HANDWRITTEN:
+                continue
+            if any("text/event-stream" in answer.get("content", {}) for answer in call["responses"].values()):
+                raise ValueError(f"{call['operationId']} is a stream of events: write it by hand (HANDWRITTEN)")
+            yield method.upper(), path, call
 
 
 def list_parameters(document: Mapping[str, Any], call: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

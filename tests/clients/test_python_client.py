@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from pydantic import BaseModel
 from sightline_client import (
     ApiError,
     AsyncClient,
@@ -23,6 +24,7 @@ from sightline_client import (
     QueryPart,
     UploadProgress,
 )
+from sightline_client.events import Event, EventReader
 from sightline_client.models import NewText, SearchQuery, SearchResult
 from sightline_client.retry import Patience, read_retry_after
 
@@ -78,7 +80,7 @@ class Script:
                     return
                 status, headers, body = answer
                 self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                for name, value in {"Content-Length": str(len(body)), **headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)
@@ -105,6 +107,17 @@ def script() -> Iterator[Script]:
 
 def to_json(status: int, body: Any, **headers: str) -> tuple[int, Mapping[str, str], bytes]:
     return status, {"Content-Type": "application/json", **headers}, json.dumps(body).encode()
+
+
+def to_events(*events: tuple[BaseModel | Mapping[str, Any], int | None]) -> tuple[int, Mapping[str, str], bytes]:
+    """A stream with these records and their ids, which breaks in the middle of another event."""
+    lines = [
+        f"data: {json.dumps(one) if isinstance(one, Mapping) else one.model_dump_json(by_alias=True)}\n"
+        + ("" if id is None else f"id: {id}\n")
+        for one, id in events
+    ]
+    body = "\n".join([*lines, 'data: {"id"'])
+    return 200, {"Content-Type": "text/event-stream", "Content-Length": str(len(body) + 99)}, body.encode()
 
 
 BUSY = to_json(503, {"code": "overloaded", "detail": "too many"}, **{"Retry-After": "0"})
@@ -239,6 +252,99 @@ def test_a_job_is_followed_to_its_end(client: Client) -> None:
     assert states[-1] == "succeeded"
     assert client.wait_for_job(job).done == 2
     assert [one.state for one in client.follow_job(job.id)] == ["succeeded"]
+
+
+def test_a_job_is_followed_over_broken_streams_until_it_ends(script: Script) -> None:
+    running = {**JOB, "state": "running", "total": 3}
+    ended = {**running, "state": "succeeded", "done": 3}
+    script.answers = [to_events((running, None)), BUSY, None, to_events((running, None), (ended, None))]
+    with Client(script.url, key="secret", patience=20) as client:
+        assert [one.state for one in client.follow_job("j")] == ["running", "succeeded"]
+    assert [path for _, path, _ in script.asked] == ["/v1/jobs/j/events"] * 4
+    assert {headers["authorization"] for _, _, headers in script.asked} == {"Bearer secret"}
+
+
+def test_a_job_whose_stream_stays_broken_is_told(script: Script) -> None:
+    running = {**JOB, "state": "running"}
+    seen: list[str] = []
+
+    async def follow(client: AsyncClient) -> None:
+        async for job in client.follow_job("j"):
+            seen.append(job.state)
+
+    async def work() -> None:
+        async with AsyncClient(script.url, patience=0.5) as client:
+            script.answers = [to_events((running, None)) for _ in range(20)]
+            with pytest.raises(ConnectionFailed, match="no answer"):
+                await follow(client)
+            script.answers = [to_events((running, None)), *[BUSY] * 20]
+            with pytest.raises(ApiError, match="overloaded"):
+                await follow(client)
+            script.answers = [to_json(404, {"code": "not_found"})]
+            with pytest.raises(ApiError, match="not_found"):
+                await follow(client)
+            script.answers = [(200, {"Content-Type": "text/html"}, b"<html>")]
+            with pytest.raises(NotSightline, match="text/html"):
+                await follow(client)
+            script.answers = [to_events(({"a": 1}, None))]
+            with pytest.raises(NotSightline, match="no Job"):
+                await follow(client)
+
+    asyncio.run(work())
+    assert seen == ["running", "running"]
+
+
+def test_streams_that_last_a_while_may_end_as_often_as_they_like(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sightline_client.sync.transport.LAST_PAUSE", -1.0)
+    running = to_events(({**JOB, "state": "running"}, None))
+    script.answers = [*[running] * 6, to_events((JOB, None))]
+    with Client(script.url, patience=0.3) as client:
+        assert [one.state for one in client.follow_job("j")] == ["running", "failed"]
+
+
+def test_events_are_read_in_whatever_parts_they_come() -> None:
+    text = ": ping\n\nevent: job\r\nid: 7\r\ndata: é\u2028\r\ndata:b\r\n\r\n:\ndata: c\n:\nid\n\nid: 9\n\ndata: cut"
+    stream = text.encode()
+    for size in (1, 2, 5, 1000):
+        reader = EventReader()
+        parts = [stream[at : at + size] for at in range(0, len(stream), size)]
+        assert [event for part in parts for event in reader.feed(part)] == [Event("é\u2028\nb", "7"), Event("c", "")]
+
+
+def test_matches_of_a_saved_search_come_as_they_are_found(client: Client) -> None:
+    words = SearchQuery(query=[QueryPart(text="violin")], mode="keyword")
+    saved = client.save_search(name="violins", query=words)
+    caption = "a violin\u2028and its bow"
+    ids = [client.upload(make_picture("coral"), caption=caption, wait=30).id]
+    first = next(client.follow_saved_search(saved))
+    assert (first.image.id, first.image.caption, first.is_new) == (ids[0], caption, True)
+    ids.append(client.upload(make_picture("beige"), caption="a violin", wait=30).id)
+    assert next(client.follow_saved_search(saved.id, after=first.n)).image.id == ids[1]
+    with pytest.raises(ApiError, match="not_found"):
+        next(client.follow_saved_search("0" * 16))
+
+    async def work() -> list[str]:
+        async with AsyncClient(client.server) as other:
+            matches = other.follow_saved_search(saved)
+            return [(await anext(matches)).image.id for _ in range(2)]
+
+    assert asyncio.run(work()) == ids
+
+
+def test_a_saved_search_is_followed_over_broken_streams(script: Script, client: Client) -> None:
+    words = SearchQuery(query=[QueryPart(text="cello")], mode="keyword")
+    saved = client.save_search(name="cellos", query=words)
+    client.upload(make_picture("ivory"), caption="a cello", wait=30)
+    match = next(client.follow_saved_search(saved))
+    ninth, tenth = (match.model_copy(update={"n": n}) for n in (9, 10))
+    known = client.get_saved_search(saved.id).model_dump(mode="json")
+    script.answers = [to_json(200, {**known, "last": 8}), None, to_events((ninth, 9)), BUSY, to_events((tenth, 10))]
+    with Client(script.url, patience=20) as other:
+        matches = other.follow_saved_search(saved.id)
+        assert [next(matches).n for _ in range(2)] == [9, 10]
+    assert [headers.get("last-event-id") for _, _, headers in script.asked] == [None, "8", "8", "9", "9"]
 
 
 def test_the_asynchronous_client_does_the_same(server: RunningServer, folder: Path) -> None:

@@ -13,6 +13,7 @@ from sightline_client.aio.calls import AsyncCalls
 from sightline_client.aio.waiting import run_at_once, run_in_thread, sleep
 from sightline_client.call import quote
 from sightline_client.errors import JobFailed
+from sightline_client.events import read_event
 from sightline_client.folder import (
     Describe,
     FolderFile,
@@ -23,7 +24,18 @@ from sightline_client.folder import (
     load_files,
     pack_files,
 )
-from sightline_client.models import Filter, Image, Item, Job, QueryPart, SearchResult, Text, Upload
+from sightline_client.models import (
+    Filter,
+    Image,
+    Item,
+    Job,
+    Matched,
+    QueryPart,
+    SavedSearch,
+    SearchResult,
+    Text,
+    Upload,
+)
 from sightline_client.pictures import NamedPicture, Picture, is_url, open_picture
 
 RUNNING = ("queued", "running", "paused")
@@ -165,27 +177,34 @@ class AsyncClient(AsyncCalls):
         return found
 
     async def follow_job(self, job: Job | str) -> AsyncIterator[Job]:
-        """The job whenever it changes, until it ends. Where the server's stream breaks, it is opened again."""
+        """The job whenever it changes, until it ends. Where the server's stream breaks, it is opened again.
+
+        Raises ApiError or ConnectionFailed where that does not succeed within `patience` seconds.
+        """
         id = job if isinstance(job, str) else job.id
         last: Job | None = None
-        while last is None or last.state in RUNNING:
-            request = self._http.build_request(
-                "GET", f"{self.server}/v1/jobs/{quote(id)}/events", headers=self._headers
-            )
-            response = await self._http.send(request, stream=True)
-            try:
-                if not response.is_success:
-                    break
-                async for line in response.aiter_lines():
-                    if line.startswith("data:") and line[5:].strip():
-                        last = Job.model_validate_json(line[5:])
-                        yield last
-            finally:
-                await response.aclose()
-            if last is None or last.state in RUNNING:
-                await sleep(FIRST_POLL * 5)
-        if last is None:
-            yield await self.wait_for_job(id, raise_on_failure=False)
+        async for event in self._follow(f"/v1/jobs/{quote(id)}/events"):
+            now = read_event(Job, event)
+            if now != last:  # a stream that was opened again begins with the job as it is
+                yield now
+            last = now
+            if now.state not in RUNNING:
+                return
+
+    async def follow_saved_search(
+        self, search: SavedSearch | str, *, after: int | None = None
+    ) -> AsyncIterator[Matched]:
+        """Each new picture that a saved search finds, without end; where the server's stream breaks, none is missed.
+
+        It begins after the match of the number `after`. Without it, it begins after the last match that the record
+        `search` tells of, and for an id with what comes from now on. Raises ApiError (`not_found` when the search is
+        deleted) or ConnectionFailed where the stream cannot be opened again within `patience` seconds.
+        """
+        id = search if isinstance(search, str) else search.id
+        if after is None:
+            after = (await self.get_saved_search(id)).last if isinstance(search, str) else search.last
+        async for event in self._follow(f"/v1/saved-searches/{quote(id)}/events", str(after)):
+            yield read_event(Matched, event)
 
     async def iter_images(
         self,

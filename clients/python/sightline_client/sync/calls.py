@@ -933,12 +933,6 @@ class Calls(Transport):
             Call("GET", f"/v1/saved-searches/{quote(id)}/matches", MatchPage, query={"limit": limit, "cursor": cursor})
         )
 
-    def follow_saved_search(self, id: str) -> bytes:
-        """Follow a saved search as server-sent events: a `match` for each new picture that it finds. The id of an
-        event is the number of the match: a client that comes back with `Last-Event-ID` misses none.
-        """
-        return self._run(Call("GET", f"/v1/saved-searches/{quote(id)}/events", bytes))
-
     def evaluate_search(
         self,
         *,

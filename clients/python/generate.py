@@ -24,6 +24,7 @@ PACKAGE = HERE / "sightline_client"
 HEADER = '"""{about}, written by generate.py from the OpenAPI document of the server. Do not edit."""\n\n'
 BY_HAND = ("__init__.py", "waiting.py")  # in sync, too
 HANDWRITTEN = ("follow_job", "follow_saved_search")  # streams of events
+READS = ("find_known_images",)  # changes nothing, though it is a POST
 FORMATS = ("format",)  # parameters that choose another form of the same answer
 FILTERS = {"Clauses", "FilterNode"}
 NAMES = {
@@ -274,7 +275,8 @@ def write_call(
         signature += [f"{names[name]}: {kind}" for name, kind in said.items()]
     heads = {one["name"] for one in call.get("parameters", ()) if one["in"] == "header"}
     contents = [kind for kind in call.get("requestBody", {}).get("content", {}) if kind != "application/x-ndjson"]
-    is_repeatable = method != "POST" or "Idempotency-Key" in heads or "search" in call.get("tags", ())
+    is_search = "search" in call.get("tags", ()) and "201" not in call["responses"]
+    is_repeatable = method != "POST" or "Idempotency-Key" in heads or is_search or call["operationId"] in READS
     url = re.sub(r"\{(\w+)\}", lambda match: "{quote(" + match[1] + ")}", path)
     sent = [f'"{method}"', f'{"f" if url != path else ""}"{url}"', read]
     for place in ("query", "body"):

@@ -388,6 +388,25 @@ def test_a_broken_connection_is_tried_again_where_that_is_safe(script: Script) -
     assert len(script.asked) == 3
 
 
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_what_may_not_be_done_twice_is_sent_again_only_if_it_was_not_done(status: int, script: Script) -> None:
+    made = to_json(201, {"id": "s", "name": "a", "description": "", "images": 0, "texts": 0, "created_at": "x"})
+    words = SearchQuery(query=[QueryPart(text="x")])
+    with Client(script.url, patience=20) as client:
+        script.answers = [to_json(status, {"code": "x", "retryable": True}), made]
+        assert client.create_collection(name="a").name == "a"
+        script.answers = [to_json(status, {"code": "x"}), made]
+        if status in (429, 503):
+            assert client.create_collection(name="a").name == "a"
+            return
+        for call in (lambda: client.create_collection(name="a"), lambda: client.save_search(name="a", query=words)):
+            script.answers = [to_json(status, {"code": "x"}), made]
+            with pytest.raises(ApiError, match=str(status)):
+                call()
+        script.answers = [to_json(status, {"code": "x"}), to_json(200, {"sha256": ["0"], "lacks": {}})]
+        assert client.find_known_images(sha256=["0"]).sha256 == ["0"]
+
+
 def test_patience_ends(script: Script) -> None:
     script.answers = [BUSY, to_json(503, {"code": "overloaded", "detail": "no"}, **{"Retry-After": "60"})]
     with Client(script.url, patience=5) as client, pytest.raises(ApiError, match=r"no \(overloaded\)"):

@@ -530,13 +530,7 @@ class AsyncCalls(AsyncTransport):
     async def find_known_images(self, *, sha256: Sequence[str], collection: str | None = None) -> Known:
         """Say which files are pictures of the collection already. A client need not send them."""
         return await self._run(
-            Call(
-                "POST",
-                "/v1/images/known",
-                Known,
-                body={"sha256": sha256, "collection": collection},
-                is_repeatable=False,
-            )
+            Call("POST", "/v1/images/known", Known, body={"sha256": sha256, "collection": collection})
         )
 
     async def delete_images(
@@ -887,6 +881,7 @@ class AsyncCalls(AsyncTransport):
                 "/v1/saved-searches",
                 SavedSearch,
                 body={"name": name, "query": query, "match": match, "webhook": webhook, "collection": collection},
+                is_repeatable=False,
             )
         )
 

@@ -16,7 +16,7 @@ from sightline_client.call import Call, encode_query, to_plain
 from sightline_client.errors import ApiError, ConnectionFailed, NotSightline
 from sightline_client.events import Event, EventReader, check_event_stream
 from sightline_client.pictures import MAX_DOWNLOAD, NamedPicture, Picture, is_url, name_of_url, open_picture
-from sightline_client.retry import BUSY, LAST_PAUSE, Patience, read_retry_after
+from sightline_client.retry import BUSY, LAST_PAUSE, REFUSED, Patience, read_retry_after
 
 T = TypeVar("T")
 
@@ -219,7 +219,8 @@ def read_problem(response: httpx.Response) -> ApiError:
 def may_send_again(call: Call[T], failure: ApiError | ConnectionFailed) -> bool:
     """Whether the call may succeed later, and doing it again does no harm."""
     if isinstance(failure, ApiError):
-        return failure.status in BUSY or failure.problem.get("retryable") is True
+        statuses = BUSY if call.is_repeatable else REFUSED
+        return failure.status in statuses or failure.problem.get("retryable") is True
     if isinstance(failure.__cause__, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
         return True
     return call.is_repeatable and isinstance(failure.__cause__, httpx.TransportError)

@@ -529,15 +529,7 @@ class Calls(Transport):
 
     def find_known_images(self, *, sha256: Sequence[str], collection: str | None = None) -> Known:
         """Say which files are pictures of the collection already. A client need not send them."""
-        return self._run(
-            Call(
-                "POST",
-                "/v1/images/known",
-                Known,
-                body={"sha256": sha256, "collection": collection},
-                is_repeatable=False,
-            )
-        )
+        return self._run(Call("POST", "/v1/images/known", Known, body={"sha256": sha256, "collection": collection}))
 
     def delete_images(
         self,
@@ -887,6 +879,7 @@ class Calls(Transport):
                 "/v1/saved-searches",
                 SavedSearch,
                 body={"name": name, "query": query, "match": match, "webhook": webhook, "collection": collection},
+                is_repeatable=False,
             )
         )
 

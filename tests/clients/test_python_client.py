@@ -4,11 +4,12 @@ import asyncio
 import importlib.util
 import io
 import json
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from PIL import Image
@@ -69,11 +70,12 @@ class Script:
     def __init__(self) -> None:
         self.answers: list[tuple[int, Mapping[str, str], bytes] | None] = []
         self.asked: list[tuple[str, str, dict[str, str]]] = []
+        self.bodies: list[bytes] = []
         script = self
 
         class Handler(BaseHTTPRequestHandler):
             def answer(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                script.bodies.append(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
                 script.asked.append((self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
                 if (answer := script.answers.pop(0)) is None:
                     self.close_connection = True
@@ -377,6 +379,24 @@ def test_a_busy_server_is_asked_again_with_the_same_key(script: Script) -> None:
     keys = {headers["idempotency-key"] for _, _, headers in script.asked}
     assert (len(script.asked), len(keys)) == (3, 1)
     assert {headers["authorization"] for _, _, headers in script.asked} == {"Bearer secret"}
+
+
+def test_a_pipe_is_sent_whole_again(script: Script) -> None:
+    def fill_pipe(content: bytes) -> IO[bytes]:
+        reads, writes = os.pipe()
+        with os.fdopen(writes, "wb") as file:
+            file.write(content)
+        return os.fdopen(reads, "rb")
+
+    script.answers = [BUSY, None, to_json(202, JOB)]
+    with Client(script.url, patience=20) as client, fill_pipe(b"first") as first, fill_pipe(b"second") as second:
+        client.upload_images(files=[first, NamedPicture("second.png", second)])
+    for body in script.bodies:
+        assert b'filename="picture"' in body
+        assert b'filename="second.png"' in body
+        assert b"first" in body
+        assert b"\r\n\r\nsecond\r\n" in body
+    assert len(script.bodies) == 3
 
 
 def test_a_broken_connection_is_tried_again_where_that_is_safe(script: Script) -> None:

@@ -11,11 +11,20 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from sightline_client.aio.waiting import sleep
+from sightline_client.aio.waiting import run_in_thread, sleep
 from sightline_client.call import Call, encode_query, to_plain
 from sightline_client.errors import ApiError, ConnectionFailed, NotSightline
 from sightline_client.events import Event, EventReader, check_event_stream
-from sightline_client.pictures import MAX_DOWNLOAD, NamedPicture, Picture, is_url, name_of_url, open_picture
+from sightline_client.pictures import (
+    MAX_DOWNLOAD,
+    NamedPicture,
+    Picture,
+    is_stream,
+    is_url,
+    name_of_url,
+    open_picture,
+    read_stream,
+)
 from sightline_client.retry import BUSY, LAST_PAUSE, REFUSED, Patience, read_retry_after
 
 T = TypeVar("T")
@@ -180,10 +189,15 @@ class AsyncTransport:
             await sleep(self._choose_pause(call, failure, patience))
 
     async def _fetch_pictures(self, call: Call[T]) -> list[Picture]:
-        """The pictures of a call; those at URLs are fetched, without the key."""
+        """The pictures of a call; those at URLs are fetched, without the key, and pipes are read."""
         value = call.body.get(call.files) if call.files else None
         pictures = [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
-        return [await self._fetch_picture(one) if is_url(one) else one for one in pictures]
+        return [await self._hold_picture(one) for one in pictures]
+
+    async def _hold_picture(self, picture: Picture) -> Picture:
+        if is_stream(picture):
+            return await run_in_thread(read_stream, picture)
+        return await self._fetch_picture(picture) if is_url(picture) else picture
 
     async def _fetch_picture(self, url: Any) -> NamedPicture:
         content = bytearray()

@@ -14,9 +14,18 @@ import httpx
 from sightline_client.call import Call, encode_query, to_plain
 from sightline_client.errors import ApiError, ConnectionFailed, NotSightline
 from sightline_client.events import Event, EventReader, check_event_stream
-from sightline_client.pictures import MAX_DOWNLOAD, NamedPicture, Picture, is_url, name_of_url, open_picture
+from sightline_client.pictures import (
+    MAX_DOWNLOAD,
+    NamedPicture,
+    Picture,
+    is_stream,
+    is_url,
+    name_of_url,
+    open_picture,
+    read_stream,
+)
 from sightline_client.retry import BUSY, LAST_PAUSE, REFUSED, Patience, read_retry_after
-from sightline_client.sync.waiting import sleep
+from sightline_client.sync.waiting import run_in_thread, sleep
 
 T = TypeVar("T")
 
@@ -180,10 +189,15 @@ class Transport:
             sleep(self._choose_pause(call, failure, patience))
 
     def _fetch_pictures(self, call: Call[T]) -> list[Picture]:
-        """The pictures of a call; those at URLs are fetched, without the key."""
+        """The pictures of a call; those at URLs are fetched, without the key, and pipes are read."""
         value = call.body.get(call.files) if call.files else None
         pictures = [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
-        return [self._fetch_picture(one) if is_url(one) else one for one in pictures]
+        return [self._hold_picture(one) for one in pictures]
+
+    def _hold_picture(self, picture: Picture) -> Picture:
+        if is_stream(picture):
+            return run_in_thread(read_stream, picture)
+        return self._fetch_picture(picture) if is_url(picture) else picture
 
     def _fetch_picture(self, url: Any) -> NamedPicture:
         content = bytearray()

@@ -161,15 +161,19 @@ def test_a_folder_is_sent_once(client: Client, folder: Path) -> None:
         client.upload_folder(folder / "red.png")
 
 
-def test_an_unreadable_file_is_told(client: Client, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def refuse_to_read(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     read = Path.read_bytes
 
     def refuse(path: Path) -> bytes:
-        if path.name == "red.png":
+        if path.name == name:
             raise PermissionError(13, "Permission denied")
         return read(path)
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
+
+
+def test_an_unreadable_file_is_told(client: Client, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_to_read(monkeypatch, "red.png")
     report = client.upload_folder(folder)
     assert report.unreadable == {"red.png": "Permission denied"}
     assert report.failed == 2
@@ -363,13 +367,47 @@ def test_the_asynchronous_client_does_the_same(server: RunningServer, folder: Pa
     asyncio.run(work())
 
 
+def draw_pictures(folder: Path, count: int) -> list[Path]:
+    paths = [folder / f"{n}.png" for n in range(count)]
+    for n, path in enumerate(paths):
+        Image.new("RGB", (20, 20), (n * 25, 80, 120)).save(path)
+    return paths
+
+
 def test_many_batches_are_sent_side_by_side(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sightline_client.folder.BATCH_FILES", 2)
-    for n in range(9):
-        picture = Image.new("RGB", (20, 20), (n * 25, 80, 120))
-        picture.save(tmp_path / f"{n}.png")
-    report = client.upload_folder(tmp_path, concurrency=3)
-    assert (report.done, len(report.jobs)) == (9, 1)
+    draw_pictures(tmp_path, 9)
+    seen: list[tuple[int, int]] = []
+    report = client.upload_folder(
+        tmp_path, concurrency=3, progress=lambda now: seen.append((threading.get_ident(), now.sent))
+    )
+    assert (report.sent, report.done, len(report.jobs)) == (9, 9, 1)
+    assert {thread for thread, _ in seen} == {threading.get_ident()}
+    assert [sent for _, sent in seen][:5] == [2, 4, 6, 8, 9]
+
+
+@pytest.mark.parametrize("known", [3, 7])
+def test_a_folder_of_which_the_first_batches_are_known_makes_one_job(
+    known: int, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sightline_client.folder.BATCH_FILES", 1)
+    for path in draw_pictures(tmp_path, 9)[:known]:
+        client.upload(path, wait=30)
+    report = client.upload_folder(tmp_path, concurrency=4)
+    assert (report.sent, report.done, report.duplicates, len(report.jobs)) == (9, 9 - known, known, 1)
+
+
+def test_an_unreadable_file_has_failed_even_if_there_is_no_job_to_wait_for(
+    client: Client, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "broken.jpg").unlink()
+    refuse_to_read(monkeypatch, "red.png")
+    first, again = client.upload_folder(folder, wait=False), client.upload_folder(folder)
+    for report in (first, again):
+        assert (report.total, report.sent, report.failed, set(report.unreadable)) == (2, 1, 1, {"red.png"})
+    client.wait_for_job(first.jobs[0])
+    last = client.upload_folder(folder)
+    assert (last.failed, last.duplicates, last.jobs) == (1, 1, [])
 
 
 def test_a_busy_server_is_asked_again_with_the_same_key(script: Script) -> None:

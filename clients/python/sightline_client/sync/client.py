@@ -6,6 +6,7 @@ import base64
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,8 @@ from sightline_client.events import read_event
 from sightline_client.folder import (
     Describe,
     FolderFile,
+    LoadedFile,
+    SentBatch,
     UploadProgress,
     UploadReport,
     find_files,
@@ -105,51 +108,66 @@ class Client(Calls):
         """Send every picture below a folder that the server does not have, as one job, and wait for its end.
 
         `describe` gives the `caption`, `tags`, `metadata` or `id` of a file, or None. `progress` is called as files are
-        sent and imported. Sending the same folder again sends what is missing.
+        sent and imported, in the caller's thread. Without `wait`, the report tells what was sent. Sending the same
+        folder again sends what is missing.
         """
         files = run_in_thread(find_files, folder, describe)
         report = UploadReport(total=len(files))
 
-        def send(batch: Sequence[FolderFile]) -> None:
-            self._send_batch(batch, report, collection)
+        def send(batch: Sequence[FolderFile]) -> SentBatch:
+            return self._send_batch(batch, report.jobs, collection)
+
+        def count(sent: SentBatch) -> None:
+            if sent.unsent:
+                job = report.jobs[0] if report.jobs else None
+                sent.job = self._send_files(sent.unsent, job, collection)
+            report.add(sent)
             if progress is not None:
                 progress(report)
 
-        batches = list(group_into_batches(files))
-        if batches:
-            send(batches[0])  # makes the job that the others join
-            for _ in run_at_once(send, batches[1:], concurrency):
-                pass
-        sent = report.duplicates  # by their SHA-256, before any job
-        while wait and report.jobs:
-            jobs = [self.get_job(id) for id in report.jobs]
-            report.done = sum(job.done for job in jobs)
-            report.failed = sum(job.failed for job in jobs) + len(report.unreadable)
-            report.duplicates = sent + sum(job.duplicates for job in jobs)
-            if progress is not None:
-                progress(report)
-            if not any(job.state in RUNNING for job in jobs):
-                break
-            sleep(FIRST_POLL * 5)
-        for id in report.jobs if wait else ():
-            for item in self.iter_job_items(id, status="failed"):
-                report.failures.append(item)
+        batches = group_into_batches(files)
+        for batch in islice(batches, 1):  # makes the job that the others join
+            count(send(batch))
+        for sent in run_at_once(send, batches, concurrency):
+            count(sent)
+        if wait and report.jobs:
+            self._wait_for_folder(report, progress)
         return report
 
-    def _send_batch(self, batch: Sequence[FolderFile], report: UploadReport, collection: str | None) -> None:
-        loaded = run_in_thread(load_files, batch, report.unreadable)
+    def _send_batch(self, batch: Sequence[FolderFile], jobs: list[str], collection: str | None) -> SentBatch:
+        """Send what the server does not have into the first of the jobs, and leave it `unsent` while there is none."""
+        sent = SentBatch()
+        loaded = run_in_thread(load_files, batch, sent.unreadable)
         digests = list(dict.fromkeys(one.sha256 for one in loaded))
         known = self.find_known_images(sha256=digests, collection=collection) if digests else None
         lacks = known.lacks if known is not None else {}
         has = set(known.sha256) if known is not None else set()
         new = [one for one in loaded if one.sha256 not in has or set(one.file.fields) & set(lacks.get(one.sha256, ()))]
-        if new:
-            job = report.jobs[0] if report.jobs else None
-            sent = self.upload_images(files=pack_files(new), job=job, collection=collection)
-            if sent.id not in report.jobs:
-                report.jobs.append(sent.id)
-        report.duplicates += len(loaded) - len(new)
-        report.sent += len(batch)
+        sent.files, sent.duplicates = len(loaded), len(loaded) - len(new)
+        if new and jobs:
+            sent.job = self._send_files(new, jobs[0], collection)
+        else:
+            sent.unsent = new
+        return sent
+
+    def _send_files(self, files: Sequence[LoadedFile], job: str | None, collection: str | None) -> str:
+        return (self.upload_images(files=pack_files(files), job=job, collection=collection)).id
+
+    def _wait_for_folder(self, report: UploadReport, progress: Callable[[UploadProgress], object] | None) -> None:
+        known = report.duplicates  # by their SHA-256, before any job
+        while True:
+            jobs = [self.get_job(id) for id in report.jobs]
+            report.done = sum(job.done for job in jobs)
+            report.failed = sum(job.failed for job in jobs) + len(report.unreadable)
+            report.duplicates = known + sum(job.duplicates for job in jobs)
+            if progress is not None:
+                progress(report)
+            if not any(job.state in RUNNING for job in jobs):
+                break
+            sleep(FIRST_POLL * 5)
+        for id in report.jobs:
+            for item in self.iter_job_items(id, status="failed"):
+                report.failures.append(item)
 
     def download(self, id: str, path: str | os.PathLike[str], *, collection: str | None = None) -> Path:
         """Write the file of a picture to `path`."""

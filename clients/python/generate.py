@@ -33,7 +33,9 @@ NAMES = {
     "DeleteOut_CollectionOut_": "DeletedCollections",
     "DeleteOut_HeadOut_": "DeletedHeads",
     "DeleteOut_ImageOut_": "DeletedImages",
+    "DeleteOut_SavedSearchOut_": "DeletedSavedSearches",
     "DeleteOut_TextOut_": "DeletedTexts",
+    "DeleteOut_VideoOut_": "DeletedVideos",
     "ErrorOut": "ItemError",
     "LabelIn": "NewLabel",
     "MatchesOut": "Matches",
@@ -52,6 +54,7 @@ SCALARS = {"string": "str", "integer": "int", "number": "float", "boolean": "boo
 TO_SYNC = (
     (r"\basync (def|for|with)\b", r"\1"),
     (r"\bawait ", ""),
+    (r"\bAwaitable\[(\w+)\]", r"\1"),
     (r"\bAsync(Client|Calls|Transport|Iterator|Iterable|Generator|ExitStack|BaseTransport|HTTPTransport)\b", r"\1"),
     (r"__aenter__", "__enter__"),
     (r"__aexit__", "__exit__"),
@@ -136,6 +139,9 @@ def list_models(document: Mapping[str, Any]) -> list[str]:
             todo += find_refs(schemas[name])
     if len(set(map(name_class, found))) < len(found):
         raise ValueError("two schemas have the same name in the client: give one another in NAMES")
+    for name in map(name_class, found):
+        if "_" in name:
+            raise ValueError(f"{name} is no name for a class: give it another in NAMES")
     return sorted(found, key=name_class)
 
 

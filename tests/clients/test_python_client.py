@@ -5,9 +5,11 @@ import importlib.util
 import io
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -136,6 +138,8 @@ def test_generated_modules_are_those_of_this_api() -> None:
     assert not stale, "run .venv/bin/python clients/python/generate.py"
     assert "async def search_by_parts" in texts[generate.PACKAGE / "aio" / "calls.py"]
     assert "async" not in texts[generate.PACKAGE / "sync" / "calls.py"]
+    names = re.findall(r"^class (\w+)", texts[generate.PACKAGE / "models.py"], re.MULTILINE)
+    assert [name for name in names if "_" in name] == []
 
 
 def test_a_folder_is_sent_once(client: Client, folder: Path) -> None:
@@ -372,6 +376,47 @@ def draw_pictures(folder: Path, count: int) -> list[Path]:
     for n, path in enumerate(paths):
         Image.new("RGB", (20, 20), (n * 25, 80, 120)).save(path)
     return paths
+
+
+def test_lists_are_read_page_by_page(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PAGE", "GROUP_PAGE"):
+        monkeypatch.setattr(f"sightline_client.sync.client.{name}", 1)
+    words = SearchQuery(query=[QueryPart(text="harp")], mode="keyword")
+    saved = client.save_search(name="harps", query=words)
+    for shape, drawn in {"round": Image.radial_gradient("L"), "flat": Image.linear_gradient("L")}.items():
+        for size in (128, 256):
+            client.upload(drawn.resize((size, size)), caption="a harp", id=f"{shape}-{size}", wait=30)
+    found = [match.image.id for match in islice(client.follow_saved_search(saved), 4)]  # waits for them
+    assert [match.image.id for match in client.iter_matches(saved)] == found[::-1]
+    assert {image.id for image in client.iter_images()} == set(found)
+    client.wait_for_job(client.find_duplicates())
+    groups = [{one.image.id for one in group.images} for group in client.iter_duplicates()]
+    assert groups == [{"flat-128", "flat-256"}, {"round-128", "round-256"}]
+
+
+def test_videos_and_watched_files_are_read_page_by_page(script: Script) -> None:
+    video = {"id": "v", "collection": "default", "format": "mp4", "codec": "h264", "bytes": 1, "width": 1, "height": 1}
+    video |= {"duration_ms": 1, "frames": 1, "created_at": "x", "kept": True}
+    file = {"path": "a.png", "size": 1, "mtime_ns": 1, "inode": 1, "sha256": "x", "beside": "", "is_mounted": False}
+    script.answers = [
+        to_json(200, {"videos": [video], "next_cursor": "c"}),
+        to_json(200, {"videos": [{**video, "id": "w"}], "next_cursor": None}),
+        to_json(200, {"files": [file], "next_cursor": "d"}),
+        to_json(200, {"files": [{**file, "path": "b.png"}], "next_cursor": None}),
+    ]
+
+    async def work() -> list[str]:
+        async with AsyncClient(script.url, collection="films") as client:
+            videos = [one.id async for one in client.iter_videos()]
+            return videos + [one.path async for one in client.iter_watched_files("f", status="failed")]
+
+    assert asyncio.run(work()) == ["v", "w", "a.png", "b.png"]
+    assert [path for _, path, _ in script.asked] == [
+        "/v1/videos?limit=1000&collection=films",
+        "/v1/videos?limit=1000&cursor=c&collection=films",
+        "/v1/watches/f/files?limit=1000&status=failed",
+        "/v1/watches/f/files?limit=1000&cursor=d&status=failed",
+    ]
 
 
 def test_many_batches_are_sent_side_by_side(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,9 @@ from sightline_client.models import (
     DeletedCollections,
     DeletedHeads,
     DeletedImages,
+    DeletedSavedSearches,
     DeletedTexts,
-    DeleteOut_SavedSearchOut_,
-    DeleteOut_VideoOut_,
+    DeletedVideos,
     Duplicates,
     Enrichments,
     Explanation,
@@ -676,13 +676,13 @@ class AsyncCalls(AsyncTransport):
 
     async def delete_video(
         self, id: str, *, dry_run: bool | None = None, collection: str | None = None
-    ) -> DeleteOut_VideoOut_ | None:
+    ) -> DeletedVideos | None:
         """Delete a video, its file and its frames. No search sent after this answer finds them."""
         return await self._run(
             Call(
                 "DELETE",
                 f"/v1/videos/{quote(id)}",
-                DeleteOut_VideoOut_,
+                DeletedVideos,
                 query={"dry_run": dry_run, "collection": collection},
                 is_optional=True,
             )
@@ -910,13 +910,13 @@ class AsyncCalls(AsyncTransport):
             )
         )
 
-    async def delete_saved_search(self, id: str, *, dry_run: bool | None = None) -> DeleteOut_SavedSearchOut_ | None:
+    async def delete_saved_search(self, id: str, *, dry_run: bool | None = None) -> DeletedSavedSearches | None:
         """Delete a saved search, with what it has found and its webhook. No picture is deleted."""
         return await self._run(
             Call(
                 "DELETE",
                 f"/v1/saved-searches/{quote(id)}",
-                DeleteOut_SavedSearchOut_,
+                DeletedSavedSearches,
                 query={"dry_run": dry_run},
                 is_optional=True,
             )

@@ -16,9 +16,9 @@ from sightline_client.models import (
     DeletedCollections,
     DeletedHeads,
     DeletedImages,
+    DeletedSavedSearches,
     DeletedTexts,
-    DeleteOut_SavedSearchOut_,
-    DeleteOut_VideoOut_,
+    DeletedVideos,
     Duplicates,
     Enrichments,
     Explanation,
@@ -674,13 +674,13 @@ class Calls(Transport):
 
     def delete_video(
         self, id: str, *, dry_run: bool | None = None, collection: str | None = None
-    ) -> DeleteOut_VideoOut_ | None:
+    ) -> DeletedVideos | None:
         """Delete a video, its file and its frames. No search sent after this answer finds them."""
         return self._run(
             Call(
                 "DELETE",
                 f"/v1/videos/{quote(id)}",
-                DeleteOut_VideoOut_,
+                DeletedVideos,
                 query={"dry_run": dry_run, "collection": collection},
                 is_optional=True,
             )
@@ -908,13 +908,13 @@ class Calls(Transport):
             )
         )
 
-    def delete_saved_search(self, id: str, *, dry_run: bool | None = None) -> DeleteOut_SavedSearchOut_ | None:
+    def delete_saved_search(self, id: str, *, dry_run: bool | None = None) -> DeletedSavedSearches | None:
         """Delete a saved search, with what it has found and its webhook. No picture is deleted."""
         return self._run(
             Call(
                 "DELETE",
                 f"/v1/saved-searches/{quote(id)}",
-                DeleteOut_SavedSearchOut_,
+                DeletedSavedSearches,
                 query={"dry_run": dry_run},
                 is_optional=True,
             )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 from sightline_client.call import quote
 from sightline_client.errors import JobFailed
@@ -26,6 +26,7 @@ from sightline_client.folder import (
     pack_files,
 )
 from sightline_client.models import (
+    DuplicateGroup,
     Filter,
     Image,
     Item,
@@ -36,6 +37,9 @@ from sightline_client.models import (
     SearchResult,
     Text,
     Upload,
+    Video,
+    Watch,
+    WatchedFile,
 )
 from sightline_client.pictures import NamedPicture, Picture, is_url, open_picture
 from sightline_client.sync.calls import Calls
@@ -45,6 +49,16 @@ RUNNING = ("queued", "running", "paused")
 FIRST_POLL, LAST_POLL = 0.1, 2.0
 PAGE = 1_000
 VECTOR_PAGE = 100  # the most pictures of a page with vectors
+GROUP_PAGE = 100  # the most groups of a page of duplicates
+
+
+class Page(Protocol):
+    """One page of a list; its cursor is null on the last."""
+
+    next_cursor: str | None
+
+
+P = TypeVar("P", bound=Page)
 
 
 class Client(Calls):
@@ -234,43 +248,79 @@ class Client(Calls):
 
         With `vectors` each has its `vector`.
         """
-        cursor: str | None = None
-        while True:
-            page = self.list_images(
-                limit=VECTOR_PAGE if vectors else PAGE,
-                cursor=cursor,
-                filter=filter,
-                order_by=order_by,
-                count=False,
-                vectors=vectors or None,
-                collection=collection,
-            )
+        pages = iter_pages(
+            self.list_images,
+            limit=VECTOR_PAGE if vectors else PAGE,
+            filter=filter,
+            order_by=order_by,
+            count=False,
+            vectors=vectors or None,
+            collection=collection,
+        )
+        for page in pages:
             for image in page.images:
                 yield image
-            if (cursor := page.next_cursor) is None:
-                return
 
     def iter_texts(self, *, collection: str | None = None) -> Iterator[Text]:
         """Every stored text."""
-        cursor: str | None = None
-        while True:
-            page = self.list_texts(limit=PAGE, cursor=cursor, collection=collection)
+        for page in iter_pages(self.list_texts, limit=PAGE, collection=collection):
             for text in page.texts:
                 yield text
-            if (cursor := page.next_cursor) is None:
-                return
+
+    def iter_videos(self, *, collection: str | None = None) -> Iterator[Video]:
+        """Every video, the newest first."""
+        for page in iter_pages(self.list_videos, limit=PAGE, collection=collection):
+            for video in page.videos:
+                yield video
+
+    def iter_duplicates(
+        self,
+        *,
+        kind: Literal["exact", "near"] | None = None,
+        threshold: float | None = None,
+        collection: str | None = None,
+    ) -> Iterator[DuplicateGroup]:
+        """Every group of duplicates that the last search for them has found."""
+        pages = iter_pages(
+            self.list_duplicates, limit=GROUP_PAGE, kind=kind, threshold=threshold, collection=collection
+        )
+        for page in pages:
+            for group in page.groups:
+                yield group
+
+    def iter_matches(self, search: SavedSearch | str) -> Iterator[Matched]:
+        """Every picture that a saved search has found and that is kept, the newest match first."""
+        id = search if isinstance(search, str) else search.id
+        for page in iter_pages(self.list_matches, id, limit=PAGE):
+            for match in page.matches:
+                yield match
+
+    def iter_watched_files(
+        self, watch: Watch | str, *, status: Literal["failed"] | None = None
+    ) -> Iterator[WatchedFile]:
+        """Every file of a watched folder, or those that failed."""
+        id = watch if isinstance(watch, str) else watch.id
+        for page in iter_pages(self.list_watched_files, id, limit=PAGE, status=status):
+            for file in page.files:
+                yield file
 
     def iter_job_items(
         self, id: str, *, status: Literal["queued", "done", "failed", "duplicate"] | None = None
     ) -> Iterator[Item]:
         """Every item of a job, or those with this status."""
-        cursor: str | None = None
-        while True:
-            page = self.list_job_items(id, status=status, limit=PAGE, cursor=cursor)
+        for page in iter_pages(self.list_job_items, id, limit=PAGE, status=status):
             for item in page.items:
                 yield item
-            if (cursor := page.next_cursor) is None:
-                return
+
+
+def iter_pages(list_page: Callable[..., P], *args: str, **options: Any) -> Iterator[P]:
+    """The pages of a call that lists, each from the cursor of the one before."""
+    cursor: str | None = None
+    while True:
+        page = list_page(*args, cursor=cursor, **options)
+        yield page
+        if (cursor := page.next_cursor) is None:
+            return
 
 
 def fits_address(options: dict[str, Any]) -> bool:

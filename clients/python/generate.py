@@ -23,7 +23,8 @@ HERE = Path(__file__).parent
 PACKAGE = HERE / "sightline_client"
 HEADER = '"""{about}, written by generate.py from the OpenAPI document of the server. Do not edit."""\n\n'
 BY_HAND = ("__init__.py", "waiting.py")  # in sync, too
-HANDWRITTEN = ("follow_job",)  # a stream of events
+HANDWRITTEN = ("follow_job", "follow_saved_search")  # streams of events
+READS = ("find_known_images",)  # changes nothing, though it is a POST
 FORMATS = ("format",)  # parameters that choose another form of the same answer
 FILTERS = {"Clauses", "FilterNode"}
 NAMES = {
@@ -32,7 +33,9 @@ NAMES = {
     "DeleteOut_CollectionOut_": "DeletedCollections",
     "DeleteOut_HeadOut_": "DeletedHeads",
     "DeleteOut_ImageOut_": "DeletedImages",
+    "DeleteOut_SavedSearchOut_": "DeletedSavedSearches",
     "DeleteOut_TextOut_": "DeletedTexts",
+    "DeleteOut_VideoOut_": "DeletedVideos",
     "ErrorOut": "ItemError",
     "LabelIn": "NewLabel",
     "MatchesOut": "Matches",
@@ -51,6 +54,7 @@ SCALARS = {"string": "str", "integer": "int", "number": "float", "boolean": "boo
 TO_SYNC = (
     (r"\basync (def|for|with)\b", r"\1"),
     (r"\bawait ", ""),
+    (r"\bAwaitable\[(\w+)\]", r"\1"),
     (r"\bAsync(Client|Calls|Transport|Iterator|Iterable|Generator|ExitStack|BaseTransport|HTTPTransport)\b", r"\1"),
     (r"__aenter__", "__enter__"),
     (r"__aexit__", "__exit__"),
@@ -135,6 +139,9 @@ def list_models(document: Mapping[str, Any]) -> list[str]:
             todo += find_refs(schemas[name])
     if len(set(map(name_class, found))) < len(found):
         raise ValueError("two schemas have the same name in the client: give one another in NAMES")
+    for name in map(name_class, found):
+        if "_" in name:
+            raise ValueError(f"{name} is no name for a class: give it another in NAMES")
     return sorted(found, key=name_class)
 
 
@@ -197,8 +204,11 @@ def list_calls(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[
     """Method, path and description of each call."""
     for path, calls in document["paths"].items():
         for method, call in calls.items():
-            if call["operationId"] not in HANDWRITTEN:
-                yield method.upper(), path, call
+            if call["operationId"] in HANDWRITTEN:
+                continue
+            if any("text/event-stream" in answer.get("content", {}) for answer in call["responses"].values()):
+                raise ValueError(f"{call['operationId']} is a stream of events: write it by hand (HANDWRITTEN)")
+            yield method.upper(), path, call
 
 
 def list_parameters(document: Mapping[str, Any], call: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -271,7 +281,8 @@ def write_call(
         signature += [f"{names[name]}: {kind}" for name, kind in said.items()]
     heads = {one["name"] for one in call.get("parameters", ()) if one["in"] == "header"}
     contents = [kind for kind in call.get("requestBody", {}).get("content", {}) if kind != "application/x-ndjson"]
-    is_repeatable = method != "POST" or "Idempotency-Key" in heads or "search" in call.get("tags", ())
+    is_search = "search" in call.get("tags", ()) and "201" not in call["responses"]
+    is_repeatable = method != "POST" or "Idempotency-Key" in heads or is_search or call["operationId"] in READS
     url = re.sub(r"\{(\w+)\}", lambda match: "{quote(" + match[1] + ")}", path)
     sent = [f'"{method}"', f'{"f" if url != path else ""}"{url}"', read]
     for place in ("query", "body"):

@@ -32,7 +32,7 @@ class Call(Generic[T]):
     `accept` is the type of the answer, where the call has several.
 
     `content` is a body that is sent as it is, of the type `media_type`. `timeout` and `patience`, in seconds, are those
-    of this call where it needs others.
+    of this call where it needs others. `headers` are those of a call whose answer is a stream.
 
     `is_keyed`: it takes an Idempotency-Key, so that it may be sent again. `is_repeatable`: doing it twice is doing it
     once. `is_optional`: its answer may be empty.
@@ -52,6 +52,7 @@ class Call(Generic[T]):
     content: bytes | None = None
     media_type: str = "application/json"
     accept: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
     timeout: float | None = None
     patience: float | None = None
 

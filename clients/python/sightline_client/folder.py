@@ -59,7 +59,10 @@ class LoadedFile:
 
 @dataclass(slots=True)
 class UploadProgress:
-    """How far the upload of a folder has come. `sent` are files that the server has got, or had before."""
+    """How far the upload of a folder has come.
+
+    `sent` are files that the server has got, or had before; `failed` those that it refused, or that cannot be read.
+    """
 
     total: int
     sent: int = 0
@@ -74,6 +77,25 @@ class UploadReport(UploadProgress):
 
     jobs: list[str] = field(default_factory=list)
     failures: list[Item] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def add(self, sent: SentBatch) -> None:
+        self.sent += sent.files
+        self.duplicates += sent.duplicates
+        self.failed += len(sent.unreadable)
+        self.unreadable |= sent.unreadable
+        if sent.job is not None and sent.job not in self.jobs:
+            self.jobs.append(sent.job)
+
+
+@dataclass(slots=True)
+class SentBatch:
+    """What became of a batch: `files` could be read, of which the server had `duplicates`. `unsent` wait for a job."""
+
+    files: int = 0
+    duplicates: int = 0
+    job: str | None = None
+    unsent: list[LoadedFile] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
 
 

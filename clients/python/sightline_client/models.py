@@ -169,22 +169,6 @@ class Counts(BaseModel):
     total: int
 
 
-class DeleteOut_SavedSearchOut_(BaseModel):
-    matched: int
-    deleted: int
-    examples: list[SavedSearch]
-    warnings: list[AnswerWarning] = []
-    """What is odd about the filter."""
-
-
-class DeleteOut_VideoOut_(BaseModel):
-    matched: int
-    deleted: int
-    examples: list[Video]
-    warnings: list[AnswerWarning] = []
-    """What is odd about the filter."""
-
-
 class DeletedCollections(BaseModel):
     matched: int
     deleted: int
@@ -209,10 +193,26 @@ class DeletedImages(BaseModel):
     """What is odd about the filter."""
 
 
+class DeletedSavedSearches(BaseModel):
+    matched: int
+    deleted: int
+    examples: list[SavedSearch]
+    warnings: list[AnswerWarning] = []
+    """What is odd about the filter."""
+
+
 class DeletedTexts(BaseModel):
     matched: int
     deleted: int
     examples: list[Text]
+    warnings: list[AnswerWarning] = []
+    """What is odd about the filter."""
+
+
+class DeletedVideos(BaseModel):
+    matched: int
+    deleted: int
+    examples: list[Video]
     warnings: list[AnswerWarning] = []
     """What is odd about the filter."""
 

@@ -50,15 +50,32 @@ def open_picture(picture: Picture, opened: ExitStack) -> tuple[str, IO[bytes] | 
     return read_open_picture(picture)
 
 
+def is_stream(picture: Any) -> bool:
+    """Whether the picture is a file that can be read only once, such as a pipe."""
+    content: Any = picture.content if isinstance(picture, NamedPicture) else picture
+    return hasattr(content, "read") and not content.seekable()
+
+
+def read_stream(picture: Any) -> NamedPicture:
+    """A picture that can be read only once, with its bytes in memory: a call that is sent again needs them again."""
+    if isinstance(picture, NamedPicture):
+        return NamedPicture(picture.name, read_stream(picture.content).content)
+    return NamedPicture(name_of_file(picture), picture.read())
+
+
+def name_of_file(file: Any) -> str:
+    name = getattr(file, "name", None)
+    return Path(name).name if isinstance(name, str) else "picture"  # that of a pipe is a number
+
+
 def read_open_picture(picture: Any) -> tuple[str, IO[bytes] | bytes]:
     if hasattr(picture, "save") and hasattr(picture, "mode"):
         return "picture.png", encode_pillow(picture)
     if hasattr(picture, "read"):
-        name = Path(str(getattr(picture, "name", "picture"))).name
-        if not picture.seekable():
-            return name, picture.read()
+        if is_stream(picture):
+            return name_of_file(picture), picture.read()
         picture.seek(0)
-        return name, picture
+        return name_of_file(picture), picture
     raise TypeError(f"a picture is a path, a URL, bytes, an open file or a Pillow image, not {type(picture).__name__}")
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 
 BUSY = frozenset({429, 502, 503, 504})
+REFUSED = frozenset({429, 503})  # nothing was done; behind 502 and 504 of a proxy the server may have done it
 FIRST_PAUSE, LAST_PAUSE = 0.25, 10.0
 
 

@@ -17,9 +17,9 @@ from sightline_client.models import (
     DeletedCollections,
     DeletedHeads,
     DeletedImages,
+    DeletedSavedSearches,
     DeletedTexts,
-    DeleteOut_SavedSearchOut_,
-    DeleteOut_VideoOut_,
+    DeletedVideos,
     Duplicates,
     Enrichments,
     Explanation,
@@ -530,13 +530,7 @@ class AsyncCalls(AsyncTransport):
     async def find_known_images(self, *, sha256: Sequence[str], collection: str | None = None) -> Known:
         """Say which files are pictures of the collection already. A client need not send them."""
         return await self._run(
-            Call(
-                "POST",
-                "/v1/images/known",
-                Known,
-                body={"sha256": sha256, "collection": collection},
-                is_repeatable=False,
-            )
+            Call("POST", "/v1/images/known", Known, body={"sha256": sha256, "collection": collection})
         )
 
     async def delete_images(
@@ -682,13 +676,13 @@ class AsyncCalls(AsyncTransport):
 
     async def delete_video(
         self, id: str, *, dry_run: bool | None = None, collection: str | None = None
-    ) -> DeleteOut_VideoOut_ | None:
+    ) -> DeletedVideos | None:
         """Delete a video, its file and its frames. No search sent after this answer finds them."""
         return await self._run(
             Call(
                 "DELETE",
                 f"/v1/videos/{quote(id)}",
-                DeleteOut_VideoOut_,
+                DeletedVideos,
                 query={"dry_run": dry_run, "collection": collection},
                 is_optional=True,
             )
@@ -887,6 +881,7 @@ class AsyncCalls(AsyncTransport):
                 "/v1/saved-searches",
                 SavedSearch,
                 body={"name": name, "query": query, "match": match, "webhook": webhook, "collection": collection},
+                is_repeatable=False,
             )
         )
 
@@ -915,13 +910,13 @@ class AsyncCalls(AsyncTransport):
             )
         )
 
-    async def delete_saved_search(self, id: str, *, dry_run: bool | None = None) -> DeleteOut_SavedSearchOut_ | None:
+    async def delete_saved_search(self, id: str, *, dry_run: bool | None = None) -> DeletedSavedSearches | None:
         """Delete a saved search, with what it has found and its webhook. No picture is deleted."""
         return await self._run(
             Call(
                 "DELETE",
                 f"/v1/saved-searches/{quote(id)}",
-                DeleteOut_SavedSearchOut_,
+                DeletedSavedSearches,
                 query={"dry_run": dry_run},
                 is_optional=True,
             )
@@ -932,12 +927,6 @@ class AsyncCalls(AsyncTransport):
         return await self._run(
             Call("GET", f"/v1/saved-searches/{quote(id)}/matches", MatchPage, query={"limit": limit, "cursor": cursor})
         )
-
-    async def follow_saved_search(self, id: str) -> bytes:
-        """Follow a saved search as server-sent events: a `match` for each new picture that it finds. The id of an
-        event is the number of the match: a client that comes back with `Last-Event-ID` misses none.
-        """
-        return await self._run(Call("GET", f"/v1/saved-searches/{quote(id)}/events", bytes))
 
     async def evaluate_search(
         self,

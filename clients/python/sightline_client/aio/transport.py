@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
@@ -10,16 +11,27 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from sightline_client.aio.waiting import sleep
+from sightline_client.aio.waiting import run_in_thread, sleep
 from sightline_client.call import Call, encode_query, to_plain
 from sightline_client.errors import ApiError, ConnectionFailed, NotSightline
-from sightline_client.pictures import MAX_DOWNLOAD, NamedPicture, Picture, is_url, name_of_url, open_picture
-from sightline_client.retry import BUSY, Patience, read_retry_after
+from sightline_client.events import Event, EventReader, check_event_stream
+from sightline_client.pictures import (
+    MAX_DOWNLOAD,
+    NamedPicture,
+    Picture,
+    is_stream,
+    is_url,
+    name_of_url,
+    open_picture,
+    read_stream,
+)
+from sightline_client.retry import BUSY, LAST_PAUSE, REFUSED, Patience, read_retry_after
 
 T = TypeVar("T")
 
 CONNECT_SECONDS = 15.0
 TIMEOUT = httpx.Timeout(120.0, connect=CONNECT_SECONDS)
+QUIET_SECONDS = 60.0  # a stream of events that is silent for so long is dead: a server sends a comment every 15
 MAX_CONNECTIONS = 32
 
 
@@ -77,19 +89,23 @@ class AsyncTransport:
             try:
                 response = await self._send(call, headers, pictures)
             except (httpx.RequestError, httpx.InvalidURL) as error:
-                failure, asked = read_failure(error, self.server), 0.0
-                is_new = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-                is_safe = is_new or (call.is_repeatable and isinstance(error, httpx.TransportError))
+                failure = read_failure(error, self.server)
             else:
                 if response.is_success:
                     self._note_answer(patience)
                     return response
-                failure, asked = read_problem(response), read_retry_after(response.headers.get("Retry-After"))
-                is_safe = response.status_code in BUSY or failure.problem.get("retryable") is True
-            pause = self._next_pause(failure, asked, patience) if is_safe else None
-            if pause is None:
-                raise failure
-            await sleep(pause)
+                failure = read_problem(response)
+            await sleep(self._choose_pause(call, failure, patience))
+
+    def _choose_pause(self, call: Call[T], failure: ApiError | ConnectionFailed, patience: Patience) -> float:
+        """How long to wait before a call that failed is sent again. Raises the failure where it is not."""
+        pause = None
+        if may_send_again(call, failure):
+            asked = failure.response.headers.get("Retry-After") if isinstance(failure, ApiError) else None
+            pause = self._next_pause(failure, read_retry_after(asked), patience)
+        if pause is None:
+            raise failure
+        return pause
 
     def _next_pause(self, failure: ApiError | ConnectionFailed, asked: float, patience: Patience) -> float | None:
         """How long to wait before a call that failed is sent again; None to give up."""
@@ -124,8 +140,10 @@ class AsyncTransport:
         """The answer of a call as it comes; reading it raises httpx's errors. Raises ApiError, ConnectionFailed."""
         call = call.with_collection(self.collection)
         try:
-            query: dict[str, Any] = {"params": encode_query(call.query), "headers": self._headers}
-            request = self._http.build_request(call.method, self.server + call.path, **query)
+            options: dict[str, Any] = {"params": encode_query(call.query), "headers": {**self._headers, **call.headers}}
+            if call.timeout is not None:
+                options["timeout"] = httpx.Timeout(call.timeout, connect=CONNECT_SECONDS)
+            request = self._http.build_request(call.method, self.server + call.path, **options)
             response = await self._http.send(request, stream=True, follow_redirects=call.is_file)
         except (httpx.RequestError, httpx.InvalidURL) as error:
             raise read_failure(error, self.server) from error
@@ -137,11 +155,49 @@ class AsyncTransport:
         finally:
             await response.aclose()
 
+    async def _follow(self, path: str, after: str = "") -> AsyncIterator[Event]:
+        """The events of a stream without end, past the one whose id is `after`.
+
+        Where the stream breaks or ends, it is opened again behind the last event, until `patience` seconds have
+        brought nothing new. Raises ApiError, ConnectionFailed, NotSightline.
+        """
+        patience, last = Patience(self.patience), ""
+        while True:
+            headers = {"Last-Event-ID": after} if after else {}
+            call: Call[bytes] = Call("GET", path, bytes, headers=headers, timeout=QUIET_SECONDS)
+            failure: ApiError | ConnectionFailed
+            began = heard = time.monotonic()
+            try:
+                async with self._stream(call) as response:
+                    check_event_stream(response)
+                    self._note_answer(patience)
+                    began, reader = time.monotonic(), EventReader()
+                    async for part in response.aiter_bytes():
+                        heard = time.monotonic()
+                        for event in reader.feed(part):
+                            if event.data != last:
+                                patience, last = Patience(self.patience), event.data
+                            after = event.id or after
+                            yield event
+                failure = read_failure(httpx.ReadError("the stream of events has ended"), self.server)
+            except (ApiError, ConnectionFailed) as error:
+                failure = error
+            except httpx.RequestError as error:
+                failure = read_failure(error, self.server)
+            if heard - began > LAST_PAUSE:  # a proxy may end each stream after a while, whatever it brings
+                patience = Patience(self.patience)
+            await sleep(self._choose_pause(call, failure, patience))
+
     async def _fetch_pictures(self, call: Call[T]) -> list[Picture]:
-        """The pictures of a call; those at URLs are fetched, without the key."""
+        """The pictures of a call; those at URLs are fetched, without the key, and pipes are read."""
         value = call.body.get(call.files) if call.files else None
         pictures = [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
-        return [await self._fetch_picture(one) if is_url(one) else one for one in pictures]
+        return [await self._hold_picture(one) for one in pictures]
+
+    async def _hold_picture(self, picture: Picture) -> Picture:
+        if is_stream(picture):
+            return await run_in_thread(read_stream, picture)
+        return await self._fetch_picture(picture) if is_url(picture) else picture
 
     async def _fetch_picture(self, url: Any) -> NamedPicture:
         content = bytearray()
@@ -172,6 +228,16 @@ def read_problem(response: httpx.Response) -> ApiError:
         problem = None
     found = problem if isinstance(problem, dict) else {}
     return ApiError(response.status_code, found, response.headers.get("X-Request-ID"), response)
+
+
+def may_send_again(call: Call[T], failure: ApiError | ConnectionFailed) -> bool:
+    """Whether the call may succeed later, and doing it again does no harm."""
+    if isinstance(failure, ApiError):
+        statuses = BUSY if call.is_repeatable else REFUSED
+        return failure.status in statuses or failure.problem.get("retryable") is True
+    if isinstance(failure.__cause__, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
+        return True
+    return call.is_repeatable and isinstance(failure.__cause__, httpx.TransportError)
 
 
 def read_failure(error: Exception, server: str) -> ConnectionFailed:

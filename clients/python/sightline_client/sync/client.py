@@ -6,14 +6,18 @@ import base64
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 from sightline_client.call import quote
 from sightline_client.errors import JobFailed
+from sightline_client.events import read_event
 from sightline_client.folder import (
     Describe,
     FolderFile,
+    LoadedFile,
+    SentBatch,
     UploadProgress,
     UploadReport,
     find_files,
@@ -21,7 +25,22 @@ from sightline_client.folder import (
     load_files,
     pack_files,
 )
-from sightline_client.models import Filter, Image, Item, Job, QueryPart, SearchResult, Text, Upload
+from sightline_client.models import (
+    DuplicateGroup,
+    Filter,
+    Image,
+    Item,
+    Job,
+    Matched,
+    QueryPart,
+    SavedSearch,
+    SearchResult,
+    Text,
+    Upload,
+    Video,
+    Watch,
+    WatchedFile,
+)
 from sightline_client.pictures import NamedPicture, Picture, is_url, open_picture
 from sightline_client.sync.calls import Calls
 from sightline_client.sync.waiting import run_at_once, run_in_thread, sleep
@@ -30,6 +49,16 @@ RUNNING = ("queued", "running", "paused")
 FIRST_POLL, LAST_POLL = 0.1, 2.0
 PAGE = 1_000
 VECTOR_PAGE = 100  # the most pictures of a page with vectors
+GROUP_PAGE = 100  # the most groups of a page of duplicates
+
+
+class Page(Protocol):
+    """One page of a list; its cursor is null on the last."""
+
+    next_cursor: str | None
+
+
+P = TypeVar("P", bound=Page)
 
 
 class Client(Calls):
@@ -93,51 +122,66 @@ class Client(Calls):
         """Send every picture below a folder that the server does not have, as one job, and wait for its end.
 
         `describe` gives the `caption`, `tags`, `metadata` or `id` of a file, or None. `progress` is called as files are
-        sent and imported. Sending the same folder again sends what is missing.
+        sent and imported, in the caller's thread. Without `wait`, the report tells what was sent. Sending the same
+        folder again sends what is missing.
         """
         files = run_in_thread(find_files, folder, describe)
         report = UploadReport(total=len(files))
 
-        def send(batch: Sequence[FolderFile]) -> None:
-            self._send_batch(batch, report, collection)
+        def send(batch: Sequence[FolderFile]) -> SentBatch:
+            return self._send_batch(batch, report.jobs, collection)
+
+        def count(sent: SentBatch) -> None:
+            if sent.unsent:
+                job = report.jobs[0] if report.jobs else None
+                sent.job = self._send_files(sent.unsent, job, collection)
+            report.add(sent)
             if progress is not None:
                 progress(report)
 
-        batches = list(group_into_batches(files))
-        if batches:
-            send(batches[0])  # makes the job that the others join
-            for _ in run_at_once(send, batches[1:], concurrency):
-                pass
-        sent = report.duplicates  # by their SHA-256, before any job
-        while wait and report.jobs:
-            jobs = [self.get_job(id) for id in report.jobs]
-            report.done = sum(job.done for job in jobs)
-            report.failed = sum(job.failed for job in jobs) + len(report.unreadable)
-            report.duplicates = sent + sum(job.duplicates for job in jobs)
-            if progress is not None:
-                progress(report)
-            if not any(job.state in RUNNING for job in jobs):
-                break
-            sleep(FIRST_POLL * 5)
-        for id in report.jobs if wait else ():
-            for item in self.iter_job_items(id, status="failed"):
-                report.failures.append(item)
+        batches = group_into_batches(files)
+        for batch in islice(batches, 1):  # makes the job that the others join
+            count(send(batch))
+        for sent in run_at_once(send, batches, concurrency):
+            count(sent)
+        if wait and report.jobs:
+            self._wait_for_folder(report, progress)
         return report
 
-    def _send_batch(self, batch: Sequence[FolderFile], report: UploadReport, collection: str | None) -> None:
-        loaded = run_in_thread(load_files, batch, report.unreadable)
+    def _send_batch(self, batch: Sequence[FolderFile], jobs: list[str], collection: str | None) -> SentBatch:
+        """Send what the server does not have into the first of the jobs, and leave it `unsent` while there is none."""
+        sent = SentBatch()
+        loaded = run_in_thread(load_files, batch, sent.unreadable)
         digests = list(dict.fromkeys(one.sha256 for one in loaded))
         known = self.find_known_images(sha256=digests, collection=collection) if digests else None
         lacks = known.lacks if known is not None else {}
         has = set(known.sha256) if known is not None else set()
         new = [one for one in loaded if one.sha256 not in has or set(one.file.fields) & set(lacks.get(one.sha256, ()))]
-        if new:
-            job = report.jobs[0] if report.jobs else None
-            sent = self.upload_images(files=pack_files(new), job=job, collection=collection)
-            if sent.id not in report.jobs:
-                report.jobs.append(sent.id)
-        report.duplicates += len(loaded) - len(new)
-        report.sent += len(batch)
+        sent.files, sent.duplicates = len(loaded), len(loaded) - len(new)
+        if new and jobs:
+            sent.job = self._send_files(new, jobs[0], collection)
+        else:
+            sent.unsent = new
+        return sent
+
+    def _send_files(self, files: Sequence[LoadedFile], job: str | None, collection: str | None) -> str:
+        return (self.upload_images(files=pack_files(files), job=job, collection=collection)).id
+
+    def _wait_for_folder(self, report: UploadReport, progress: Callable[[UploadProgress], object] | None) -> None:
+        known = report.duplicates  # by their SHA-256, before any job
+        while True:
+            jobs = [self.get_job(id) for id in report.jobs]
+            report.done = sum(job.done for job in jobs)
+            report.failed = sum(job.failed for job in jobs) + len(report.unreadable)
+            report.duplicates = known + sum(job.duplicates for job in jobs)
+            if progress is not None:
+                progress(report)
+            if not any(job.state in RUNNING for job in jobs):
+                break
+            sleep(FIRST_POLL * 5)
+        for id in report.jobs:
+            for item in self.iter_job_items(id, status="failed"):
+                report.failures.append(item)
 
     def download(self, id: str, path: str | os.PathLike[str], *, collection: str | None = None) -> Path:
         """Write the file of a picture to `path`."""
@@ -165,27 +209,32 @@ class Client(Calls):
         return found
 
     def follow_job(self, job: Job | str) -> Iterator[Job]:
-        """The job whenever it changes, until it ends. Where the server's stream breaks, it is opened again."""
+        """The job whenever it changes, until it ends. Where the server's stream breaks, it is opened again.
+
+        Raises ApiError or ConnectionFailed where that does not succeed within `patience` seconds.
+        """
         id = job if isinstance(job, str) else job.id
         last: Job | None = None
-        while last is None or last.state in RUNNING:
-            request = self._http.build_request(
-                "GET", f"{self.server}/v1/jobs/{quote(id)}/events", headers=self._headers
-            )
-            response = self._http.send(request, stream=True)
-            try:
-                if not response.is_success:
-                    break
-                for line in response.iter_lines():
-                    if line.startswith("data:") and line[5:].strip():
-                        last = Job.model_validate_json(line[5:])
-                        yield last
-            finally:
-                response.close()
-            if last is None or last.state in RUNNING:
-                sleep(FIRST_POLL * 5)
-        if last is None:
-            yield self.wait_for_job(id, raise_on_failure=False)
+        for event in self._follow(f"/v1/jobs/{quote(id)}/events"):
+            now = read_event(Job, event)
+            if now != last:  # a stream that was opened again begins with the job as it is
+                yield now
+            last = now
+            if now.state not in RUNNING:
+                return
+
+    def follow_saved_search(self, search: SavedSearch | str, *, after: int | None = None) -> Iterator[Matched]:
+        """Each new picture that a saved search finds, without end; where the server's stream breaks, none is missed.
+
+        It begins after the match of the number `after`. Without it, it begins after the last match that the record
+        `search` tells of, and for an id with what comes from now on. Raises ApiError (`not_found` when the search is
+        deleted) or ConnectionFailed where the stream cannot be opened again within `patience` seconds.
+        """
+        id = search if isinstance(search, str) else search.id
+        if after is None:
+            after = (self.get_saved_search(id)).last if isinstance(search, str) else search.last
+        for event in self._follow(f"/v1/saved-searches/{quote(id)}/events", str(after)):
+            yield read_event(Matched, event)
 
     def iter_images(
         self,
@@ -199,43 +248,79 @@ class Client(Calls):
 
         With `vectors` each has its `vector`.
         """
-        cursor: str | None = None
-        while True:
-            page = self.list_images(
-                limit=VECTOR_PAGE if vectors else PAGE,
-                cursor=cursor,
-                filter=filter,
-                order_by=order_by,
-                count=False,
-                vectors=vectors or None,
-                collection=collection,
-            )
+        pages = iter_pages(
+            self.list_images,
+            limit=VECTOR_PAGE if vectors else PAGE,
+            filter=filter,
+            order_by=order_by,
+            count=False,
+            vectors=vectors or None,
+            collection=collection,
+        )
+        for page in pages:
             for image in page.images:
                 yield image
-            if (cursor := page.next_cursor) is None:
-                return
 
     def iter_texts(self, *, collection: str | None = None) -> Iterator[Text]:
         """Every stored text."""
-        cursor: str | None = None
-        while True:
-            page = self.list_texts(limit=PAGE, cursor=cursor, collection=collection)
+        for page in iter_pages(self.list_texts, limit=PAGE, collection=collection):
             for text in page.texts:
                 yield text
-            if (cursor := page.next_cursor) is None:
-                return
+
+    def iter_videos(self, *, collection: str | None = None) -> Iterator[Video]:
+        """Every video, the newest first."""
+        for page in iter_pages(self.list_videos, limit=PAGE, collection=collection):
+            for video in page.videos:
+                yield video
+
+    def iter_duplicates(
+        self,
+        *,
+        kind: Literal["exact", "near"] | None = None,
+        threshold: float | None = None,
+        collection: str | None = None,
+    ) -> Iterator[DuplicateGroup]:
+        """Every group of duplicates that the last search for them has found."""
+        pages = iter_pages(
+            self.list_duplicates, limit=GROUP_PAGE, kind=kind, threshold=threshold, collection=collection
+        )
+        for page in pages:
+            for group in page.groups:
+                yield group
+
+    def iter_matches(self, search: SavedSearch | str) -> Iterator[Matched]:
+        """Every picture that a saved search has found and that is kept, the newest match first."""
+        id = search if isinstance(search, str) else search.id
+        for page in iter_pages(self.list_matches, id, limit=PAGE):
+            for match in page.matches:
+                yield match
+
+    def iter_watched_files(
+        self, watch: Watch | str, *, status: Literal["failed"] | None = None
+    ) -> Iterator[WatchedFile]:
+        """Every file of a watched folder, or those that failed."""
+        id = watch if isinstance(watch, str) else watch.id
+        for page in iter_pages(self.list_watched_files, id, limit=PAGE, status=status):
+            for file in page.files:
+                yield file
 
     def iter_job_items(
         self, id: str, *, status: Literal["queued", "done", "failed", "duplicate"] | None = None
     ) -> Iterator[Item]:
         """Every item of a job, or those with this status."""
-        cursor: str | None = None
-        while True:
-            page = self.list_job_items(id, status=status, limit=PAGE, cursor=cursor)
+        for page in iter_pages(self.list_job_items, id, limit=PAGE, status=status):
             for item in page.items:
                 yield item
-            if (cursor := page.next_cursor) is None:
-                return
+
+
+def iter_pages(list_page: Callable[..., P], *args: str, **options: Any) -> Iterator[P]:
+    """The pages of a call that lists, each from the cursor of the one before."""
+    cursor: str | None = None
+    while True:
+        page = list_page(*args, cursor=cursor, **options)
+        yield page
+        if (cursor := page.next_cursor) is None:
+            return
 
 
 def fits_address(options: dict[str, Any]) -> bool:

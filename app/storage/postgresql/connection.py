@@ -102,8 +102,12 @@ class PostgresqlConnection:
         return known
 
     def begin_read(self) -> None:
-        """Begin a transaction, and learn in the same round trip what it sees: equal snapshots see the same commits."""
-        self._snapshot = self._send("BEGIN; SELECT pg_current_snapshot()::text").get_value(0, 0)
+        """Begin a transaction, and learn in the same round trip what it sees: equal snapshots see the same commits.
+
+        Of one server, that is: one that was restored, or took over, gives the numbers of lost transactions again.
+        """
+        sql = "BEGIN; SELECT pg_current_snapshot()::text || pg_postmaster_start_time()::text"
+        self._snapshot = self._send(sql).get_value(0, 0)
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Any]:
         statement, text, bound = bind(sql, values)

@@ -34,6 +34,10 @@ class InvalidLog(VectorIndexError):
     """The log's reader broke its contract: sequence numbers must rise, and be greater than the one asked for."""
 
 
+class LogReplaced(VectorIndexError):
+    """The log is not the one that was followed, or has lost its end. Drop the index and open it anew."""
+
+
 class SegmentDamaged(VectorIndexError):
     """A sealed segment has changed on its disk since it was opened. Drop it and open the index anew."""
 

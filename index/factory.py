@@ -16,6 +16,7 @@ from index.protocol import Freeze, OpenedIndex
 from index.reconcile import Reconciler
 from index.sealed_segment import SealedSegment
 from index.segmented import SegmentedIndex
+from index.types import SnapshotManifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +42,32 @@ class IndexConfig:
         return self.folder / "base"
 
 
-def open_index(config: IndexConfig, *, last_seq: int | None = None) -> OpenedIndex:
+def open_index(
+    config: IndexConfig, *, last_seq: int | None = None, has_mark: Callable[[str], bool] = lambda mark: True
+) -> OpenedIndex:
     """The index from its snapshot if that is whole and fits `config`, else an empty one at log entry 0.
 
-    `last_seq` is the last entry of the log: a snapshot ahead of it belongs to another log (say, a database restored
-    from a backup) and is refused. A refused snapshot stays on disk until the next save. Raises RemoteUnavailable where
-    a Milvus does not answer.
+    `last_seq` is the last entry of the log, and `has_mark` says whether the log has a mark. A snapshot that is ahead of
+    the log, or has a mark that the log lacks, belongs to another one (say, a database restored from a backup) and is
+    refused. A refused snapshot stays on disk until the next save. Raises RemoteUnavailable where a Milvus does not
+    answer.
     """
     if config.milvus is not None:
         return _open_milvus(config, config.milvus, last_seq)
-    segment, applied_seq, refused = _load(SealedSegment, config.segment_folder, config, last_seq)
+
+    def find_fault(manifest: SnapshotManifest) -> str | None:
+        if last_seq is not None and manifest.applied_seq > last_seq:
+            return f"applied_seq is {manifest.applied_seq}, but the log ends at {last_seq}"
+        return None if has_mark(manifest.mark) else f"the log does not have its mark at {manifest.applied_seq} any more"
+
     growing: FlatIndex | None = None
+    segment, manifest, refused = _load(SealedSegment, config.segment_folder, config, find_fault)
     if segment is None:
-        growing, applied_seq, also_refused = _load(FlatIndex, config.folder, config, last_seq)
+        growing, manifest, also_refused = _load(FlatIndex, config.folder, config, find_fault)
         refused = refused or also_refused
     index = SegmentedIndex(config.d, segment, growing)
-    return OpenedIndex(index, applied_seq, refused, _make_freeze(index, config))
+    applied_seq, mark = (manifest.applied_seq, manifest.mark) if manifest else (0, "")
+    return OpenedIndex(index, applied_seq, refused, _make_freeze(index, config), mark=mark)
 
 
 def load_sealed_segment(config: IndexConfig) -> SealedSegment:
@@ -87,33 +98,40 @@ def _open_milvus(config: IndexConfig, client: MilvusClient, last_seq: int | None
     index.is_complete = refused is None
     reconciler = Reconciler(index, config.name)
     return OpenedIndex(
-        index, applied_seq, refused, lambda seq: lambda: index.write_checkpoint(seq), reconciler.maintain, index.watch
+        index,
+        applied_seq,
+        refused,
+        lambda seq, mark="": lambda: index.write_checkpoint(seq),
+        reconciler.maintain,
+        index.watch,
     )
 
 
 def _load(
-    cls: type[snapshot.F], folder: Path, config: IndexConfig, last_seq: int | None
-) -> tuple[snapshot.F | None, int, str | None]:
-    """What the snapshot in `folder` holds, its last log entry, and why it is refused."""
+    cls: type[snapshot.F], folder: Path, config: IndexConfig, find_fault: Callable[[SnapshotManifest], str | None]
+) -> tuple[snapshot.F | None, SnapshotManifest | None, str | None]:
+    """What the snapshot in `folder` holds, its manifest, and why it is refused."""
     try:
         index, manifest = snapshot.load(folder, cls, name=config.name, space=config.space, d=config.d)
     except SnapshotMissing:
-        return None, 0, None
+        return None, None, None
     except InvalidSnapshot as error:
-        return None, 0, str(error)
-    if last_seq is not None and manifest.applied_seq > last_seq:
-        return None, 0, f"applied_seq is {manifest.applied_seq}, but the log ends at {last_seq}"
-    return index, manifest.applied_seq, None
+        return None, None, str(error)
+    if fault := find_fault(manifest):
+        return None, None, fault
+    return index, manifest, None
 
 
 def _make_freeze(index: SegmentedIndex, config: IndexConfig) -> Freeze:
-    def freeze(applied_seq: int) -> Callable[[], None] | None:
+    def freeze(applied_seq: int, mark: str = "", /) -> Callable[[], None] | None:
         frozen = index.freeze()
         if frozen is None:
             return None
 
         def save() -> None:
-            snapshot.save(config.folder, frozen, name=config.name, space=config.space, applied_seq=applied_seq)
+            snapshot.save(
+                config.folder, frozen, name=config.name, space=config.space, applied_seq=applied_seq, mark=mark
+            )
 
         return save
 

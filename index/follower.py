@@ -2,9 +2,9 @@
 
 A step reads what is new in the log, folds each batch to the last entry of each id, applies it, and only then moves
 `applied_seq`. The follower repeats what fails for ever, more and more rarely, and shows it in `error`; it skips and
-counts an entry that can never be applied. The thread that steps the follower also freezes the index for a snapshot, so
-contents and `applied_seq` always belong together; another thread writes the snapshot, so a slow disk does not keep
-removed vectors in the answers.
+counts an entry that can never be applied. Where the log is not the one any more that it has followed, it stops. The
+thread that steps the follower also freezes the index for a snapshot, so contents and `applied_seq` always belong
+together; another thread writes the snapshot, so a slow disk does not keep removed vectors in the answers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from index.errors import InvalidId, InvalidLog, InvalidVector
+from index.errors import InvalidId, InvalidLog, InvalidVector, LogReplaced
 from index.protocol import LogReader, OpenedIndex
 from index.snapshot_scheduler import SnapshotPolicy, SnapshotScheduler
 from index.types import Embeddings, Ids, LogEntry, Op
@@ -51,21 +51,29 @@ class Follower:
         policy: SnapshotPolicy | None = None,
         batch: int = BATCH_ENTRIES,
         may_write: Callable[[], bool] = lambda: True,
+        on_outdated: Callable[[], None] = lambda: None,
     ) -> None:
         """While not `may_write()`, another process applies the log to this index, which is elsewhere: this follower
-        only takes over how far that is."""
+        only takes over how far that is. Calls `on_outdated` when it stops for good."""
         self._may_write = may_write
         self._watch = opened.watch
         self._index = opened.index
         self._log = entries
+        entries.mark = opened.mark
+        self._on_outdated = on_outdated
+        # Whether the log has entries other than those that are in the index: then close this, and open it anew.
+        self.is_outdated = False
         self._name = name
         self._batch = batch
         self._maintain = opened.maintain
         # The last log entry that is in the index; searches begun after reading it see its effect.
         self.applied_seq = opened.applied_seq
+        freeze = opened.freeze
         self._scheduler = (
-            SnapshotScheduler(opened.freeze, policy or SnapshotPolicy(), name, opened.applied_seq)
-            if opened.freeze
+            SnapshotScheduler(
+                lambda seq: freeze(seq, entries.mark), policy or SnapshotPolicy(), name, opened.applied_seq
+            )
+            if freeze
             else None
         )
         self._retry = RETRY_FIRST
@@ -95,13 +103,17 @@ class Follower:
         if self.on_notify is not None:
             self.on_notify()
 
+    def has_applied(self, seq: int) -> bool:
+        """Whether entry `seq` is applied."""
+        return self.applied_seq >= seq and not self.is_outdated
+
     def wait_until_applied(self, seq: int, timeout: float) -> bool:
         """Whether entry `seq` is applied, after `timeout` seconds at most; at once after `close`."""
-        if self.applied_seq < seq:
+        if not self.has_applied(seq):
             self.notify()
         with self._moved:
-            self._moved.wait_for(lambda: self.applied_seq >= seq or self._closed, timeout)
-            return self.applied_seq >= seq
+            self._moved.wait_for(lambda: self.has_applied(seq) or self._closed, timeout)
+            return self.has_applied(seq)
 
     def close(self, *, save: bool = True) -> None:
         """Save what is unsaved, unless `save` is false. Never call it during a step. The index stays open."""
@@ -111,7 +123,7 @@ class Follower:
             self._closed = True
             self._moved.notify_all()
         if self._scheduler:
-            self._scheduler.finish(self.applied_seq, save=save)
+            self._scheduler.finish(self.applied_seq, save=save and not self.is_outdated)
 
     def step(self) -> float | None:
         """Apply some batches of what is new, and begin to save if it is time.
@@ -119,6 +131,8 @@ class Follower:
         Returns after how many seconds to call again even if the log has not grown: 0 where more is left, None for
         never. Raises no Exception: the next step repeats what failed.
         """
+        if self.is_outdated:
+            return None
         try:
             if self._watch is not None and not self._may_write():
                 self._move(self._watch())
@@ -127,6 +141,11 @@ class Follower:
             more = self._apply_batches()
             if self._maintain is not None and self._maintain(self._log, self.applied_seq):
                 more = True
+        except LogReplaced as error:
+            log.warning("follower %s: the log is not the one that it has followed to %d", self._name, self.applied_seq)
+            self.error, self.is_outdated = error, True
+            self._on_outdated()
+            return None
         except Exception as error:
             pause = self._retry
             if self.error is None or pause >= RETRY_LAST:

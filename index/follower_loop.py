@@ -29,13 +29,13 @@ class FollowerLoop(Generic[K]):
     """Steps the followers that are attached under their keys.
 
     `data_version()` returns a number that differs once a log may have grown; `find_grown()` returns the keys of those
-    that have since its last call. Only the loop's thread calls them. `poll` and `poll_idle` are seconds between two
-    looks, just after a change and when long idle.
+    that have since its last call, or None where any may have changed. Only the loop's thread calls them. `poll` and
+    `poll_idle` are seconds between two looks, just after a change and when long idle.
     """
 
     poll, poll_idle = 0.005, 0.05
 
-    def __init__(self, data_version: Callable[[], int], find_grown: Callable[[], Iterable[K]]) -> None:
+    def __init__(self, data_version: Callable[[], int], find_grown: Callable[[], Iterable[K] | None]) -> None:
         self._data_version = data_version
         self._find_grown = find_grown
         self._lock = threading.Condition()  # guards what follows
@@ -95,9 +95,12 @@ class FollowerLoop(Generic[K]):
         version = self._data_version()
         if version == self._version:
             return False
-        grown = list(self._find_grown())
+        found = self._find_grown()
+        grown = None if found is None else list(found)
         self._version = version
         with self._lock:
+            if grown is None:
+                grown = list(self._followers)
             self._due.update((key, NOW) for key in grown if key in self._followers)
         return True
 

@@ -181,6 +181,9 @@ class MilvusIndex:
         self.collection.write_checkpoint(checkpoint)
         self._checkpoint = checkpoint
 
+    def forget_applied(self) -> None:
+        self.write_checkpoint(0)
+
     def recount(self) -> int:
         """Ask Milvus for `ntotal`."""
         self._ntotal = self.collection.count()

@@ -109,12 +109,25 @@ class RemoteIndex(Protocol):
         """How many vectors the remote side had that we never put there, and that we removed."""
         ...
 
+    def forget_applied(self) -> None:
+        """Let whoever opens it next apply the whole log, before it answers. Raises RemoteUnavailable."""
+        ...
+
 
 class LogReader(Protocol):
-    """The log that an index follows."""
+    """The log that an index follows.
+
+    `mark` says which log that is: what was read so far belongs to it while it has this mark. "" asks for none; each
+    read replaces it by the newest. Set it to that of a snapshot before the first read.
+    """
+
+    mark: str
 
     def read(self, after_seq: int, limit: int, /) -> Sequence[LogEntry]:
-        """Up to `limit` entries with seq > `after_seq`, rising. The numbers may have gaps."""
+        """Up to `limit` entries with seq > `after_seq`, rising. The numbers may have gaps.
+
+        Raises LogReplaced where the log does not have `mark`.
+        """
         ...
 
     def last_seq(self) -> int:
@@ -141,9 +154,13 @@ class FrozenIndex:
     files: Mapping[str, Callable[[Sink], None]]
 
 
-Freeze = Callable[[int], Callable[[], None] | None]
-"""Captures an index as it stands after this log entry; returns the function that saves the capture, or None where
-nothing need be saved."""
+class Freeze(Protocol):
+    """Captures an index as it stands after a log entry, with a mark of that log; returns the function that saves the
+    capture, or None where nothing need be saved."""
+
+    def __call__(self, seq: int, mark: str = "", /) -> Callable[[], None] | None: ...
+
+
 Maintain = Callable[[LogReader, int], bool]
 """Does a short piece of an index's own maintenance, given the log and the last applied seq; whether more is to be done
 at once."""
@@ -151,7 +168,7 @@ at once."""
 
 @dataclass(frozen=True, slots=True)
 class OpenedIndex:
-    """An index ready for its follower: it holds the log up to `applied_seq`.
+    """An index ready for its follower: it holds the log up to `applied_seq`, of which it knows `mark`.
 
     `refused` says why a snapshot was not used; None where it was used, or where there was none.
     """
@@ -162,3 +179,4 @@ class OpenedIndex:
     freeze: Freeze | None = None
     maintain: Maintain | None = None
     watch: Callable[[], int] | None = None  # takes over what another process wrote there; returns how far that is
+    mark: str = ""

@@ -79,6 +79,7 @@ def build_segment(
     space: str,
     d: int,
     applied_seq: int,
+    mark: str = "",
     asked: Sequence[Embeddings] = (),
 ) -> SnapshotManifest:
     """Build a segment of `blocks` of (ids [n], vectors [n, d]) as the snapshot in `folder`.
@@ -107,7 +108,7 @@ def build_segment(
             draft.write(file, lambda sink, a=array: write_array(sink, a.dtype, a.shape, [a]))  # type: ignore[misc]
         draft.write(PARAMS, lambda sink: sink.write(params.to_json()))
         manifest = draft.seal(
-            name=name, space=space, kind=SealedSegment.kind, d=d, ntotal=len(ids), applied_seq=applied_seq
+            name=name, space=space, kind=SealedSegment.kind, d=d, ntotal=len(ids), applied_seq=applied_seq, mark=mark
         )
     log.info("sealed segment of %s: %d vectors in %.1f s, %s", name, len(ids), time.monotonic() - began, params)
     return manifest

@@ -63,7 +63,9 @@ class SnapshotDraft:
         """Write one file, and fsync it."""
         self._files.append(_write_file(self.directory / file, write))
 
-    def seal(self, *, name: str, space: str, kind: str, d: int, ntotal: int, applied_seq: int) -> SnapshotManifest:
+    def seal(
+        self, *, name: str, space: str, kind: str, d: int, ntotal: int, applied_seq: int, mark: str = ""
+    ) -> SnapshotManifest:
         """Write the manifest of the files written so far. Write nothing after it."""
         self.manifest = SnapshotManifest(
             name=name,
@@ -74,6 +76,7 @@ class SnapshotDraft:
             applied_seq=applied_seq,
             created_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             files=tuple(self._files),
+            mark=mark,
         )
         text = self.manifest.to_json()
         SnapshotManifest.from_json(text)  # raises for what `load` would refuse
@@ -111,7 +114,9 @@ def draft_snapshot(folder: Path) -> Iterator[SnapshotDraft]:
     _delete_others(folder, keep=directory.name)
 
 
-def save(folder: Path, frozen: FrozenIndex, *, name: str, space: str, applied_seq: int) -> SnapshotManifest:
+def save(
+    folder: Path, frozen: FrozenIndex, *, name: str, space: str, applied_seq: int, mark: str = ""
+) -> SnapshotManifest:
     """Make `frozen` the snapshot in `folder`, as the index `name` stood after log entry `applied_seq`.
 
     Raises OSError (a full or failing disk); the previous snapshot is then still there and whole.
@@ -120,7 +125,13 @@ def save(folder: Path, frozen: FrozenIndex, *, name: str, space: str, applied_se
         for file, write in frozen.files.items():
             draft.write(file, write)
         return draft.seal(
-            name=name, space=space, kind=frozen.kind, d=frozen.d, ntotal=frozen.ntotal, applied_seq=applied_seq
+            name=name,
+            space=space,
+            kind=frozen.kind,
+            d=frozen.d,
+            ntotal=frozen.ntotal,
+            applied_seq=applied_seq,
+            mark=mark,
         )
 
 

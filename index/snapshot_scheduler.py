@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from index.protocol import Freeze
-
 log = logging.getLogger(__name__)
 
 
@@ -33,7 +31,9 @@ class SnapshotPolicy:
 class SnapshotScheduler:
     """Saves what `freeze(applied_seq)` captures. All methods belong to the follower's thread."""
 
-    def __init__(self, freeze: Freeze, policy: SnapshotPolicy, name: str, saved_seq: int) -> None:
+    def __init__(
+        self, freeze: Callable[[int], Callable[[], None] | None], policy: SnapshotPolicy, name: str, saved_seq: int
+    ) -> None:
         self._freeze = freeze
         self._policy = policy
         self._name = name

@@ -59,8 +59,9 @@ class SnapshotManifest:
     """What is in a snapshot, so that no other can be mistaken for it.
 
     `name` says to which index it belongs (a collection and its target), `space` is the fingerprint of
-    the embedding space, `kind` the implementation, `applied_seq` the last log entry inside. `created_at` is
-    RFC 3339 in UTC, for people only. Loading refuses any other `format`, and the index is rebuilt from the log.
+    the embedding space, `kind` the implementation, `applied_seq` the last log entry inside, `mark` a mark of that log
+    (none in snapshots of older versions). `created_at` is RFC 3339 in UTC, for people only. Loading refuses any other
+    `format`, and the index is rebuilt from the log.
     """
 
     __pydantic_config__ = _STRICT
@@ -74,10 +75,14 @@ class SnapshotManifest:
     created_at: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$")]
     files: tuple[SnapshotFile, ...]
     format: Literal[1] = 1
+    mark: Annotated[str, Field(pattern=r"^([0-9]{1,18}:-?[0-9]{1,19})?$")] = ""
 
     def to_json(self) -> bytes:
         """UTF-8 JSON with sorted keys: equal manifests give equal bytes."""
-        return json.dumps(asdict(self), sort_keys=True, indent=1).encode() + b"\n"
+        fields = asdict(self)
+        if not self.mark:
+            del fields["mark"]
+        return json.dumps(fields, sort_keys=True, indent=1).encode() + b"\n"
 
     @classmethod
     def from_json(cls, text: bytes) -> SnapshotManifest:

@@ -37,7 +37,7 @@ is never finished would leave every vector in memory."""
 
 @dataclass(frozen=True, slots=True)
 class BuildOrder:
-    """Which segment to build: of which part of the log, and into which folder."""
+    """Which segment to build: of which part of the log, which then had `mark`, and into which folder."""
 
     collection: str
     target: Target
@@ -46,6 +46,7 @@ class BuildOrder:
     upto: int
     folder: str
     name: str
+    mark: str = ""
 
     def to_json(self) -> str:
         """The argument of the process."""
@@ -62,6 +63,7 @@ def run_build(order: BuildOrder, database: str, asked: Sequence[Embeddings] = ()
             space=order.space,
             d=order.d,
             applied_seq=order.upto,
+            mark=order.mark,
             asked=asked,
         )
 

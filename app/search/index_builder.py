@@ -117,15 +117,20 @@ class IndexBuilder:
         self._loop.close()
 
     def build(
-        self, key: IndexKey, config: IndexConfig, upto: int, is_cancelled: Callable[[], bool] = lambda: False
+        self,
+        key: IndexKey,
+        config: IndexConfig,
+        end: tuple[int, str],
+        is_cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Build a sealed segment of the log up to entry `upto`, in a process of its own, and wait for its end.
+        """Build a sealed segment of the log up to its `end`, in a process of its own, and wait for that to end.
 
         Raises BuildFailed with the reason, and BuildCancelled when `is_cancelled()` or the builder was closed.
         """
         label, target = key
         asked = write_arrays(self.list_asked(key))
-        order = BuildOrder(label, target, config.space, config.d, upto, str(config.segment_folder), config.name)
+        upto, mark = end
+        order = BuildOrder(label, target, config.space, config.d, upto, str(config.segment_folder), config.name, mark)
         process = spawn(
             "app.search.build_process",
             order.to_json(),
@@ -201,7 +206,7 @@ class IndexBuilder:
         began = time.monotonic()
         index.begin_rebuild()
         try:
-            self.build(handle.key, config, handle.log.last_seq(), watch.cancelled.is_set)
+            self.build(handle.key, config, handle.log.read_end(), watch.cancelled.is_set)
             sealed = load_sealed_segment(config)
             sealed.verify(lambda: self._is_cancelled(watch))
             if self._is_cancelled(watch):

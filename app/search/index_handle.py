@@ -10,6 +10,7 @@ import numpy as np
 from app.core.types import EmbeddingSpace, Target
 from app.storage.database import Database
 from app.storage.tables import embeddings
+from index.errors import LogReplaced
 from index.factory import IndexConfig
 from index.follower import Follower
 from index.protocol import RemoteIndex, VectorIndex
@@ -23,12 +24,13 @@ OVERHEAD = 32 << 10  # bytes of an open index besides its vectors
 
 
 class EmbeddingLog:
-    """The log of one (collection, target); implements `LogReader`."""
+    """The log of one (collection, target); implements `LogReader`. Only its reader uses `mark`."""
 
     def __init__(self, database: Database, space: EmbeddingSpace, key: IndexKey) -> None:
         self._database = database
         self._space = space.fingerprint
         self._label, self._target = key
+        self.mark = ""
 
     def count_after(self, seq: int) -> int:
         """How many entries have a number past `seq`."""
@@ -38,11 +40,30 @@ class EmbeddingLog:
         """The number of the last entry, 0 for an empty log."""
         return self._database.read(lambda c: embeddings.get_last_seq(c, self._label, self._space, self._target))
 
-    def read(self, after_seq: int, limit: int, /) -> Sequence[LogEntry]:
-        """Up to `limit` entries past `after_seq`, in order."""
-        rows = self._database.read(
-            lambda c: embeddings.list_after(c, self._label, self._space, self._target, after_seq, limit)
+    def read_end(self) -> tuple[int, str]:
+        """The number of the last entry, and the mark of that moment."""
+        return self._database.read(
+            lambda c: (
+                embeddings.get_last_seq(c, self._label, self._space, self._target),
+                embeddings.find_newest_mark(c) or "",
+            )
         )
+
+    def has_mark(self, mark: str) -> bool:
+        """Whether the log has this mark; "" is none, which every log has."""
+        return self._database.read(lambda c: embeddings.find_newest_mark(c, mark)) is not None
+
+    def read(self, after_seq: int, limit: int, /) -> Sequence[LogEntry]:
+        """Up to `limit` entries past `after_seq`, in order. Raises LogReplaced."""
+        mark, rows = self._database.read(
+            lambda c: (
+                embeddings.find_newest_mark(c, self.mark),
+                embeddings.list_after(c, self._label, self._space, self._target, after_seq, limit),
+            )
+        )
+        if mark is None:
+            raise LogReplaced(f"the log has no mark {self.mark}")
+        self.mark = mark
         return [
             LogEntry(seq, Op(op), key, None if vector is None else np.frombuffer(vector, dtype="<f4"))
             for seq, op, key, vector in rows

@@ -2,8 +2,10 @@
 
 The first search that needs an index opens it and waits; searches of other indexes do not. One thread follows the logs
 of all (`index.follower_loop`), so an open index costs only its memory. That is bounded: past the bound the manager
-saves and closes those that no search used for longest, never one in use. An `IndexBuilder` gives large ones a sealed
-segment; when that is damaged on the disk, the manager opens the index anew and refuses searches meanwhile.
+saves and closes those that no search used for longest, never one in use. It also closes one whose log is not the same
+any more: the database was restored, or its standby has taken over without the last entries. An `IndexBuilder` gives
+large ones a sealed segment; when that is damaged on the disk, the manager opens the index anew and refuses searches
+meanwhile.
 
 With a Milvus client the vectors are there. While the server does not answer, every search says so.
 
@@ -28,6 +30,7 @@ from app.search.index_builder import BuildCancelled, BuildFailed, IndexBuilder
 from app.search.index_handle import TOTALS, EmbeddingLog, IndexHandle, IndexKey
 from app.storage.database import Database
 from app.storage.membership import SINGLE_SERVER, Membership
+from app.storage.sql import Connection
 from app.storage.tables import collections, embeddings
 from index import snapshot
 from index.errors import IndexClosed, RemoteUnavailable, SegmentDamaged
@@ -76,18 +79,25 @@ def map_remote_errors() -> Iterator[None]:
 
 
 class GrownLogs:
-    """Tells which logs have grown since the last call."""
+    """Tells which logs have grown since the last call; None where the database has lost the end of some."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._seq = database.read(embeddings.get_last_seq_of_all)
+        self._seq, self._mark = database.read(self._find_end)
 
-    def __call__(self) -> list[IndexKey]:
-        last, grown = self._database.read(
-            lambda c: (embeddings.get_last_seq_of_all(c), embeddings.list_grown_logs(c, self._seq))
+    def __call__(self) -> list[IndexKey] | None:
+        (last, newest), mark, grown = self._database.read(
+            lambda c: (
+                self._find_end(c),
+                embeddings.find_newest_mark(c, self._mark),
+                embeddings.list_grown_logs(c, self._seq),
+            )
         )
-        self._seq = max(self._seq, last)
-        return grown
+        self._seq, self._mark = last if mark is None else max(self._seq, last), newest
+        return None if mark is None else grown
+
+    def _find_end(self, c: Connection) -> tuple[int, str]:
+        return embeddings.get_last_seq_of_all(c), embeddings.find_newest_mark(c) or ""
 
 
 class IndexManager:
@@ -128,7 +138,7 @@ class IndexManager:
         self._builder = IndexBuilder(database.address, policy, on_damaged=self._reopen, metrics=metrics)
         self._keeper = BackgroundLoop(
             "index-memory",
-            self._close_surplus,
+            self._keep,
             "an index was not closed as it should be",
             Backoff(MEMORY_CHECK_SECONDS, MEMORY_CHECK_SECONDS),
         )
@@ -197,7 +207,7 @@ class IndexManager:
             return lambda: True
         wanted = min(seq, handle.log.last_seq())  # the log of this index may have no entry with this very number
         handle.follower.notify()
-        return lambda: handle.follower.applied_seq >= wanted or self._open.get(key) is not handle
+        return lambda: handle.follower.has_applied(wanted) or self._open.get(key) is not handle
 
     def drop(self, label: str) -> None:
         """Close the indexes of a collection that is being deleted, and open them no more. Waits for their searches."""
@@ -377,7 +387,7 @@ class IndexManager:
         entries = EmbeddingLog(self._database, self._space, key)
         config = self._config(key)
         with map_remote_errors():
-            opened = open_index(config, last_seq=entries.last_seq())
+            opened = open_index(config, last_seq=entries.last_seq(), has_mark=entries.has_mark)
         if self._milvus is None and entries.count_after(opened.applied_seq) > BUILD_BEFORE_FOLLOWING:
             opened = self._build_first(key, config, entries, opened)
         if opened.refused:
@@ -385,7 +395,14 @@ class IndexManager:
         policy = SNAPSHOT_POLICY
         if self._milvus is not None:
             policy = SHARED_POLICY if self._membership.is_cluster else SnapshotPolicy()
-        follower = Follower(opened, entries, config.name, policy, may_write=lambda: self._feeds(config))
+        follower = Follower(
+            opened,
+            entries,
+            config.name,
+            policy,
+            may_write=lambda: self._feeds(config),
+            on_outdated=self._keeper.wake,
+        )
         try:
             self._catch_up(key, follower, entries.last_seq())
         except BaseException:
@@ -411,11 +428,11 @@ class IndexManager:
         """The index with a sealed segment of all that its log holds; `opened` where the build fails."""
         log.info("building a sealed segment of %s first", config.name)
         try:
-            self._builder.build(key, config, entries.last_seq())
+            self._builder.build(key, config, entries.read_end())
         except (BuildFailed, BuildCancelled) as error:
             log.warning("no sealed segment of %s, following without: %s", config.name, error)
             return opened
-        return open_index(config, last_seq=entries.last_seq())
+        return open_index(config, last_seq=entries.last_seq(), has_mark=entries.has_mark)
 
     def _catch_up(self, key: IndexKey, follower: Follower, last_seq: int) -> None:
         """Apply the log up to `last_seq` on this thread; see `_open_handle`."""
@@ -425,6 +442,8 @@ class IndexManager:
             pause = follower.step()
             self._check_wanted(key)
             now = time.monotonic()
+            if follower.is_outdated:
+                raise Overloaded(f"the log of {collections.name_from_label(key[0])!r} was replaced; try again")
             if isinstance(follower.error, RemoteUnavailable):
                 raise Overloaded(str(follower.error))
             if follower.error is None:
@@ -467,7 +486,22 @@ class IndexManager:
         with suppress(SightlineError):  # the next search tries again
             self._release(self._acquire(handle.key))
 
-    def _close_surplus(self) -> float:
+    def _keep(self) -> float:
+        try:
+            self._close_outdated()
+        finally:
+            self._close_surplus()
+        return MEMORY_CHECK_SECONDS
+
+    def _close_outdated(self) -> None:
+        """Close what has followed a log that the database does not have any more. The next search opens it anew."""
+        for handle in self._list_open():
+            if handle.follower.is_outdated:
+                if isinstance(handle.index, RemoteIndex):
+                    handle.index.forget_applied()
+                self._shut(handle.key, wait=True, save=False)
+
+    def _close_surplus(self) -> None:
         """Close what is too much: after each opening, and now and then, since an open index may grow."""
         try:
             with self._changed:
@@ -478,7 +512,6 @@ class IndexManager:
             with self._changed:
                 self._full = False
                 self._changed.notify_all()
-        return MEMORY_CHECK_SECONDS
 
     def _choose_surplus(self) -> list[IndexKey]:
         """Which to close so that the rest fits with some room: the least recently used, none in use, never the last."""

@@ -1,9 +1,10 @@
 """Keeps the bytes of pictures in a bucket: `media/ab/cd/<sha256>`, `thumbnails/ab/cd/<name>`, `incoming/<job>-<n>`.
 
 A picture is put before the transaction of its row. The garbage collector removes an object only inside a write
-transaction that finds no row, and only when it is older than any upload under way can be (`grace_of`). So what `put`
-has written stays until its row is there. What `put` has found is not protected by its age: `confirm` looks for it
-again inside the transaction of its row, which no removal can overlap.
+transaction that finds no row, and only when it is older than any upload under way can be (`grace_of`). So an object
+that `put` has made stays until its row is there. What `put` has found or replaced is not protected by its age: the
+collector may have looked at the old one. `confirm` looks for it again inside the transaction of its row, which no
+removal can overlap.
 
 The folders of `BlobStore` are the cache of this machine: decode children read files, and have no network.
 """
@@ -81,7 +82,7 @@ class BucketBlobStore(BlobStore):
         self._max_cache = max_cache
         self._added = max_cache  # bytes since the cache was last measured: it is measured at the first
         self._evicting = threading.Lock()
-        self._puts: dict[str, tuple[float, bool]] = {}  # the moment of a put, and whether it found the object there
+        self._puts: dict[str, tuple[float, bool]] = {}  # the moment of a put, and whether an object may have been there
         self._removable: dict[str, float] = {}  # digests whose last row has gone, and when to look for them
         with map_os_errors():
             self.scratch.mkdir(exist_ok=True)
@@ -123,10 +124,11 @@ class BucketBlobStore(BlobStore):
         return held is not None
 
     def probe(self) -> None:
-        """Raise StartupError where nothing can be written, removed or listed."""
+        """Find out what the store can. Raises StartupError where nothing can be written, removed or listed."""
         with self._explain_faults():
             probe = f".probe-{uuid.uuid4().hex}"
             self.bucket.put(probe, b"sightline", BINARY)
+            self.bucket.check_exclusive(probe)
             self.bucket.delete([probe])
             next(self.bucket.list_pages("incoming/"), None)
 
@@ -172,10 +174,9 @@ class BucketBlobStore(BlobStore):
         held = None if is_new else self.bucket.head(key)
         if not is_new and (held is None or not has_bytes(held, staged.bytes, etag)):
             self._overwrite(staged, key)
-            is_new = True
         if len(self._puts) >= MAX_PUTS:
             self._puts.clear()  # then `confirm` looks for each
-        self._puts[staged.sha256] = (began, not is_new)
+        self._puts[staged.sha256] = (began, not (is_new and self.bucket.is_exclusive))
 
     def _overwrite(self, staged: StagedFile, key: str) -> None:
         with map_os_errors(), open(staged.path, "rb") as file:
@@ -186,8 +187,8 @@ class BucketBlobStore(BlobStore):
 
     def confirm(self, staged: Sequence[StagedFile]) -> None:
         def is_doubtful(one: StagedFile) -> bool:
-            began, was_found = self._puts.get(one.sha256, (0.0, True))
-            return was_found or time.monotonic() - began > grace_of(one.bytes) / 2
+            began, was_there = self._puts.get(one.sha256, (0.0, True))
+            return was_there or time.monotonic() - began > grace_of(one.bytes) / 2
 
         def check(one: StagedFile) -> None:
             if self.bucket.head(media_key(one.sha256)) is None:
@@ -340,7 +341,7 @@ class BucketBlobStore(BlobStore):
         return meta
 
     def _require_marker(self) -> None:
-        """Raise StorageUnavailable where everything is gone, and not one picture: then no picture may fail for good."""
+        """Raise StorageUnavailable where everything is gone, and not one object: then nothing may fail for good."""
         if self.bucket.head(MARKER) is None:
             raise StorageUnavailable("the bucket of the pictures is gone, or was emptied")
 
@@ -384,7 +385,10 @@ class BucketBlobStore(BlobStore):
             self.bucket.put(key, file, BINARY)
 
     def fetch_upload(self, job_id: str, n: int) -> None:
-        """As of a folder. What another worker has listed of a source counts, not what this machine has listed."""
+        """As of a folder. What another worker has listed of a source counts, not what this machine has listed.
+
+        Raises StorageUnavailable where the bucket is at fault: then the upload may still be there.
+        """
         path, key = self.upload_path(job_id, n), upload_key(job_id, n)
         if path.is_file() or (path / STORED).exists():
             return
@@ -401,6 +405,7 @@ class BucketBlobStore(BlobStore):
                     else:
                         self._unpack(new, path)
                     return
+            self._require_marker()
             remove_path(path / MANIFEST_NAME)  # of a source that was listed and not kept
         finally:
             remove_path(new)

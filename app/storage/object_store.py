@@ -135,6 +135,7 @@ class Bucket:
         self._metrics = metrics or ProcessMetrics()
         self._store = open_store("s3", bucket, endpoint, client, RETRIES, RETRY_SECONDS)
         self._is_conditional = True  # until the store says that it knows no conditional writes
+        self.is_exclusive = False  # whether it has proved that `create` replaces nothing (`check_exclusive`)
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="bucket")
         self._clock: tuple[float, float] | None = None  # the monotonic clock and the store's, at one moment
         self._lock = threading.Lock()
@@ -160,7 +161,10 @@ class Bucket:
         return [future.result() for future in futures]
 
     def create(self, key: str, data: bytes, media_type: str) -> bool:
-        """Write an object unless there is one of this key; whether it was written."""
+        """Write an object unless there is one of this key; whether it was written.
+
+        Unless `is_exclusive`, the store may have replaced one that was there.
+        """
         import obstore
         from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
 
@@ -173,9 +177,13 @@ class Bucket:
             return False
         except NotSupportedError:
             log.warning("the store of %s knows no conditional writes; objects are written again", self.name)
-            self._is_conditional = False
+            self._is_conditional = self.is_exclusive = False
             return self.put(key, data, media_type)
         return True
+
+    def check_exclusive(self, key: str) -> None:
+        """Note whether the store refuses to create an object that is there. Stores exist that ignore the condition."""
+        self.is_exclusive = not self.create(key, b"sightline", "application/octet-stream")
 
     def put(self, key: str, data: bytes | IO[bytes] | Iterator[bytes], media_type: str) -> bool:
         """Write an object, a large one in parts; it is there whole or not at all. True."""

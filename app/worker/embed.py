@@ -416,7 +416,7 @@ class EmbeddingWorker:
         for lease, error in failed:
             outcome = self._outcome_of(lease, error)
             if outcome == "released":
-                work_queue.release_images(c, self.owner, [lease.image.key])
+                work_queue.release_image(c, lease)
             elif outcome == "retried":
                 work_queue.requeue_image(c, lease)
             elif isinstance(error, Rejected | BlobMissing):

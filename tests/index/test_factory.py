@@ -74,6 +74,20 @@ def test_snapshot_ahead_of_the_log_is_refused(config: IndexConfig) -> None:
     assert opened.refused == "applied_seq is 5, but the log ends at 4"
 
 
+def test_snapshot_of_a_log_that_has_lost_its_end_is_refused(config: IndexConfig) -> None:
+    opened = open_index(config)
+    opened.index.add(numbers(1, 2, 3), unit(3, D))
+    assert opened.freeze is not None
+    write = opened.freeze(5, "5:77")
+    assert write is not None
+    write()
+    again = open_index(config, last_seq=9, has_mark=lambda mark: mark == "5:77")
+    assert (again.applied_seq, again.mark, again.refused) == (5, "5:77", None)
+    refused = open_index(config, last_seq=9, has_mark=lambda mark: mark != "5:77")
+    assert (refused.index.ntotal, refused.applied_seq, refused.mark) == (0, 0, "")
+    assert refused.refused == "the log does not have its mark at 5 any more"
+
+
 def test_damaged_snapshot_is_refused_and_replaced_by_the_next_save(config: IndexConfig) -> None:
     keep(config)
     (vectors,) = config.folder.glob("*/vectors.npy")
@@ -118,4 +132,16 @@ def test_a_milvus_that_holds_other_counts_than_it_kept_is_compared_first(
         lost.index.search(unit(1, D), 1)
     ahead = open_index(there, last_seq=4)
     assert (ahead.applied_seq, ahead.refused) == (0, "applied_seq is 5, but the log ends at 4")
+    opened.index.drop()
+
+
+def test_a_milvus_that_shall_forget_is_filled_from_the_start(lite: MilvusClient, config: IndexConfig) -> None:
+    there = replace(config, milvus=lite)
+    opened = open_index(there)
+    assert isinstance(opened.index, MilvusIndex)
+    opened.index.add(numbers(1, 2, 3), unit(3, D))
+    save(opened, 5)
+    opened.index.forget_applied()
+    again = open_index(there, last_seq=9)
+    assert (again.index.ntotal, again.applied_seq, again.refused) == (3, 0, None)
     opened.index.drop()

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from index.errors import InvalidId, InvalidLog
+from index.errors import InvalidId, InvalidLog, LogReplaced
 from index.flat import FlatIndex
 from index.follower import BATCHES_PER_STEP, MAINTAIN_SECONDS, RETRY_FIRST, WATCH_SECONDS, Follower
 from index.protocol import LogReader, OpenedIndex
@@ -262,3 +262,40 @@ def test_a_follower_that_may_not_write_takes_over_how_far_another_is(log: Log, i
     may_write = True  # the other one has died
     follower.step()
     assert (follower.applied_seq, index.ntotal) == (2, 1)
+
+
+@pytest.mark.parametrize("reused", [0, 1, 5])
+def test_a_follower_stops_where_its_log_has_lost_its_end(log: Log, index: FlatIndex, follow: Open, reused: int) -> None:
+    """Whether the log is still shorter, or has given the same numbers again."""
+    vectors = unit(9, D)
+    stopped, saved = threading.Event(), []
+
+    def freeze(seq: int, mark: str = "", /) -> None:
+        saved.append(seq)
+
+    follower = follow(OpenedIndex(index, freeze=freeze), on_outdated=stopped.set)
+    for id in range(3):
+        seq = log.add(id, vectors[id])
+    assert follower.wait_until_applied(seq, DEADLINE)
+    log.lose(1)
+    for id in range(3, 3 + reused):
+        log.add(id, vectors[id])
+    follower.notify()
+    assert stopped.wait(DEADLINE)
+    assert (follower.is_outdated, follower.applied_seq) == (True, 3)
+    assert isinstance(follower.error, LogReplaced)
+    assert not follower.wait_until_applied(2, 0.01)
+    assert follower.step() is None
+    assert_holds(index, dict(enumerate(vectors[:3])))  # nothing of the other log came in
+    follower.close()
+    assert saved == []
+
+
+def test_a_snapshot_goes_on_with_its_mark_alone(log: Log, index: FlatIndex, follow: Open) -> None:
+    log.add(1, unit(1, D)[0])
+    mark = log.marks[-1]
+    log.lose(0)
+    log.add(2, unit(2, D)[1])
+    assert follow(OpenedIndex(index, 1, mark=log.marks[-1])).wait_until_applied(1, DEADLINE)
+    outdated = follow(OpenedIndex(FlatIndex(D), 1, mark=mark))
+    wait_until(lambda: outdated.is_outdated)

@@ -32,6 +32,7 @@ class Many:
         self.grown: set[int] = set()
         self.version = 0
         self.fault: Exception | None = None
+        self.is_unknown = False  # which logs have grown
         self.loop: FollowerLoop[int] = FollowerLoop(lambda: self.version, self.find_grown)
         self.followers = [self.follower(n) for n in range(count)]
         self.loop.start()
@@ -40,9 +41,11 @@ class Many:
         log = self.logs[n]
         return Follower(OpenedIndex(self.indexes[n]), log, str(n), batch=4)
 
-    def find_grown(self) -> list[int]:
+    def find_grown(self) -> list[int] | None:
         if self.fault:
             raise self.fault
+        if self.is_unknown:
+            return None
         grown, self.grown = self.grown, set()
         return sorted(grown)
 
@@ -92,6 +95,15 @@ def test_only_logs_that_have_grown_are_read(many_followers: Many) -> None:
     many_followers.add(0, 1, unit(1, D)[0])
     wait_until(lambda: many_followers.followers[0].applied_seq == 1)
     assert many_followers.logs[1].reads == reads
+
+
+def test_every_follower_is_stepped_where_any_log_may_have_changed(many_followers: Many) -> None:
+    many_followers.attach(0, 1)
+    wait_until(lambda: all(log.reads for log in many_followers.logs[:2]))
+    many_followers.is_unknown = True
+    many_followers.logs[1].add(1, unit(1, D)[0])
+    many_followers.version += 1
+    wait_until(lambda: many_followers.followers[1].applied_seq == 1)
 
 
 def test_waiting_for_an_entry_steps_its_follower_at_once(many_followers: Many) -> None:

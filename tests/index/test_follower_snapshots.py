@@ -60,7 +60,7 @@ def test_quiet_log_is_saved_after_a_while(log: Log, follow: Open, tmp_path: Path
 
 
 def test_failing_save_never_stops_the_log(log: Log, index: FlatIndex, follow: Open) -> None:
-    def freeze(applied_seq: int) -> Callable[[], None]:
+    def freeze(applied_seq: int, mark: str = "", /) -> Callable[[], None]:
         def write() -> None:
             raise OSError("disk full")
 

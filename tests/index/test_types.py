@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -41,6 +42,13 @@ def test_manifest_survives_json() -> None:
     assert SnapshotManifest.from_json(MANIFEST.to_json()) == MANIFEST
 
 
+def test_a_mark_survives_json_and_manifests_of_before_have_none() -> None:
+    marked = replace(MANIFEST, mark="9:-4611686018427387904")
+    assert SnapshotManifest.from_json(marked.to_json()) == marked
+    assert b"mark" not in MANIFEST.to_json()
+    assert SnapshotManifest.from_json(MANIFEST.to_json()).mark == ""
+
+
 def test_any_name_survives_json() -> None:
     names = st.text(st.characters(min_codepoint=32, exclude_categories=["Cs"]), min_size=1, max_size=20)
 
@@ -59,6 +67,8 @@ REFUSED = {
     "a list": b"[]",
     "a number": b"7",
     "nested deep": b"[" * 200_000,
+    "no mark": change_manifest(mark=""),
+    "a mark that is none": change_manifest(mark="9:x"),
     "another format": change_manifest(format=2),
     "format as text": change_manifest(format="1"),
     "format as truth": change_manifest(format=True),

@@ -12,11 +12,13 @@ from app.core.types import EmbeddingSpace, Image, ItemStatus, Job, Lease, NewIma
 from app.encoder.dummy import DummyEncoder
 from app.encoder.protocol import Embeddings, Pixels
 from app.storage.attributes import ImageAttributes
-from app.storage.database import Database
+from app.storage.catalogue import catalogue_of
+from app.storage.database import Database, Work
 from app.storage.idempotency import ResponseSlot
 from app.storage.jobs import DEFAULT_OPTIONS, JobOptions, JobService, ReceivedFile
 from app.storage.library import Library
 from app.storage.membership import Membership
+from app.storage.sql import Connection, Row, fetch_all
 from app.storage.tables import embeddings, images, jobs, queue_depth, work_queue
 from app.storage.tables.images import AddResult
 
@@ -24,6 +26,7 @@ SPACE = EmbeddingSpace("small", "0" * 64, 4, "1" * 64)
 FINGERPRINT = SPACE.fingerprint
 VECTOR = np.array([1, 0, 0, 0], "<f4").tobytes()
 COLLECTION = "default"
+LOG_TABLES = ("embeddings", "log_marks")
 
 
 def never_stop() -> bool:
@@ -169,3 +172,22 @@ class Switched(Membership):
 
     def leads(self, duty: str) -> bool:
         return self.is_leader
+
+
+def save_log(database: Database) -> dict[str, list[Row]]:
+    """The rows of the log, for `restore_log`."""
+    return database.read(lambda c: {table: fetch_all(c, "SELECT * FROM " + table) for table in LOG_TABLES})
+
+
+def restore_log(database: Database, saved: dict[str, list[Row]], work: Work[None] = lambda c: None) -> None:
+    """Let the log have lost what came since, with the numbers that it gave; do more in the same transaction."""
+
+    def restore(c: Connection) -> None:
+        for table, rows in saved.items():
+            c.execute("DELETE FROM " + table)
+            for row in rows:
+                c.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
+        catalogue_of(database).set_numbers(c, {"embeddings": max(row[0] for row in saved["embeddings"])})
+        work(c)
+
+    database.write(restore)

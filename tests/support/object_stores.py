@@ -31,6 +31,7 @@ class Store:
     """Buckets with public read access."""
 
     who = WHO
+    is_exclusive = True  # it refuses to create an object that is there
 
     def __init__(self, *buckets: str) -> None:
         self.url = self._start()
@@ -77,6 +78,7 @@ class S3rverStore(Store):
     """A second implementation: S3rver, a process of Node's, with its objects in a folder."""
 
     who = WHO | {"AWS_ACCESS_KEY_ID": "S3RVER", "AWS_SECRET_ACCESS_KEY": "S3RVER"}
+    is_exclusive = False  # it knows no If-None-Match: it writes anew what is there, and says that it made it
 
     def __init__(self, program: Path, folder: Path, *buckets: str) -> None:
         self._command = ["node", str(program), "-d", str(folder), "-a", "127.0.0.1", "-p", "0", "--no-vhost-buckets"]

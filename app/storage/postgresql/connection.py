@@ -25,8 +25,8 @@ from app.storage.row_cache import RowCache
 PREPARE_AFTER = 2  # uses of a statement: then its plan is kept
 MAX_PREPARED = 400
 OPTIONS = (
-    "-c statement_timeout=0 -c lock_timeout=10s -c idle_in_transaction_session_timeout=8s -c synchronous_commit=on"
-    " -c client_encoding=UTF8 -c timezone=UTC -c standard_conforming_strings=on -c jit=off"
+    "-c statement_timeout=0 -c lock_timeout=10s -c idle_in_transaction_session_timeout=8s -c idle_session_timeout=0"
+    " -c synchronous_commit=on -c client_encoding=UTF8 -c timezone=UTC -c standard_conforming_strings=on -c jit=off"
 )
 KEEP_ALIVE = {"keepalives_idle": 5, "keepalives_interval": 3, "keepalives_count": 3, "tcp_user_timeout": 15_000}
 CONNECT_SECONDS = 5
@@ -37,7 +37,22 @@ ERRNOS: dict[type[psycopg.Error], int] = {
 }
 AWAY = "the database cannot be reached; try again"
 BUSY = "the database is busy; try again"
-PASSING = (errors.LockNotAvailable, errors.DeadlockDetected, errors.SerializationFailure, errors.TooManyConnections)
+PASSING = (
+    errors.LockNotAvailable,
+    errors.DeadlockDetected,
+    errors.SerializationFailure,
+    errors.TooManyConnections,
+    errors.QueryCanceled,  # by somebody at the server, or by a limit of the address: ours is a Timeout already
+)
+LOST = (  # the server has closed the connection, or takes none
+    errors.AdminShutdown,
+    errors.CrashShutdown,
+    errors.CannotConnectNow,
+    errors.DatabaseDropped,
+    errors.IdleSessionTimeout,
+    errors.IdleInTransactionSessionTimeout,
+    errors.TransactionTimeout,
+)
 
 
 class _NumberLoader(NumericLoader):
@@ -87,8 +102,12 @@ class PostgresqlConnection:
         return known
 
     def begin_read(self) -> None:
-        """Begin a transaction, and learn in the same round trip what it sees: equal snapshots see the same commits."""
-        self._snapshot = self._send("BEGIN; SELECT pg_current_snapshot()::text").get_value(0, 0)
+        """Begin a transaction, and learn in the same round trip what it sees: equal snapshots see the same commits.
+
+        Of one server, that is: one that was restored, or took over, gives the numbers of lost transactions again.
+        """
+        sql = "BEGIN; SELECT pg_current_snapshot()::text || pg_postmaster_start_time()::text"
+        self._snapshot = self._send(sql).get_value(0, 0)
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Any]:
         statement, text, bound = bind(sql, values)
@@ -183,8 +202,6 @@ def map_error(error: BaseException) -> BaseException:
 
 def is_lost(error: BaseException) -> bool:
     """Whether the connection is gone, or could not be made."""
-    if isinstance(error, errors.AdminShutdown | errors.CrashShutdown | errors.CannotConnectNow):
-        return True
-    if isinstance(error, errors.IdleInTransactionSessionTimeout):
+    if isinstance(error, LOST):
         return True
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and error.sqlstate is None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -51,6 +52,7 @@ POLL_SECONDS = 0.5  # between two looks whether somebody has committed, should n
 LOST_SECONDS = 3.0  # without a look: then `watch_commits` fails, as what is cached may be wrong by now
 RETRY_FIRST, RETRY_LAST = 0.1, 5.0
 BUSY_OR_AWAY = "the database is busy, or cannot be reached; try again"
+SECRET = re.compile(r"(?:^|[?&])(?:ssl)?password=([^&]*)")  # of a query
 COMMITTED = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text"
 
 
@@ -324,12 +326,14 @@ def explain(error: psycopg.Error, address: str) -> str:
 
 
 def hide_password(text: str, address: str) -> str:
+    """The text without the password of an address, which stands before the host or in the query."""
     try:
-        password = urlsplit(address).password
+        parts = urlsplit(address)
+        found = [parts.password or "", *SECRET.findall(parts.query)]
     except ValueError:
-        password = None
-    for secret in {password, unquote(password or "")} - {None, ""}:
-        text = text.replace(str(secret), "***")
+        found = SECRET.findall(address)
+    for secret in {form for one in found for form in (one, unquote(one))} - {""}:
+        text = text.replace(secret, "***")
     return text
 
 

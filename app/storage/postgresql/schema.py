@@ -16,7 +16,11 @@ from app.storage.sql import fetch_all, fetch_number
 BASE = 25  # the newest migration of SQLite that schema.sql has; later ones have their pair in `migrations/`
 FILES = ("functions.sql", "schema.sql", "triggers.sql", "rows.sql")
 OLDEST_SERVER = 140_000
-HAS_TABLE = "SELECT 1 FROM pg_tables WHERE schemaname = current_schema() AND tablename = ?"
+# Other programs keep a table of this name, too: migrations of many tools do.
+IS_OURS = (
+    "SELECT count(*) = 2 FROM pg_tables WHERE schemaname = current_schema()"
+    " AND tablename IN ('schema_version', 'image_words')"
+)
 
 
 def prepare_schema(c: PostgresqlConnection, lock: int) -> None:
@@ -24,7 +28,7 @@ def prepare_schema(c: PostgresqlConnection, lock: int) -> None:
     check_server(c)
     c.run(f"BEGIN; SET LOCAL lock_timeout = '60s'; SELECT pg_advisory_xact_lock({lock})")
     try:
-        if not fetch_all(c, HAS_TABLE, ("schema_version",)):
+        if not fetch_number(c, IS_OURS):
             create_tables(c)
         migrate(c, list_steps(resources.files("app.storage.postgresql").joinpath("migrations")))
         c.run("COMMIT")

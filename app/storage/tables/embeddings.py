@@ -3,11 +3,15 @@
 In a space a key has at most one `add` (adding again replaces it under a new number), so the log of a space is as long
 as the collection plus its deletions, and replaying it from 0 always gives the same index. A second space has vectors
 only while it fills beside the first (see `app.storage.tables.next_space`).
+
+Each change of the log leaves a mark with a random number. A database that was restored, or whose standby took over, may
+have lost the end of the log, and gives the same numbers to other entries: then it does not have the marks of before.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterable, Mapping
 
 from app.core.clock import now_rfc3339
@@ -32,7 +36,9 @@ def add_all(c: Connection, space: str, target: Target, vectors: Mapping[int, tup
     sql = "INSERT INTO embeddings (collection, space, target, op, key, vector) VALUES "
     rows = [(label, space, target, "add", key, vector) for key, (label, vector) in vectors.items()]
     sql += write_places(len(rows), 6) + " RETURNING key, seq"
-    return {int(key): int(seq) for key, seq in fetch_all(c, sql, [value for row in rows for value in row])}
+    numbers = {int(key): int(seq) for key, seq in fetch_all(c, sql, [value for row in rows for value in row])}
+    _add_mark(c, max(numbers.values()))
+    return numbers
 
 
 def remove(c: Connection, target: Target, key: int) -> int | None:
@@ -49,7 +55,25 @@ def remove(c: Connection, target: Target, key: int) -> int | None:
     for label, space in held:
         sql = "INSERT INTO embeddings (collection, space, target, op, key) VALUES (?, ?, ?, 'remove', ?) RETURNING seq"
         ((seq,),) = fetch_all(c, sql, (label, space, target, key))
+    _add_mark(c, seq)
     return int(seq)
+
+
+def _add_mark(c: Connection, seq: int) -> None:
+    sql = "INSERT INTO log_marks (seq, number) VALUES (?, ?) ON CONFLICT (seq) DO UPDATE SET number = excluded.number"
+    c.execute(sql, (seq, secrets.randbits(62)))
+
+
+def find_newest_mark(c: Connection, known: str = "") -> str | None:
+    """The newest mark of all logs, "" before their first entry; None if they do not have the mark `known` any more.
+
+    Whoever has read the log up to entry n, and at the same moment this mark, may go on after n while it is there.
+    """
+    sql = "SELECT seq || ':' || number FROM log_marks WHERE seq = ? OR seq = (SELECT max(seq) FROM log_marks)"
+    marks = [mark for (mark,) in fetch_all(c, sql + " ORDER BY seq", (int(known.partition(":")[0] or 0),))]
+    if known and known not in marks:
+        return None
+    return marks[-1] if marks else ""
 
 
 def list_after(c: Connection, label: str, space: str, target: Target, seq: int, limit: int) -> list[LogEntry]:

@@ -30,6 +30,7 @@ IMAGE_LEASED = "status IN ('queued', 'processing') AND status = 'processing'"
 UPLOAD_LEASED = "lease_owner IS NOT NULL"
 OWNED_BY_ANY = "lease_owner IN (SELECT value FROM json_each(?))"
 EXPIRED = "(" + OWNED_BY_ANY + " OR lease_until IS NULL OR lease_until < lease_clock())"
+RELEASED = " SET status = 'queued', lease_owner = NULL, lease_until = NULL, attempts = attempts - 1"
 IN_KEPT_COLLECTION = "collection NOT IN (SELECT label FROM collections WHERE name IS NULL AND swept = 0)"
 
 NEXT_TURNS = (
@@ -289,14 +290,15 @@ def get_held_collections(c: Connection, leases: Iterable[Lease]) -> dict[tuple[i
     }
 
 
-def release_images(c: Connection, owner: str, keys: Sequence[int] | None = None) -> None:
-    """Give these pictures of the owner back untouched, or all; the attempt is not counted."""
-    which = "" if keys is None else " AND key IN (SELECT value FROM json_each(?))"
-    c.execute(
-        "UPDATE images SET status = 'queued', lease_owner = NULL, lease_until = NULL, attempts = attempts - 1"
-        " WHERE " + IMAGE_LEASED + " AND lease_owner = ?" + which,
-        (owner,) if keys is None else (owner, json.dumps(keys)),
-    )
+def release_images(c: Connection, owner: str) -> None:
+    """Give every picture of the owner back untouched; the attempts are not counted."""
+    c.execute("UPDATE images" + RELEASED + " WHERE " + IMAGE_LEASED + " AND lease_owner = ?", (owner,))
+
+
+def release_image(c: Connection, lease: Lease) -> None:
+    """Give a picture back untouched; the attempt is not counted."""
+    if holds_image(c, lease):
+        c.execute("UPDATE images" + RELEASED + " WHERE key = ?", (lease.image.key,))
 
 
 def requeue_image(c: Connection, lease: Lease) -> None:

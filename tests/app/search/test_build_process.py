@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,11 @@ def test_a_segment_holds_the_log_up_to_an_entry(database: Database, tmp_path: Pa
     database.write(lambda c: embeddings.remove(c, "images", 3))
     upto = put(database, {4: unit(1, D, 9)[0]})
     put(database, {30: unit(1, D, 8)[0]})  # too late
-    run_build(order(tmp_path, upto), database.address)
+    run_build(replace(order(tmp_path, upto), mark=f"{upto}:7"), database.address)
     base = load_sealed_segment(make_config(tmp_path))
     expected = {key: vector for key, vector in vectors.items() if key != 3} | {4: unit(1, D, 9)[0]}
     assert read_segment(base) == {key: vector.astype(np.float16).tolist() for key, vector in expected.items()}
-    assert base.manifest.applied_seq == upto
+    assert (base.manifest.applied_seq, base.manifest.mark) == (upto, f"{upto}:7")
 
 
 def test_what_a_follower_would_skip_is_left_out(database: Database, tmp_path: Path) -> None:

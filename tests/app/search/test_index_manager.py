@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,8 @@ from app.storage.tables import collection_deletion, collections, embeddings, tex
 from index.milvus_client import MilvusAddress, MilvusClient
 from tests.index.deadline import shorten_timeouts, wait_longer_until
 from tests.index.proxy import Proxy
-from tests.support.makers import SPACE
-from tests.support.postgresql import PostgresqlServer
+from tests.support.makers import SPACE, restore_log, save_log
+from tests.support.postgresql import PostgresqlServer, find_binaries
 from tests.support.servers import wait_until
 
 WAIT = 20.0
@@ -79,8 +81,8 @@ def make(database: Database, tmp_path: Path) -> Iterator[Make]:
     """Makes the indexes of one directory; all are closed in the end."""
     everything: list[IndexManager] = []
 
-    def make(memory: int = PLENTY) -> IndexManager:
-        everything.append(IndexManager(database, SPACE, tmp_path / "snapshots", memory=memory))
+    def make(memory: int = PLENTY, milvus: MilvusClient | None = None) -> IndexManager:
+        everything.append(IndexManager(database, SPACE, tmp_path / "snapshots", milvus, memory=memory))
         return everything[-1]
 
     yield make
@@ -407,3 +409,86 @@ def test_of_two_servers_one_feeds_a_milvus_and_the_other_takes_over(
         assert two.wait_until_applied("default", "texts", seq, WAIT)
         assert search_keys(two, vector=NORTH)[0] == north
         assert second.leads(duty)
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+@pytest.mark.parametrize("where", ["memory", "milvus"])
+def test_an_index_is_right_again_after_the_database_has_lost_its_end(
+    where: str, is_open: bool, database: Database, make: Make, request: pytest.FixtureRequest
+) -> None:
+    """What was restored is found, and what has the numbers of what was lost; what was lost is not."""
+    client = request.getfixturevalue("lite") if where == "milvus" else None
+    fill(database)
+    kept, _ = put(database, "kept", EAST)
+    saved = save_log(database)
+    indexes = make(milvus=client)
+    indexes.drop_remote("default")  # of the tests before
+    indexes.open("default")
+    lost, seq = put(database, "lost", EAST)
+    database.write(lambda c: embeddings.remove(c, "texts", kept) and None)
+    assert indexes.wait_until_applied("default", "texts", seq + 1, WAIT)
+    assert search_keys(indexes)[0] == lost
+    if not is_open:
+        indexes.close()
+    packed = np.array(EAST, "<f4").tobytes()
+    new = lost + 1
+
+    def add(c: Any) -> None:
+        for key in (20_000, 20_001, new):
+            numbers.append(embeddings.add(c, "default", SPACE.fingerprint, "texts", key, packed))
+
+    numbers: list[int] = []
+    restore_log(database, saved, add)
+    assert numbers[0] == seq
+    if not is_open:
+        indexes = make(milvus=client)
+    wait_until(lambda: search_keys(indexes)[:4] == [kept, new, 20_000, 20_001], WAIT)
+    assert lost not in search_keys(indexes)
+    assert indexes.background_faults() == []
+    indexes.close()
+    assert search_keys(make(milvus=client))[:4] == [kept, new, 20_000, 20_001]  # what it saved is of the new log
+
+
+@pytest.mark.slow
+def test_indexes_are_right_again_after_a_postgresql_was_restored(tmp_path: Path) -> None:
+    if find_binaries() is None:
+        pytest.skip("PostgreSQL is not installed")
+    with closing(PostgresqlServer()) as server, ExitStack() as stack:
+        server.execute("CREATE DATABASE restored")
+        database = stack.enter_context(closing(open_database(server.address("restored"))))
+        indexes = stack.enter_context(closing(IndexManager(database, SPACE, tmp_path)))
+        kept, _ = put(database, "kept", EAST)
+        assert search_keys(indexes) == [kept]
+        backup = server.folder / "backup"
+
+        def copy_while_stopped(source: Path, target: Path) -> None:
+            server.kill()
+            shutil.rmtree(target, ignore_errors=True)
+            subprocess.run(["cp", "-a", source, target], check=True)
+            server.start()
+
+        def change(id: str) -> tuple[int, int]:
+            """As soon as the server is found again."""
+            found: list[tuple[int, int]] = []
+
+            def try_once() -> bool:
+                with suppress(Overloaded):
+                    found.append(put(database, id, EAST))
+                return bool(found)
+
+            wait_until(try_once, WAIT)
+            return found[0]
+
+        copy_while_stopped(server.data, backup)
+        lost, seq = change("lost")
+        database.write(lambda c: embeddings.remove(c, "texts", kept) and None)
+        assert indexes.wait_until_applied("default", "texts", seq + 1, WAIT)
+        assert search_keys(indexes) == [lost]
+        before = database.read(lambda c: c.open_row_cache())  # type: ignore[attr-defined]
+        copy_while_stopped(backup, server.data)
+        new, again = change("new")
+        assert again == seq  # the numbers are given again
+        change("newer")  # as many transactions as were lost
+        wait_until(lambda: kept in search_keys(indexes), WAIT)
+        assert search_keys(indexes)[:2] == [kept, new]
+        assert database.read(lambda c: c.open_row_cache()) is not before  # type: ignore[attr-defined]

@@ -170,20 +170,35 @@ def test_a_large_object_goes_and_comes_in_parts(
         assert copy.path.read_bytes() == content
 
 
-def test_a_row_is_not_committed_when_what_was_found_is_removed_meanwhile(
-    library: Library, blobs: BucketBlobStore, store: Store, prefix: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("held", [RED, RED[:-1] + b"x"])
+def test_a_row_is_not_committed_when_what_was_found_or_replaced_is_removed_meanwhile(
+    held: bytes, library: Library, blobs: BucketBlobStore, store: Store, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    blobs.claim("us", has_files=False)
     key = f"{prefix}/{media_key(SHA256)}"
-    store.put("photos", key, RED)
+    store.put("photos", key, held)
     put = blobs.put
 
     def put_and_lose(staged: list[StagedFile]) -> None:
         put(staged)
-        store.delete("photos", key)  # as a garbage collector that has found no row
+        store.delete("photos", key)  # as a garbage collector that has found no row, and looked before the put
 
     monkeypatch.setattr(blobs, "put", put_and_lose)
     add(library, RED)
     assert store.get("photos", key) == RED
+
+
+def test_what_was_made_is_looked_for_again_only_where_the_store_may_have_replaced_it(
+    blobs: BucketBlobStore, store: Store, prefix: str
+) -> None:
+    blobs.claim("us", has_files=False)
+    assert blobs.bucket.is_exclusive == store.is_exclusive
+    staged = stage(blobs)
+    blobs.put([staged])
+    store.delete("photos", f"{prefix}/{media_key(SHA256)}")
+    blobs.confirm([staged])
+    assert list_keys(store, prefix) == ([] if store.is_exclusive else [media_key(SHA256)])
+    assert store.list("photos", f"{prefix}/.probe") == []
 
 
 def test_a_picture_is_deleted_with_its_thumbnails_once_it_is_old_enough(
@@ -290,6 +305,7 @@ def test_an_upload_is_imported_by_another_machine(
 ) -> None:
     from tests.app.worker.test_importer import import_all, items
 
+    library.blobs.claim("us", has_files=False)
     job = add_bulk(library, [("a.png", RED), ("b.txt", b"words")], [("c.zip", make_zip({"c.png": BLUE}))])
     for path in library.blobs.incoming.iterdir():
         remove_path(path)  # the machine that took it is gone
@@ -302,6 +318,7 @@ def test_an_upload_is_imported_by_another_machine(
 def test_what_another_machine_has_listed_of_a_source_counts(
     blobs: BucketBlobStore, store: Store, tmp_path: Path, prefix: str
 ) -> None:
+    blobs.claim("us", has_files=False)
     path = blobs.upload_path("0" * 32, 1)
     for text in ("one\n", "two\n"):
         path.mkdir(exist_ok=True)
@@ -478,7 +495,12 @@ def test_a_full_store_and_one_that_knows_no_conditions_are_told_apart(
         blobs.put([stage(blobs)])
     with closing(open_blobs(store.url, tmp_path, prefix)) as blobs:
         blobs.bucket._is_conditional = False
-        blobs.put([stage(blobs)])
+        blobs.claim("us", has_files=False)
+        staged = stage(blobs)
+        blobs.put([staged])
+        assert blobs.has_digest(SHA256)
+        store.delete("photos", f"{prefix}/{media_key(SHA256)}")  # as a collector that looked before the put
+        blobs.confirm([staged])
         assert blobs.has_digest(SHA256)
 
 
@@ -494,6 +516,28 @@ def test_no_picture_fails_for_good_where_the_whole_bucket_is_gone(
     store.delete("photos", f"{prefix}/sightline.json")
     with pytest.raises(StorageUnavailable, match="gone"):
         blobs.fetch(image.sha256)
+
+
+def test_no_upload_fails_for_good_where_the_whole_bucket_is_gone(
+    library: Library, blobs: BucketBlobStore, store: Store, prefix: str, tmp_path: Path, pool: DecodePool
+) -> None:
+    from tests.app.worker.test_importer import import_all, importer, items
+
+    blobs.claim("us", has_files=False)
+    marker = store.get("photos", f"{prefix}/sightline.json")
+    job = add_bulk(library, [("a.png", RED)], [("c.zip", make_zip({"c.png": BLUE}))])
+    held = {f"{prefix}/{key}": store.get("photos", f"{prefix}/{key}") for key in list_keys(store, prefix)}
+    for key in (*held, f"{prefix}/sightline.json"):
+        store.delete("photos", key)
+    with closing(open_blobs(store.url, tmp_path / "other", prefix)) as other:
+        worker = Library(library.database, other, PictureLimits(), 1_000)
+        for _ in range(5):  # more often than an upload may be tried
+            with pytest.raises(StorageUnavailable, match="gone, or was emptied"):
+                importer(worker, pool).import_next("a", never_stop)
+        for key, body in (*held.items(), (f"{prefix}/sightline.json", marker)):  # the bucket is restored
+            store.put("photos", key, body)
+        import_all(worker, pool)
+    assert dict(items(library, job)) == {"a.png": "queued", "c.png": "queued"}
 
 
 # The commands

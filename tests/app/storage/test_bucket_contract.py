@@ -33,5 +33,6 @@ for name in OF_FOLDERS:
 @pytest.fixture
 def library(database: Database, tmp_path: Path, store: Store, credentials: None) -> Iterator[Library]:
     blobs = open_blobs(store.url, tmp_path / "media-cache", uuid.uuid4().hex)
+    blobs.claim("us", has_files=False)
     yield Library(database, blobs, PictureLimits(), max_queue=1_000)
     blobs.close()

@@ -12,8 +12,6 @@ from tests.app.storage.test_bucket_blobs import _short_waits  # noqa: F401
 from tests.support.object_stores import S3rverStore, Store, find_s3rver
 
 pytestmark = pytest.mark.slow
-# S3rver knows no If-None-Match: it writes anew what is there, so that nothing is ever found.
-del test_a_row_is_not_committed_when_what_was_found_is_removed_meanwhile  # noqa: F821
 BUILD = Path(__file__).parents[3] / "build"
 
 

@@ -1,8 +1,8 @@
-"""`sightline move` that is killed again and again brings everything over, once, in both directions.
+"""`sightline move` that is killed while it runs brings everything over, once, in both directions.
 
 A data directory with pictures, jobs, keys, a waiting upload and rows in every table is moved into PostgreSQL and a
-bucket, and back into another directory. The command is killed with -9 after 0 to 1.5 s, and started again with the same
-options, until it has ended.
+bucket, and back into another directory. The command is killed with -9 in its first 1.5 s of work, and started again
+with the same options, until it has ended: most moves are killed once, some more often, some never.
 
 Failing: a row of any table that is not the same at the end, a file with other bytes, a server that starts on a target
 that is not finished, a picture that is not found, or that was embedded again.
@@ -29,7 +29,10 @@ from tests.support.postgresql import PostgresqlServer
 from tests.support.servers import RunningServer
 
 PROMISE = Promise(
-    39, "moves", "A move between places that is killed at any moment goes on, and brings everything over once."
+    39,
+    "moves",
+    "A move between places that is killed while it runs goes on when it is started again, and brings everything over"
+    " once.",
 )
 START = 0.8  # seconds that a command takes to import what it needs
 LONGEST = 1.5
@@ -40,7 +43,7 @@ CHANGED = {"installation"}
 
 
 def run(scale: Scale) -> Outcome:
-    """At least 40 kills."""
+    """2 moves with at least one kill, or 20 with at least 10."""
     if not has_postgresql():
         raise Impossible("PostgreSQL is not installed")
     moves = scale.pick(1, 10)
@@ -72,7 +75,7 @@ def run(scale: Scale) -> Outcome:
         store.close()
         postgresql.close()
     figure = f"{2 * moves} moves of {rows} rows, {kills} kills: {len(faults)} faults"
-    return Outcome(figure + (f"; {faults[0]}" if faults else ""), not faults and kills > 0)
+    return Outcome(figure + (f"; {faults[0]}" if faults else ""), not faults and kills >= scale.pick(1, 10))
 
 
 def fill(data: Path) -> None:

@@ -118,6 +118,21 @@ def test_a_database_of_another_program_is_refused_and_left_as_it_is(postgresql: 
         assert tables == [("customers",)]
 
 
+@pytest.mark.parametrize("columns", ["installed int", "version text", "version int"])
+def test_a_database_with_another_programs_schema_version_is_refused_and_left_as_it_is(
+    columns: str, postgresql: PostgresqlServer
+) -> None:
+    with postgresql.empty_database() as address:
+        name = address.partition("@/")[2].partition("?")[0]
+        postgresql.execute(f"CREATE TABLE schema_version ({columns})", name)
+        postgresql.execute("INSERT INTO schema_version VALUES ('7')", name)
+        with pytest.raises(StartupError, match=r"not Sightline's \(schema_version\); name an empty one"):
+            open_database(address)
+        assert postgresql.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'", name) == [
+            ("schema_version",)
+        ]
+
+
 def test_a_database_of_another_encoding_is_refused(postgresql: PostgresqlServer) -> None:
     postgresql.execute("CREATE DATABASE latin ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
     with pytest.raises(StartupError, match="UTF8"):
@@ -163,6 +178,19 @@ def test_an_address_that_leads_nowhere_is_told_and_not_repeated(address: str, re
     with pytest.raises(StartupError, match=reason) as refused:
         open_database(address)
     assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://app:s3%3Dcret@db/x",
+        "postgresql://app@db/x?password=s3%3Dcret",
+        "postgresql://app@db/x?sslmode=require&password=s3=cret&connect_timeout=1",
+        "postgresql://app@[db/x?sslpassword=s3%3Dcret",
+    ],
+)
+def test_a_password_anywhere_in_an_address_is_hidden(address: str) -> None:
+    assert module.hide_password("no s3=cret here", address) == "no *** here"
 
 
 def test_tls_that_the_server_does_not_have_is_told() -> None:
@@ -277,6 +305,16 @@ def test_a_frozen_writer_loses_its_transaction_and_the_others_go_on(
         assert isinstance(lost.exception(), Overloaded)
         assert [job.kind for job in opened.read(lambda c: jobs.list_recent(c, 9))] == ["other"]
         frozen.write(lambda c: jobs.create(c, "default", "again"))
+
+
+def test_sessions_that_the_server_would_end_for_being_idle_go_on(postgresql: PostgresqlServer) -> None:
+    with postgresql.empty_database() as address:
+        name = address.partition("@/")[2].partition("?")[0]
+        postgresql.execute(f"ALTER DATABASE {name} SET idle_session_timeout = '100ms'")
+        with closing(open_database(address)) as database:
+            time.sleep(0.5)
+            assert database.read(lambda c: jobs.list_recent(c, 9)) == []
+            database.write(lambda c: jobs.create(c, "default", "bulk"))
 
 
 @pytest.mark.slow
@@ -394,6 +432,10 @@ def test_counts_follow_every_change_of_many_rows(opened: Database) -> None:
         (psycopg.errors.TooManyConnections("sorry"), Overloaded),
         (psycopg.errors.AdminShutdown("stopping"), Overloaded),
         (psycopg.errors.IdleInTransactionSessionTimeout("frozen"), Overloaded),
+        (psycopg.errors.IdleSessionTimeout("idle"), Overloaded),
+        (psycopg.errors.TransactionTimeout("long"), Overloaded),
+        (psycopg.errors.DatabaseDropped("dropped"), Overloaded),
+        (psycopg.errors.QueryCanceled("pg_cancel_backend"), Overloaded),
         (psycopg.OperationalError("the connection is lost"), Overloaded),
         (psycopg.errors.UniqueViolation("twice"), psycopg.errors.UniqueViolation),
         (KeyError("a bug"), KeyError),

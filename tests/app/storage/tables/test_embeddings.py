@@ -5,7 +5,7 @@ import pytest
 from app.core.types import EmbeddingSpace, Target
 from app.storage.database import Database
 from app.storage.tables import collections, embeddings
-from tests.support.makers import FINGERPRINT, SPACE
+from tests.support.makers import FINGERPRINT, SPACE, restore_log, save_log
 
 ONE, TWO = b"\1" * 16, b"\2" * 16
 
@@ -157,3 +157,25 @@ def test_what_lies_ahead_is_counted_for_one_index(log: Database) -> None:
         return log.read(lambda c: embeddings.count_after(c, "default", FINGERPRINT, "images", seq))
 
     assert (count_ahead(0), count_ahead(first), count_ahead(head(log))) == (2, 1, 0)
+
+
+def find_mark(log: Database, known: str = "") -> str | None:
+    return log.read(lambda c: embeddings.find_newest_mark(c, known))
+
+
+def test_a_log_has_its_marks_until_it_loses_its_end(log: Database) -> None:
+    assert find_mark(log) == ""
+    marks = []
+    for key in (1, 2, 1):  # the third replaces the row of the first, not its mark
+        seq = add(log, key)
+        marks.append(find_mark(log) or "")
+        assert marks[-1].startswith(f"{seq}:")
+    saved = save_log(log)
+    assert remove(log, 2) == seq + 1
+    lost = find_mark(log) or ""
+    assert lost.startswith(f"{seq + 1}:")
+    assert [find_mark(log, mark) for mark in ("", *marks, lost)] == [lost] * 5
+    restore_log(log, saved)
+    assert [find_mark(log, mark) for mark in (*marks, lost)] == [marks[-1]] * 3 + [None]
+    assert remove(log, 2) == seq + 1  # the same number, another mark
+    assert [find_mark(log, mark) for mark in (*marks, lost)] == [find_mark(log)] * 3 + [None]

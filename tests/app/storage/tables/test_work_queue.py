@@ -183,17 +183,28 @@ def test_finish_after_another_worker_claimed_the_picture_does_nothing(database: 
 
 
 def test_release_gives_the_attempt_back(database: Database) -> None:
-    image = insert(database, 1)
-    claim(database, "a")
-    database.write(lambda c: work_queue.release_images(c, "a", [image.key]))
+    insert(database, 1)
+    (lease,) = claim(database, "a")
+    database.write(lambda c: work_queue.release_image(c, lease))
     assert [lease.attempts for lease in claim(database, "a")] == [1]
 
 
 def test_release_leaves_the_leases_of_others_alone(database: Database) -> None:
-    image = insert(database, 1)
+    insert(database, 1)
     (lease,) = claim(database, "a")
-    database.write(lambda c: work_queue.release_images(c, "b", [image.key]))
+    database.write(lambda c: work_queue.release_image(c, replace(lease, owner="b")))
     assert is_held(database, lease)
+
+
+def test_release_leaves_a_later_lease_of_the_same_owner_alone(database: Database) -> None:
+    insert(database, 1)
+    (lost,) = claim(database, "a")
+    assert expire(database, dead=("a",)) == 1
+    (now,) = claim(database, "a")
+    database.write(lambda c: work_queue.release_image(c, lost))
+    assert is_held(database, now)
+    database.write(lambda c: work_queue.release_image(c, now))
+    assert [lease.attempts for lease in claim(database, "a")] == [2]  # that of the lost lease counts
 
 
 def test_release_all_gives_back_everything_of_one_owner(database: Database) -> None:
@@ -513,7 +524,7 @@ def test_the_triggers_keep_the_turns_right_after_every_step(database: Database) 
     one, two, three, *_ = claim(database, limit=12)
     check()
     finish(database, one)
-    database.write(lambda c: work_queue.release_images(c, "a", [two.image.key]))
+    database.write(lambda c: work_queue.release_image(c, two))
     check()
     database.write(lambda c: work_queue.requeue_image(c, three))
     check()
@@ -565,7 +576,6 @@ def test_operations_on_leases_read_leased_pictures_alone(database: Database) -> 
         c.exec_trace = record_statement
         work_queue.list_owners(c)
         work_queue.renew_leases(c, "a", 1e12)
-        work_queue.release_images(c, "b", [1])
         work_queue.release_images(c, "b")
         work_queue.expire_leases(c, {"b"}, 3)
         work_queue.recover_leases(c, {"b"}, 3)

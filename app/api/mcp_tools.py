@@ -7,7 +7,6 @@ programs that show a model the text alone. What the API refuses, a tool refuses 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 from asyncio import gather, timeout
@@ -38,6 +37,7 @@ from sightline_client.models import SearchResult, Upload
 from app import __version__
 from app.api.errors import format_validation_errors
 from app.api.unknown_names import describe_unknown
+from app.core.base64_text import decode_base64
 from app.core.files import NotBeneath, open_beneath
 from app.core.picture_formats import FORMATS
 from app.search.query_syntax import parse_weighted_query
@@ -349,7 +349,9 @@ class PictureTools:
         url: Annotated[
             str | None, Field(max_length=4096, description="An http(s) address, which Sightline's server fetches.")
         ] = None,
-        data: Annotated[str | None, Field(description="The file of a small picture, in base64.")] = None,
+        data: Annotated[
+            str | None, Field(description="The file of a small picture, in base64 or as a data URI.")
+        ] = None,
         path: Annotated[
             str | None, Field(max_length=4096, description="A file in the folder that `sightline mcp --folder` names.")
         ] = None,
@@ -504,11 +506,10 @@ def media_type(format: str) -> str:
 
 def decode_picture(data: str) -> bytes:
     """The bytes of base64, or of a data URI. Raises ToolError."""
-    encoded = data.partition(",")[2] if data.startswith("data:") else data
     try:
-        return base64.b64decode(re.sub(r"\s", "", encoded), validate=True)
-    except (binascii.Error, ValueError):
-        raise ToolError("data is not base64") from None
+        return decode_base64(data)
+    except ValueError as error:
+        raise ToolError(f"data: {error}") from None
 
 
 def describe_arguments(error: ValidationError, known: Sequence[str]) -> str:

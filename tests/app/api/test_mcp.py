@@ -137,7 +137,7 @@ def test_what_a_model_does_wrong_is_told_so_that_it_can_do_better(era: str, albu
             assert "labels" in await be_refused(client, "classify_picture", id="red", labels=["one"])
             for given in ({}, {"url": "http://x", "data": "eA=="}):
                 assert "exactly one" in await be_refused(client, "add_picture", **given)
-            assert "not base64" in await be_refused(client, "add_picture", data="§")
+            assert "not valid base64" in await be_refused(client, "add_picture", data="§")
             assert "reads no files" in await be_refused(client, "add_picture", path="/etc/passwd")
             assert "SIGHTLINE_FETCH" in await be_refused(client, "add_picture", url="http://127.0.0.1/a.png")
             broken = await be_refused(client, "add_picture", data=base64.b64encode(b"no picture").decode())
@@ -160,6 +160,32 @@ def test_a_picture_is_added_once_and_found(era: str, own_collection: tuple[Runni
             assert (again["id"], again["duplicate"]) == (added["id"], True)
             found = await use(client, "search_pictures", query="a note", collection=name)
             assert [hit["id"] for hit in found["hits"]] == [added["id"]]
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("form", ["no padding", "URL-safe", "DATA:", "white space"])
+def test_a_picture_is_added_in_the_forms_of_base64_that_the_api_takes(
+    form: str, own_collection: tuple[RunningServer, str]
+) -> None:
+    server, name = own_collection
+    content = make_picture("green")
+    content += b"\xfb\xff" + bytes(2 - len(content) % 3)  # what follows a picture is not looked at
+    plain = base64.b64encode(content).decode()
+    assert plain.endswith("=")
+    assert "+" in plain or "/" in plain
+    data = {
+        "no padding": plain.rstrip("="),
+        "URL-safe": base64.urlsafe_b64encode(content).decode(),
+        "DATA:": f"DATA:image/png;base64,{plain}",
+        "white space": f"\n {plain[:40]}\r\n{plain[40:]} ",
+    }[form]
+
+    async def work() -> None:
+        async with connect_http(server.url, "auto") as client:
+            added = await use(client, "add_picture", data=data, collection=name)
+            file = server.http.get(f"/v1/images/{added['id']}/file", params={"collection": name})
+            assert file.content == content
 
     asyncio.run(work())
 

@@ -4,7 +4,7 @@
 import { make } from "./dom.js";
 import { addRows, clampRatio, findRowAt, findRowOf } from "./grid_layout.js";
 
-const CAPTION_HEIGHTS = { name: 30, folder: 48 }; // px below a picture: for a name, or for a name and a folder
+const CAPTION_HEIGHTS = { name: 30, both: 48 }; // px below a picture: for a name, or for a name and a second line
 const MARGIN_WINDOWS = 1; // also drawn above and below the window
 
 export class Grid {
@@ -20,9 +20,9 @@ export class Grid {
   #closed = new AbortController();
   #resizeObserver;
 
-  /** `makeCell(item)` creates the element of an item: a `li` with an `a`; `hasFolder(item)`: it has a second line. */
-  constructor(parent, { makeCell, hasFolder }) {
-    Object.assign(this, { makeCell, hasFolder });
+  /** `makeCell(item)` creates the element of an item: a `li` with an `a`; `hasSecondLine(item)`: below its name. */
+  constructor(parent, { makeCell, hasSecondLine }) {
+    Object.assign(this, { makeCell, hasSecondLine });
     this.list = make("ul", { className: "grid", role: "list" });
     parent.replaceChildren(this.list);
     const signal = this.#closed.signal;
@@ -55,7 +55,7 @@ export class Grid {
       this.#cells.clear();
       this.#rows = [];
       this.#ratios = [];
-      this.#captionHeight = CAPTION_HEIGHTS[items.some(this.hasFolder) ? "folder" : "name"];
+      this.#captionHeight = CAPTION_HEIGHTS[items.some(this.hasSecondLine) ? "both" : "name"];
       this.list.style.setProperty("--caption", `${this.#captionHeight}px`);
       this.#current = Math.min(this.#current, Math.max(items.length - 1, 0));
     }

@@ -3,7 +3,7 @@
 
 import { byId, make } from "../components/dom.js";
 import { Grid } from "../components/grid.js";
-import { getFolder, makeTextLines, makeTile } from "../components/tile.js";
+import { hasSecondLine, makeTextLines, makeTile } from "../components/tile.js";
 import { isSelected } from "../state/selection.js";
 
 let grid = null;
@@ -20,7 +20,7 @@ export function showHits(hits, state, { isComplete, isContinued = false }) {
       clearResults();
       grid = new Grid(byId("results"), {
         makeCell: (hit) => makeTile(hit, { state: shown.state, isSelected: isSelected(hit.id) }),
-        hasFolder: ({ image }) => Boolean(getFolder(image)),
+        hasSecondLine,
       });
     }
     grid.show(hits, isComplete, isContinued);

@@ -56,13 +56,15 @@ class BodyLimit:
     """Most bytes of the bodies of a call: of JSON, and of what is written to files as it comes.
 
     `pictures`: its JSON may hold pictures, which go to files: in fields called `image`, or with `anywhere` in any
-    string that is long and has base64 alone. `takes_turns`: its forms wait like large JSON.
+    string that is long and has base64 alone, but for those of the field `texts`. `takes_turns`: its forms wait like
+    large JSON.
     """
 
     json: Callable[[Settings], int]
     form: Callable[[Settings], int] = lambda settings: TINY
     pictures: bool = False
     anywhere: bool = False
+    texts: bytes | None = None
     takes_turns: bool = False
 
 

@@ -37,18 +37,27 @@ STORED_PICTURES: ContextVar[Mapping[str, Path]] = ContextVar("stored_pictures", 
 class JsonScan:
     """The text of a body as it comes. `make_folder` makes the folder for pictures; None where a body has none.
 
-    Pictures are the long strings of fields called `image`, or with `anywhere` all long strings of base64 alone.
+    Pictures are the long strings of fields called `image`, or with `anywhere` all long strings of base64 alone, but for
+    those of the field `texts`.
 
     `feed` raises PayloadTooLarge and Validation at the first part that passes a limit.
     """
 
-    def __init__(self, most: int, make_folder: Callable[[], Path] | None = None, *, anywhere: bool = False) -> None:
+    def __init__(
+        self,
+        most: int,
+        make_folder: Callable[[], Path] | None = None,
+        *,
+        anywhere: bool = False,
+        texts: bytes | None = None,
+    ) -> None:
         self.text = bytearray()
         self.marks = 0
         self.pictures: dict[str, Path] = {}
         self._most = most
         self._make_folder = make_folder
         self._anywhere = anywhere
+        self._texts = texts
         self._folder: Path | None = None
         self._file: BinaryIO | None = None
         self._token = secrets.token_hex(16)  # no client can guess it
@@ -58,6 +67,7 @@ class JsonScan:
         self._start = 0  # of the present string in `text`, after its quote
         self._last = b""  # the string before it, and what came between
         self._between = b""
+        self._field = b""  # that the present string is of, or the list around it
 
     def feed(self, part: bytes) -> None:
         """Take the next part."""
@@ -134,11 +144,15 @@ class JsonScan:
         if self._is_inside:
             self._last = bytes(self.text[self._start : -1][: len(PICTURE) + 1])
             self._between = b""
+        elif self._between.lstrip().startswith(b":"):
+            self._field = self._last
         self._is_inside = not self._is_inside
         self._start = len(self.text)
 
     def _is_picture(self) -> bool:
         if self._anywhere:
+            if self._field == self._texts:
+                return False
             head = bytes(self.text[self._start : self._start + LONG])
             return DATA_URI.match(head) is not None or not head.translate(None, BASE64)
         return self._last == PICTURE and self._between.strip() == b":"

@@ -7,12 +7,13 @@ programs that show a model the text alone. What the API refuses, a tool refuses 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
+import os
 import re
-from asyncio import gather, timeout
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from asyncio import gather, timeout, to_thread
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,6 +39,7 @@ from sightline_client.models import SearchResult, Upload
 from app import __version__
 from app.api.errors import format_validation_errors
 from app.api.unknown_names import describe_unknown
+from app.core.base64_text import decode_base64
 from app.core.files import NotBeneath, open_beneath
 from app.core.picture_formats import FORMATS
 from app.search.query_syntax import parse_weighted_query
@@ -49,7 +51,8 @@ MAX_LABELS = 100
 MAX_RESOURCE_BYTES = 16 << 20
 PATIENCE_SECONDS = 5.0  # that a tool waits for a server that is busy or away, before it tells the model so
 WAIT_SECONDS = 30.0  # that add_picture waits until a picture can be found
-MAX_TEXT = 500  # characters of a caption, or of text read in a picture
+MAX_TEXT = 500  # characters of a field of a hit: a caption, its tags, its metadata, text read in the picture
+MAX_VALUE = 200  # characters of a text in the metadata of a hit
 NO_REVISION = ("2024-11-05", "2025-03-26")  # of the protocol, that have no links to resources
 
 INSTRUCTIONS = (
@@ -109,6 +112,7 @@ class Found(BaseModel):
 
 class FoundHit(Found):
     score: float = Field(description="The cosine to the query; only the order means something.")
+    cut: list[str] = Field([], description="Fields that are shorter here; get_picture gives them whole.")
 
 
 class Verdict(BaseModel):
@@ -292,7 +296,7 @@ class PictureTools:
         """Look at one stored picture more closely, and get everything that is known of it."""
         async with self._open(context) as sightline:
             image = await sightline.get_image(id, collection=collection)
-            record = Found(**describe_picture(image, whole=True))
+            record = Found(**describe_picture(image))
             shown = [await fetch_thumbnail(sightline, image, size)] if image.status == "ready" else []
         return answer(record, [*shown, *link_to(record, context)])
 
@@ -349,7 +353,9 @@ class PictureTools:
         url: Annotated[
             str | None, Field(max_length=4096, description="An http(s) address, which Sightline's server fetches.")
         ] = None,
-        data: Annotated[str | None, Field(description="The file of a small picture, in base64.")] = None,
+        data: Annotated[
+            str | None, Field(description="The file of a small picture, in base64 or as a data URI.")
+        ] = None,
         path: Annotated[
             str | None, Field(max_length=4096, description="A file in the folder that `sightline mcp --folder` names.")
         ] = None,
@@ -369,22 +375,18 @@ class PictureTools:
             if url is not None:
                 image = await import_url(sightline, url, said, collection)
             else:
-                content = decode_picture(data) if data is not None else self._read_file(path or "")
+                content = decode_picture(data) if data is not None else await self._load(sightline, path or "")
                 file = NamedPicture(name or Path(path or "picture").name, content)
                 image = await sightline.upload_image(file=file, wait=WAIT_SECONDS, collection=collection, **said)
-        record = Found(**describe_picture(image, whole=True))
+        record = Found(**describe_picture(image))
         return answer(record, link_to(record, context))
 
-    def _read_file(self, path: str) -> bytes:
-        """A file below the folder. Raises ToolError."""
+    async def _load(self, sightline: AsyncClient, path: str) -> bytes:
+        """A file below the folder, which the server would take. Raises ToolError."""
         if self._folder is None:
             raise ToolError("this server reads no files: give url or data, or start `sightline mcp --folder FOLDER`")
-        try:
-            with open_beneath(self._folder, path) as file:
-                return file.read()
-        except (OSError, NotBeneath) as error:
-            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            raise ToolError(f"{path}: {reason}; give a picture below {self._folder}") from None
+        most = (await sightline.get_sources()).max_image_bytes
+        return await to_thread(read_file, self._folder, path, most)
 
 
 def make_tools(tools: PictureTools) -> Iterator[Tool]:
@@ -414,7 +416,7 @@ async def show_hits(
     images = [hit.image for hit in found.hits if hit.image is not None]
     is_full = offset + len(found.hits) < found.searched and len(found.hits) >= asked
     hits = Hits(
-        hits=[FoundHit(score=round(hit.score, 4), **describe_picture(hit.image)) for hit in found.hits if hit.image],
+        hits=[FoundHit(score=round(hit.score, 4), **describe_hit(hit.image)) for hit in found.hits if hit.image],
         searched=found.searched,
         verdict=Verdict(match=found.verdict.match, confidence=round(found.verdict.confidence, 2))
         if found.verdict
@@ -466,20 +468,18 @@ def answer(record: BaseModel, more: Sequence[ContentBlock] = ()) -> CallToolResu
     return CallToolResult(content=[TextContent(type="text", text=text), *more], structured_content=structured)
 
 
-def describe_picture(image: Image | Upload, *, whole: bool = False) -> dict[str, Any]:
-    """The fields of a Found; long texts are cut unless it is to be `whole`."""
-    most = None if whole else MAX_TEXT
-    caption, text = image.caption or image.generated_caption, image.ocr_text
+def describe_picture(image: Image | Upload) -> dict[str, Any]:
+    """The fields of a Found."""
     return {
         "id": image.id,
         "collection": image.collection,
         "uri": f"sightline://{image.collection}/{image.id}",
         "status": image.status,
         "name": image.source,
-        "caption": caption and caption[:most],
+        "caption": image.caption or image.generated_caption,
         "tags": [*image.tags, *(one.tag for one in image.auto_tags)],
         "metadata": image.metadata,
-        "text": text and text[:most],
+        "text": image.ocr_text,
         "taken_at": image.taken_at,
         "camera": image.camera,
         "created_at": image.created_at,
@@ -488,6 +488,32 @@ def describe_picture(image: Image | Upload, *, whole: bool = False) -> dict[str,
         "format": image.format,
         "duplicate": image.duplicate or None,
     }
+
+
+def describe_hit(image: Image) -> dict[str, Any]:
+    """The fields of a FoundHit but its score, as long as twelve of them may be in what a model reads."""
+    whole = describe_picture(image)
+    cut = {name: whole[name][:MAX_TEXT] for name in ("name", "caption", "text") if whole[name]}
+    cut |= {"tags": cut_tags(whole["tags"]), "metadata": cut_metadata(whole["metadata"])}
+    return {**whole, **cut, "cut": [name for name, shown in cut.items() if shown != whole[name]]}
+
+
+def cut_tags(tags: Sequence[str]) -> list[str]:
+    """The first tags, with MAX_TEXT characters in all."""
+    ends = accumulate(len(tag) + 1 for tag in tags)
+    return [tag for tag, end in zip(tags, ends, strict=True) if end <= MAX_TEXT]
+
+
+def cut_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What of metadata, long texts in it cut, has MAX_TEXT characters of JSON in all."""
+    kept: dict[str, Any] = {}
+    room = MAX_TEXT
+    for name, value in metadata.items():
+        shown = value[:MAX_VALUE] if isinstance(value, str) else value
+        if (size := len(json.dumps({name: shown}, ensure_ascii=False))) <= room:
+            kept[name] = shown
+            room -= size
+    return kept
 
 
 def link_to(record: Found, context: Context[Any, Any]) -> list[ResourceLink]:
@@ -502,13 +528,24 @@ def media_type(format: str) -> str:
     return FORMATS[format].media_type if format in FORMATS else "application/octet-stream"
 
 
+def read_file(folder: Path, path: str, most: int) -> bytes:
+    """A file below the folder, of at most so many bytes. Raises ToolError."""
+    try:
+        with open_beneath(folder, path) as file:
+            if (size := os.fstat(file.fileno()).st_size) > most:
+                raise ToolError(f"{path} has {size:,} bytes; the server takes pictures of {most:,}")
+            return file.read(most)
+    except (OSError, NotBeneath) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise ToolError(f"{path}: {reason}; give a picture below {folder}") from None
+
+
 def decode_picture(data: str) -> bytes:
     """The bytes of base64, or of a data URI. Raises ToolError."""
-    encoded = data.partition(",")[2] if data.startswith("data:") else data
     try:
-        return base64.b64decode(re.sub(r"\s", "", encoded), validate=True)
-    except (binascii.Error, ValueError):
-        raise ToolError("data is not base64") from None
+        return decode_base64(data)
+    except ValueError as error:
+        raise ToolError(f"data: {error}") from None
 
 
 def describe_arguments(error: ValidationError, known: Sequence[str]) -> str:

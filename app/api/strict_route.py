@@ -234,7 +234,10 @@ async def read_json(request: Request, limit: BodyLimit, model: Any) -> AsyncIter
         return folders[0]
 
     scan = JsonScan(
-        state.service.settings.max_json_bytes, make_folder if limit.pictures else None, anywhere=limit.anywhere
+        state.service.settings.max_json_bytes,
+        make_folder if limit.pictures else None,
+        anywhere=limit.anywhere,
+        texts=limit.texts,
     )
     is_small = has_small_body(request)
     parsed = _ParsedRequest(request.scope, request.receive)

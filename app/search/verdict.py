@@ -7,7 +7,7 @@ on the collection itself, by texts that have their picture there and texts that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -29,10 +29,14 @@ RIDGE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`confidence` is 0 where it could be either, 1 where it is certain."""
+    """`confidence` is 0 where it could be either, 1 where it is certain.
+
+    What a picture with a cosine below `threshold` shows does not fit; None where that is not known.
+    """
 
     match: Match
     confidence: float
+    threshold: float | None = None
 
 
 CERTAIN, UNCERTAIN, NOTHING = Verdict("good", 1.0), Verdict("weak", 0.0), Verdict("none", 1.0)
@@ -63,6 +67,12 @@ class Calibration:
         confidence = {"good": surplus, "none": -surplus, "weak": abs(surplus)}[match]
         return Verdict(match, round(max(0.0, confidence), 3))
 
+    def find_threshold(self, mean: float, deviation: float) -> float | None:
+        """The cosine below which nothing fits a query whose cosines have this mean and standard deviation."""
+        slope = self.weights[0] + self.weights[1] / deviation
+        level = self.none - self.bias + self.weights[1] * mean / deviation
+        return round(level / slope, 6) if slope > 0 else None
+
     def probability(self, cosines: npt.NDArray[np.floating], deviations: Floats) -> Floats:
         """That a picture with this cosine is the right one and not merely the nearest."""
         return sigmoid(self._logit(cosines, deviations))
@@ -84,19 +94,23 @@ def judge(
     `said` is how much of the query's words a picture has: all of them are a match, whatever the model sees. `unknown`
     is how much of them the model does not know: then its vector says little, or nothing.
     """
+    found = threshold = None
+    if best is not None and calibration is not None and spread is not None:
+        mean, deviation = spread.measure(query)
+        found = calibration.judge(best, (best - mean) / deviation)
+        if unknown < MOSTLY_UNKNOWN:
+            threshold = calibration.find_threshold(mean, deviation)
     if said >= ALL_WORDS:
-        return CERTAIN
-    if best is None:
-        return NOTHING
-    if unknown == 1.0 and said < HALF_OF_WORDS:
-        return NOT_READ
-    if calibration is None or spread is None:
-        return UNCERTAIN
-    (deviations,) = spread.measure_deviations([best], query[None]).tolist()
-    found = calibration.judge(best, deviations)
-    if found.match == "good" and unknown >= MOSTLY_UNKNOWN:
-        return UNCERTAIN
-    return UNCERTAIN if found.match == "none" and said >= HALF_OF_WORDS else found
+        verdict = CERTAIN
+    elif best is None:
+        verdict = NOTHING
+    elif unknown == 1.0 and said < HALF_OF_WORDS:
+        verdict = NOT_READ
+    elif found is None or (found.match == "good" and unknown >= MOSTLY_UNKNOWN):
+        verdict = UNCERTAIN
+    else:
+        verdict = UNCERTAIN if found.match == "none" and said >= HALF_OF_WORDS else found
+    return replace(verdict, threshold=threshold)
 
 
 def judge_words(said: float, has_hits: bool) -> Verdict:
@@ -162,11 +176,20 @@ class Spread:
 
     def measure_deviations(self, best: npt.ArrayLike, queries: Embeddings) -> Floats:
         """How many standard deviations each best cosine is above the mean of its query's over the sample."""
+        means, deviations = self._measure(queries)
+        return np.asarray((np.asarray(best) - means) / deviations, np.float64)
+
+    def measure(self, query: Embeddings) -> tuple[float, float]:
+        """The mean and the standard deviation of the cosines of one query [d] over the sample."""
+        means, deviations = self._measure(query[None])
+        return float(means[0]), float(deviations[0])
+
+    def _measure(self, queries: Embeddings) -> tuple[Floats, Floats]:
         # Not `@`: BLAS would wake its threads for each search, and they spin for milliseconds.
         turned = np.einsum("nd,de->ne", queries, self.covariance)
         variances = np.einsum("nd,nd->n", turned, queries)
         means = np.einsum("nd,d->n", queries, self.mean)
-        return np.asarray((np.asarray(best) - means) / np.sqrt(np.maximum(variances, 1e-12)), np.float64)
+        return means.astype(np.float64), np.sqrt(np.maximum(variances, 1e-12)).astype(np.float64)
 
 
 def fit(present: Floats, absent: Floats) -> tuple[float, tuple[float, float]]:

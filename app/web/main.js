@@ -233,7 +233,8 @@ function showResults(isFirst) {
   const { hits, isDone } = results;
   if (hits.length) showModelNotice();
   else hideModelNotice(); // the empty page says the same
-  if (hits.length) showHits(hits, state, { isComplete: isDone, isContinued: !isFirst });
+  const { verdict } = results.lastPage?.answer ?? {};
+  if (hits.length) showHits(hits, state, { isComplete: isDone, isContinued: !isFirst, verdict });
   else if (isDone && results.time) showNoHitsOfTime(results.time, () => changeState({ isTimeOff: true }));
   else if (isDone && getQuery(state).filter) showNoFilterHits(() => changeFilter([]));
   else if (isDone) showEmptyState(results.lastPage?.answer, state.target, { searchAgain, refresh });

@@ -18,6 +18,8 @@ from tests.support.callers import BUILD, caller_python
 from tests.support.servers import RunningServer
 
 HERE = Path(__file__).parent
+# The fields whose objects may have any fields: of the caller, of a kind of job, with a name for each k, of a search.
+OPEN = {"Metadata", "CameraData", "JobOutResult", "Figures", "SavedSearchOutQuery"}
 UNREACHABLE = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ETIMEDOUT", "network")
 
 PYTHON = """
@@ -117,7 +119,9 @@ def test_the_client_of_openapi_python_client_works(own_server: RunningServer, do
     warnings = [line for line in (told.stdout + told.stderr).splitlines() if line.startswith("WARNING")]
     # It reads no lines of JSON, beside which JSON is offered.
     assert warnings == ["WARNING parsing POST /v1/images/ingest within upload."]
-    assert list_untyped(tmp_path / "generated" / "models") == []
+    models = tmp_path / "generated" / "models"
+    assert list_untyped(models) == []
+    assert {name_field(one) for one in list_open(models)} == OPEN
     (tmp_path / "use.py").write_text(PYTHON)
     id = json.loads(run(tmp_path, python, "use.py", own_server.url, "red.png").stdout)
     assert own_server.http.get(f"/v1/images/{id}").json()["source"] == "red.png"
@@ -127,6 +131,21 @@ def list_untyped(models: Path) -> list[str]:
     """The fields of models that may be anything."""
     lines = [line.strip() for path in models.glob("*.py") for line in path.read_text().splitlines()]
     return [line for line in lines if line.endswith((": Any", "| Any", ": Any | Unset = UNSET"))]
+
+
+def list_open(models: Path) -> list[str]:
+    """The classes of models that are objects of any fields."""
+    found = []
+    for text in (path.read_text() for path in models.glob("*.py")):
+        fields = re.findall(r"^    (\w+): (.+?)(?: = .*)?$", text.partition("    def ")[0], re.MULTILINE)
+        if fields == [("additional_properties", "dict[str, Any]")]:
+            found += re.findall(r"^class (\w+)", text, re.MULTILINE)
+    return found
+
+
+def name_field(name: str) -> str:
+    """The field of a class, whose name it ends with."""
+    return next((one for one in OPEN if name.removesuffix("Type0").endswith(one)), name)
 
 
 @pytest.fixture(scope="session")
@@ -157,7 +176,9 @@ def test_the_client_of_openapi_ts_works(
     programs = typescript / "node_modules"
     run(tmp_path, node, programs / "@hey-api/openapi-ts/bin/run.js", "-i", document, "-o", "generated")
     types = (tmp_path / "generated" / "types.gen.ts").read_text()
-    # `[key: string]: unknown` may be: metadata
+    opened = re.findall(r"(\w+)\?*: \{\n *\[key: string\]: unknown;", types)
+    assert set(opened) == {"metadata", "camera_data", "result", "figures", "query"}
+    assert types.count("[key: string]: unknown") == len(opened)
     assert re.findall(r"^.*[^\]][:<|&] *(?:any|unknown)\b.*$", types, re.MULTILINE) == []
     (tmp_path / "use.ts").write_text(TYPESCRIPT)
     options = ["--strict", "--skipLibCheck", "--module", "commonjs", "--moduleResolution", "node", "--target", "es2022"]

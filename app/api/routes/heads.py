@@ -68,7 +68,9 @@ class HeadOut(BaseModel):
     collection: str
     space: SpaceOut
     is_used: bool = Field(description="Whether the collection uses it; it counts while the server has its model.")
-    figures: dict[str, Any] = Field(description="What was measured on held-out pairs, as in the result of its job.")
+    figures: dict[str, Any] = Field(
+        description="What was measured on held-out pairs, as in the result of its job: it has an `R@k` for each k."
+    )
     created_at: str
 
     @classmethod

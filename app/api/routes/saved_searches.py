@@ -132,7 +132,7 @@ class SavedSearchOut(BaseModel):
     id: str
     collection: str
     name: str
-    query: dict[str, Any]
+    query: dict[str, Any] = Field(description="The body of `POST /v1/search` that was saved, as it was sent.")
     match: Literal["good"] | None
     total: int
     new: int

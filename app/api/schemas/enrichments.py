@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.arrangement import is_none
 from app.api.schemas.fields import example, one_of
 from app.api.schemas.images import SelectionIn
 from app.core.types import EnrichmentKind
@@ -22,12 +23,32 @@ class EnrichIn(SelectionIn):
     failed_only: bool = Field(False, description="Only those of them that were given up.")
 
 
+class TextLineOut(BaseModel):
+    """A line that was read in a picture."""
+
+    text: str
+    score: float = Field(description="0 to 1.")
+    box: list[list[float]] = Field(
+        description="Four corners, clockwise from where it begins, as shares of width and height."
+    )
+
+
+class EnrichmentResultOut(BaseModel):
+    """What a second pass found, beside the fields of the picture: lines of text, or what wrote the caption."""
+
+    lines: list[TextLineOut] | None = Field(None, exclude_if=is_none, description="Of `ocr`, in the order of reading.")
+    model: str | None = Field(None, exclude_if=is_none, description="Of `caption`: what wrote it.")
+    prompt: str | None = Field(
+        None, exclude_if=is_none, description="Of `caption`: what it was asked, if it reads that."
+    )
+
+
 class EnrichmentOut(BaseModel):
     """How far a second pass is with a picture."""
 
     state: Literal["waiting", "running", "done", "failed"]
     detail: str | None = Field(description="Why it was given up.")
-    result: dict[str, Any] | None = Field(description="What the pass found last, beside the fields of the picture.")
+    result: EnrichmentResultOut | None = Field(description="What the pass found last.")
 
 
 class EnrichmentsOut(BaseModel):

@@ -34,7 +34,11 @@ class JobOut(BaseModel):
     warned: int = Field(0, description="How many items have warnings.")
     name: str | None = Field(None, description="The archive, folder or bucket; null for loose files.")
     is_task: bool = Field(False, description="Whether it is no import, but a task of the server.")
-    result: dict[str, Any] | None = Field(None, description="What came of a task that is no import.")
+    result: dict[str, Any] | None = Field(
+        None,
+        description="What came of a task that is no import. Its fields are those of the job's `kind`, which may gain"
+        " more; the reference has them.",
+    )
     error: ErrorOut | None = Field(None, description="Why a task failed.")
 
     @classmethod

@@ -108,6 +108,9 @@ class VerdictOut(BaseModel):
 
     match: Literal["good", "weak", "none"]
     confidence: float = Field(description="0: it could be either; 1: certain.")
+    threshold: float | None = Field(
+        description="What pictures with a lower score show does not fit; null where that is not known."
+    )
 
 
 class TimeOut(BaseModel):

@@ -33,9 +33,9 @@ FEW_TEXTS = 8  # of a request that does not wait for others of its caller
 # The dialects that an address speaks, in the order in which they are asked whether a body is theirs.
 COMMON: tuple[type[WireRequest], ...] = (
     VllmRequest,
+    NvidiaRequest,
     JinaRequest,
     VoyageTextRequest,
-    NvidiaRequest,
     InfinityRequest,
     OpenAIRequest,
 )

@@ -69,7 +69,7 @@ class JinaRequest(WireRequest):
 
     @classmethod
     def claims(cls, body: Mapping[str, Any]) -> bool:
-        if "input_type" in body:  # which NVIDIA's clients send beside `embedding_type`
+        if "input_type" in body:
             return False
         sent = body.get("input")
         listed = sent if isinstance(sent, list) else [sent]

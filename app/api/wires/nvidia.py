@@ -17,7 +17,11 @@ from app.api.wires.dialect import (
     write_list,
     write_vectors,
 )
+from app.api.wires.jina import OWN as JINAS
+from app.api.wires.voyage import OWN as VOYAGES
 from app.service.embeddings import EmbeddingResult
+
+OTHERS = JINAS | VOYAGES
 
 
 class NvidiaRequest(WireRequest):
@@ -34,11 +38,18 @@ class NvidiaRequest(WireRequest):
 
     @classmethod
     def claims(cls, body: Mapping[str, Any]) -> bool:
-        if "input_type" in body and ("truncate" in body or "encoding_format" in body):
+        """By values where others have the same fields: Voyage's inputs are documents, Jina's `truncate` is a bool."""
+        kind, modality = body.get("input_type"), body.get("modality")
+        if kind == "passage" or isinstance(body.get("truncate"), str) or isinstance(modality, list):
+            return True
+        others = OTHERS - {"embedding_type"} if "input_type" in body else OTHERS
+        if kind == "document" or modality is not None or not others.isdisjoint(body):
+            return False
+        if "input_type" in body and ("encoding_format" in body or "embedding_type" in body):
             return True
         sent = body.get("input")
         listed = sent if isinstance(sent, list) else [sent]
-        return any(isinstance(one, str) and is_data_uri(one, "image/") for one in listed) and "modality" not in body
+        return any(isinstance(one, str) and is_data_uri(one, "image/") for one in listed)
 
     @staticmethod
     def shape_error(status: int, code: str, detail: str) -> tuple[int, dict[str, Any]]:

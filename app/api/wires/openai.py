@@ -13,6 +13,7 @@ from app.api.wires.dialect import (
     SentPart,
     Texts,
     WireRequest,
+    shape_openai_error,
     write_list,
     write_vectors,
 )
@@ -43,6 +44,12 @@ class OpenAIRequest(WireRequest):
     @classmethod
     def claims(cls, body: Mapping[str, Any]) -> bool:
         return True
+
+    @staticmethod
+    def shape_error(status: int, code: str, detail: str) -> tuple[int, dict[str, Any]]:
+        """Beside it, what Weaviate's multi2vec-nvidia reads: its texts look like OpenAI's."""
+        status, body = shape_openai_error(status, code, detail)
+        return status, {**body, "message": detail}
 
     def list_inputs(self) -> list[list[SentPart]]:
         inputs = []

@@ -66,8 +66,7 @@ class VoyageTextRequest(_VoyageRequest):
 
     @classmethod
     def claims(cls, body: Mapping[str, Any]) -> bool:
-        is_bare = "input_type" in body and not {"truncate", "encoding_format"} & set(body)
-        return not OWN.isdisjoint(body) or is_bare
+        return "input_type" in body or not OWN.isdisjoint(body)
 
     def list_inputs(self) -> list[list[SentPart]]:
         refuse_scaled("output_dtype", self.output_dtype)

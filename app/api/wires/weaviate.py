@@ -6,15 +6,16 @@ Weaviate appends their paths to the address that it was given, which may have a 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 from fastapi import Depends, Response
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from app.api.admission import FOREIGN
 from app.api.dependencies import SearchDep
 from app.api.errors import ERROR_SHAPES
-from app.api.schemas.fields import UnicodeText
+from app.api.schemas.fields import validate_unicode
 from app.api.strict_route import ProbeRoute, new_router
 from app.api.wires.dialect import MAX_INPUTS, SentPart, WirePicture, WireRequest
 from app.api.wires.embeddings import Body, Wire, validate_body
@@ -23,10 +24,17 @@ from app.core.errors import ModelUnavailable
 from app.service.embeddings import EmbeddingResult
 
 PREFIX = "/compat/weaviate"
-router = new_router(PREFIX, "wires", FOREIGN, LooseJsonRoute)
+router = new_router(PREFIX, "wires", replace(FOREIGN, texts=b"texts"), LooseJsonRoute)
 probes = new_router(PREFIX, "wires", route_class=ProbeRoute)
 
 MAX_PROPERTY_CHARS = 1 << 20  # of a text: the model reads its beginning
+
+
+def cut_property(text: str) -> str:
+    return text[:MAX_PROPERTY_CHARS]
+
+
+PropertyText = Annotated[str, AfterValidator(cut_property), AfterValidator(validate_unicode)]
 
 
 class WeaviateRequest(WireRequest):
@@ -34,7 +42,7 @@ class WeaviateRequest(WireRequest):
 
     CALLED: ClassVar[str] = "Weaviate"
 
-    texts: Annotated[list[UnicodeText], Field(max_length=MAX_INPUTS)] | None = None
+    texts: Annotated[list[PropertyText], Field(max_length=MAX_INPUTS)] | None = None
     images: Annotated[list[WirePicture], Field(max_length=MAX_INPUTS)] | None = None
 
     @staticmethod

@@ -4,7 +4,8 @@
 import { make } from "./dom.js";
 import { addRows, clampRatio, findRowAt, findRowOf } from "./grid_layout.js";
 
-const CAPTION_HEIGHTS = { name: 30, folder: 48 }; // px below a picture: for a name, or for a name and a folder
+const CAPTION_HEIGHTS = { name: 30, both: 48 }; // px below a picture: for a name, or for a name and a second line
+const LINE_HEIGHT = 56; // px
 const MARGIN_WINDOWS = 1; // also drawn above and below the window
 
 export class Grid {
@@ -17,12 +18,13 @@ export class Grid {
   #animationFrame = 0;
   #size = { width: 0 };
   #captionHeight = CAPTION_HEIGHTS.name; // does not change while the list grows, so that nothing moves
+  #line = null; // {at, element}: an element across the grid, above the item `at`
   #closed = new AbortController();
   #resizeObserver;
 
-  /** `makeCell(item)` creates the element of an item: a `li` with an `a`; `hasFolder(item)`: it has a second line. */
-  constructor(parent, { makeCell, hasFolder }) {
-    Object.assign(this, { makeCell, hasFolder });
+  /** `makeCell(item)` creates the element of an item: a `li` with an `a`; `hasSecondLine(item)`: below its name. */
+  constructor(parent, { makeCell, hasSecondLine }) {
+    Object.assign(this, { makeCell, hasSecondLine });
     this.list = make("ul", { className: "grid", role: "list" });
     parent.replaceChildren(this.list);
     const signal = this.#closed.signal;
@@ -46,19 +48,21 @@ export class Grid {
     return this.list.contains(document.activeElement) ? this.#current : -1;
   }
 
-  /** Show these items. With `keepCells` they begin with the items shown so far. */
-  show(items, isComplete, keepCells = false) {
+  /** Show these items. With `keepCells` they begin with the items shown so far, and a `line` is not above one of those. */
+  show(items, isComplete, { keepCells = false, line = null } = {}) {
     this.#items = items;
     this.#isComplete = isComplete;
     if (!keepCells) {
       this.#cells.forEach((cell) => cell.remove());
       this.#cells.clear();
+      this.#line?.element.remove();
       this.#rows = [];
       this.#ratios = [];
-      this.#captionHeight = CAPTION_HEIGHTS[items.some(this.hasFolder) ? "folder" : "name"];
+      this.#captionHeight = CAPTION_HEIGHTS[items.some(this.hasSecondLine) ? "both" : "name"];
       this.list.style.setProperty("--caption", `${this.#captionHeight}px`);
       this.#current = Math.min(this.#current, Math.max(items.length - 1, 0));
     }
+    this.#line = line;
     for (let n = this.#ratios.length; n < items.length; n++) this.#ratios.push(clampRatio(items[n].image));
     this.#addRows();
     this.#draw();
@@ -119,6 +123,7 @@ export class Grid {
     const gap = isNarrow ? 10 : 14;
     const height = isNarrow ? 150 : innerWidth >= 1800 ? 230 : 190;
     this.#size = { width: this.list.clientWidth, height, gap, below: this.#captionHeight + gap, done: this.#isComplete };
+    Object.assign(this.#size, this.#line && { lineAt: this.#line.at, lineHeight: LINE_HEIGHT });
     addRows(this.#rows, this.#ratios, this.#size);
     const last = this.#rows.at(-1);
     this.list.style.height = `${last ? last.top + last.height + this.#captionHeight : 0}px`;
@@ -156,6 +161,17 @@ export class Grid {
       }
       after = cell;
     }
+    this.#placeLine();
+  }
+
+  #placeLine() {
+    if (!this.#line) return;
+    const { at, element } = this.#line;
+    const cell = this.#cells.get(at);
+    if (!cell) return element.remove();
+    if (cell.previousSibling !== element) this.list.insertBefore(element, cell);
+    const style = { top: this.#rows[findRowOf(this.#rows, at)].top - LINE_HEIGHT, height: LINE_HEIGHT };
+    for (const [name, value] of Object.entries(style)) element.style[name] = `${value.toFixed(2)}px`;
   }
 
   #place(cell, n) {

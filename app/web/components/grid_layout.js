@@ -15,14 +15,19 @@ export function isCropped({ width, height }) {
   return Boolean(width && height) && clampRatio({ width, height }) !== width / height;
 }
 
-/** Extend `rows` by the rows of the remaining `ratios`. A row is {first, end, top, height} in px; `end` is exclusive. */
-export function addRows(rows, ratios, { width, height, gap, below, done }) {
+/**
+ * Extend `rows` by the rows of the remaining `ratios`. A row is {first, end, top, height} in px; `end` is exclusive.
+ * The item `lineAt` begins a row, above which there is room for a line.
+ */
+export function addRows(rows, ratios, { width, height, gap, below, done, lineAt = Infinity, lineHeight = 0 }) {
   const last = rows.at(-1);
   let first = last?.end ?? 0;
   let top = last ? last.top + last.height + below : 0;
   while (first < ratios.length) {
-    const row = fillRow(ratios, first, width, height, gap);
-    if (!row.isFull && !done) break;
+    const isAbove = first < lineAt && lineAt <= ratios.length;
+    const row = fillRow(ratios, first, isAbove ? lineAt : ratios.length, width, height, gap);
+    if (!row.isFull && !done && !isAbove) break;
+    if (first === lineAt) top += lineHeight;
     const rowHeight = row.isFull ? row.height : Math.min(row.height, medianHeight(rows) ?? height);
     rows.push({ first, end: row.end, top, height: rowHeight });
     first = row.end;
@@ -54,9 +59,9 @@ export function findRowOf(rows, index) {
   return low;
 }
 
-function fillRow(ratios, first, width, height, gap) {
+function fillRow(ratios, first, limit, width, height, gap) {
   let sum = 0;
-  for (let end = first; end < ratios.length; end++) {
+  for (let end = first; end < limit; end++) {
     sum += ratios[end];
     const n = end - first + 1;
     const filled = (width - gap * (n - 1)) / sum;
@@ -65,7 +70,7 @@ function fillRow(ratios, first, width, height, gap) {
     const isBetter = n > 1 && taller <= height * MAX_STRETCH && taller / height < height / filled;
     return isBetter ? { end, height: taller, isFull: true } : { end: end + 1, height: filled, isFull: true };
   }
-  return { end: ratios.length, height: (width - gap * (ratios.length - first - 1)) / sum, isFull: false };
+  return { end: limit, height: (width - gap * (limit - first - 1)) / sum, isFull: false };
 }
 
 /** Also the maximum height of a last row that is not full. */

@@ -5,6 +5,7 @@ import { getEnrichments } from "../api/client.js";
 import { describeError, translate } from "../i18n/i18n.js";
 import { copyText } from "./clipboard.js";
 import { make, makeButton } from "./dom.js";
+import { markWords } from "./marked_text.js";
 import { toast } from "./toast.js";
 
 /** A section; null where no text was read. `words`: those of the search; the lines with them are shown at once. */
@@ -33,10 +34,4 @@ export function makeReadText(image, words, stage) {
 async function loadLines({ id }) {
   const { enrichments } = await getEnrichments(id);
   return enrichments.ocr?.result?.lines ?? [];
-}
-
-function markWords(text, words) {
-  if (!words.length) return [text];
-  const pattern = new RegExp(`(${words.map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|")})`, "giu");
-  return text.split(pattern).map((part, n) => (n % 2 ? make("mark", {}, part) : part));
 }

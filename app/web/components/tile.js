@@ -1,11 +1,13 @@
 // A picture in the grid with its name and its check mark, and a label in a list of labels with its match.
-// A name is the caption, or the file's base name with its folder in a second line. The tooltip has the whole path.
+// A name is the caption, or the file's base name. In a second line is what was found of the text in the picture, else the folder
+// of the file. The tooltip has the whole path.
 
 import { thumbnailUrl } from "../api/client.js";
 import { currentLanguage, translate, translateCount } from "../i18n/i18n.js";
 import { makeHref } from "../state/url_state.js";
 import { make, makeButton } from "./dom.js";
 import { clampRatio, isCropped } from "./grid_layout.js";
+import { markSnippet } from "./marked_text.js";
 
 const LARGE = 1024; // px of the longer side
 
@@ -17,8 +19,8 @@ export function makeTile(hit, { state, isSelected }) {
   const frame = make("span", { className: "frame" }, picture, more ? make("span", { className: "more-similar" }, `+${more}`) : "");
   if (image.video_id) frame.append(make("span", { className: "moment" }, `▶ ${describeMoments(hit)}`));
   const caption = make("span", { className: "caption", dir: "auto" }, hasName(image) ? name : "");
-  const folder = make("span", { className: "folder", dir: "auto" }, getFolder(image));
-  const link = make("a", { className: "tile", href: makeHref({ ...state, show: hit.id }) }, frame, caption, folder);
+  const second = makeSecondLine(hit);
+  const link = make("a", { className: "tile", href: makeHref({ ...state, show: hit.id }) }, frame, caption, second);
   link.title = describeHit(hit);
   link.dataset.id = hit.id;
   const pick = makeButton("pick", "✓", { tabIndex: -1, ariaPressed: String(isSelected) });
@@ -58,16 +60,28 @@ export function hasName({ caption, source }) {
   return Boolean(caption || source);
 }
 
+/** Whether there is something to say below the name of a hit. */
+export function hasSecondLine({ image, highlights }) {
+  return Boolean(highlights?.ocr || getFolder(image));
+}
+
+function makeSecondLine({ image, highlights }) {
+  const { ocr: words } = highlights ?? {};
+  if (words) return make("span", { className: "found", dir: "auto" }, ...markSnippet(image.ocr_text ?? "", words));
+  return make("span", { className: "folder", dir: "auto" }, getFolder(image));
+}
+
 /** The folder of a picture that goes by its file name, else "". */
-export function getFolder({ caption, source }) {
+function getFolder({ caption, source }) {
   return caption || !source ? "" : source.split("/").slice(0, -1).join("/");
 }
 
-function describeHit({ score, image, duplicates = [] }) {
+function describeHit({ score, image, duplicates = [], highlights }) {
   const similar = duplicates.length ? translateCount("more_similar", duplicates.length) : null;
   const match = score === undefined ? null : translate("score", { score: score.toFixed(3) });
   const moment = image.video_id ? translate("at_moment", { time: formatMoment(image.t_ms) }) : null;
-  return [image.caption && getName(image), image.source, moment, match, similar].filter(Boolean).join("\n");
+  const read = highlights?.ocr ? `${translate("found_ocr")}: ${highlights.ocr.join(", ")}` : null;
+  return [image.caption && getName(image), image.source, read, moment, match, similar].filter(Boolean).join("\n");
 }
 
 export function makeTextLines(hits, best = hits[0]?.score) {

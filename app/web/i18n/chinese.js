@@ -204,6 +204,7 @@ export const CHINESE = {
   similar_and: "{similar}，并符合“{words}”",
   excluding: "{text}，不含{list}",
   only_excluding: "不含{list}",
+  fit_line: "此线以下：最接近，但可能不是要找的图片",
   nothing_fits: "没有很符合的图片；最接近“{words}”的：",
   best_labels: "最相符的词条",
   found_of: "显示 {n} / {total} · {ms} 毫秒",

@@ -210,6 +210,7 @@ export const ENGLISH = {
   similar_and: "{similar}, with “{words}”",
   excluding: "{text}, excluding {list}",
   only_excluding: "Excluding {list}",
+  fit_line: "Below this line: nearest, but probably not what you mean",
   nothing_fits: "Nothing fits well; nearest to “{words}”:",
   best_labels: "Best matching texts",
   found_of: "Showing {n} of {total} · {ms} ms",

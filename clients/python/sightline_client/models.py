@@ -280,8 +280,8 @@ class Enrichment(BaseModel):
     state: Literal["waiting", "running", "done", "failed"]
     detail: str | None = None
     """Why it was given up."""
-    result: dict[str, Any] | None = None
-    """What the pass found last, beside the fields of the picture."""
+    result: EnrichmentResult | None = None
+    """What the pass found last."""
 
 
 class EnrichmentCounts(BaseModel):
@@ -290,6 +290,17 @@ class EnrichmentCounts(BaseModel):
     waiting: int
     done: int
     failed: int
+
+
+class EnrichmentResult(BaseModel):
+    """What a second pass found, beside the fields of the picture: lines of text, or what wrote the caption."""
+
+    lines: list[TextLine] | None = None
+    """Of `ocr`, in the order of reading."""
+    model: str | None = None
+    """Of `caption`: what wrote it."""
+    prompt: str | None = None
+    """Of `caption`: what it was asked, if it reads that."""
 
 
 class Enrichments(BaseModel):
@@ -375,7 +386,7 @@ class Head(BaseModel):
     is_used: bool
     """Whether the collection uses it; it counts while the server has its model."""
     figures: dict[str, Any]
-    """What was measured on held-out pairs, as in the result of its job."""
+    """What was measured on held-out pairs, as in the result of its job: it has an `R@k` for each k."""
     created_at: str
 
 
@@ -543,7 +554,9 @@ class Job(BaseModel):
     is_task: bool = False
     """Whether it is no import, but a task of the server."""
     result: dict[str, Any] | None = None
-    """What came of a task that is no import."""
+    """What came of a task that is no import. Its fields are those of the job's `kind`, which may gain more; the
+    reference has them.
+    """
     error: ItemError | None = None
     """Why a task failed."""
 
@@ -804,6 +817,7 @@ class SavedSearch(BaseModel):
     collection: str
     name: str
     query: dict[str, Any]
+    """The body of `POST /v1/search` that was saved, as it was sent."""
     match: Literal["good"] | None = None
     total: int
     new: int
@@ -1009,6 +1023,16 @@ class Text(BaseModel):
     """Whether the model read only its beginning; null of a text that an older version stored."""
 
 
+class TextLine(BaseModel):
+    """A line that was read in a picture."""
+
+    text: str
+    score: float
+    """0 to 1."""
+    box: list[list[float]]
+    """Four corners, clockwise from where it begins, as shares of width and height."""
+
+
 class TextPage(BaseModel):
     """Texts, newest first."""
 
@@ -1096,6 +1120,8 @@ class Verdict(BaseModel):
     match: Literal["good", "weak", "none"]
     confidence: float
     """0: it could be either; 1: certain."""
+    threshold: float | None = None
+    """What pictures with a lower score show does not fit; null where that is not known."""
 
 
 class Video(BaseModel):

@@ -51,6 +51,23 @@ def test_with_anywhere_long_base64_goes_to_a_file_whatever_its_field(tmp_path: P
         assert (tmp_path / f"{name}.bin").read_bytes() == raw
 
 
+@pytest.mark.parametrize("step", [1, 5, 4096])
+@pytest.mark.parametrize("order", [("texts", "images"), ("images", "texts"), ("x", "texts", "y", "images")], ids=str)
+def test_the_texts_of_a_wire_stay_where_they_are(tmp_path: Path, step: int, order: tuple[str, ...]) -> None:
+    text = base64.b64encode(bytes(range(256)) * 20).decode()
+    uri = f"data:image/png;base64,{text}"
+    lists = {"texts": ["a", text, uri], "images": [text, uri]}
+    body = "{" + ", ".join(f'"{name}" : {json.dumps(lists.get(name))}' for name in order) + "}"
+    scanned = JsonScan(1 << 20, lambda: tmp_path, anywhere=True, texts=b"texts")
+    for at in range(0, len(body), step):
+        scanned.feed(body[at : at + step].encode())
+    scanned.close()
+    found = scanned.load()
+    assert found["texts"] == lists["texts"]
+    assert list(scanned.pictures) == found["images"]
+    assert len(found["images"]) == 2
+
+
 def count_marks(value: Any) -> int:
     """Brackets, commas and colons of a value as JSON."""
     if isinstance(value, dict):

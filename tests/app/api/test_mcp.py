@@ -22,6 +22,7 @@ from app.service.service import Service, open_service
 from tests.app.api.asking import check_refusal, make_picture, raw
 from tests.app.api.guarded import Guarded
 from tests.support.assistants import ERAS, be_refused, connect_http, look, read_text, use
+from tests.support.pictures import picture
 from tests.support.servers import RunningServer
 
 COLLECTION = "assistants"
@@ -137,7 +138,7 @@ def test_what_a_model_does_wrong_is_told_so_that_it_can_do_better(era: str, albu
             assert "labels" in await be_refused(client, "classify_picture", id="red", labels=["one"])
             for given in ({}, {"url": "http://x", "data": "eA=="}):
                 assert "exactly one" in await be_refused(client, "add_picture", **given)
-            assert "not base64" in await be_refused(client, "add_picture", data="§")
+            assert "not valid base64" in await be_refused(client, "add_picture", data="§")
             assert "reads no files" in await be_refused(client, "add_picture", path="/etc/passwd")
             assert "SIGHTLINE_FETCH" in await be_refused(client, "add_picture", url="http://127.0.0.1/a.png")
             broken = await be_refused(client, "add_picture", data=base64.b64encode(b"no picture").decode())
@@ -160,6 +161,84 @@ def test_a_picture_is_added_once_and_found(era: str, own_collection: tuple[Runni
             assert (again["id"], again["duplicate"]) == (added["id"], True)
             found = await use(client, "search_pictures", query="a note", collection=name)
             assert [hit["id"] for hit in found["hits"]] == [added["id"]]
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("form", ["no padding", "URL-safe", "DATA:", "white space"])
+def test_a_picture_is_added_in_the_forms_of_base64_that_the_api_takes(
+    form: str, own_collection: tuple[RunningServer, str]
+) -> None:
+    server, name = own_collection
+    content = make_picture("green")
+    content += b"\xfb\xff" + bytes(2 - len(content) % 3)  # what follows a picture is not looked at
+    plain = base64.b64encode(content).decode()
+    assert plain.endswith("=")
+    assert "+" in plain or "/" in plain
+    data = {
+        "no padding": plain.rstrip("="),
+        "URL-safe": base64.urlsafe_b64encode(content).decode(),
+        "DATA:": f"DATA:image/png;base64,{plain}",
+        "white space": f"\n {plain[:40]}\r\n{plain[40:]} ",
+    }[form]
+
+    async def work() -> None:
+        async with connect_http(server.url, "auto") as client:
+            added = await use(client, "add_picture", data=data, collection=name)
+            file = server.http.get(f"/v1/images/{added['id']}/file", params={"collection": name})
+            assert file.content == content
+
+    asyncio.run(work())
+
+
+def test_a_search_gives_little_text_and_says_what_it_has_cut(own_collection: tuple[RunningServer, str]) -> None:
+    server, name = own_collection
+    said: dict[str, Any] = {
+        "caption": "red " * 400,
+        "tags": [f"{n:03} " + "t" * 90 for n in range(100)],
+        "metadata": {"by": "Ann", "story": "once " * 1_000, "list": list(range(2_000)), "year": 2024},
+    }
+    for id, more in (("long", said), ("short", {"tags": ["one"], "metadata": {"by": "Ann"}})):
+        sent = {**more, "metadata": json.dumps(more["metadata"])}
+        answer = server.upload(make_picture("red"), id=id, collection=name, **sent)
+        assert answer.status_code == 200, answer.text
+
+    async def work() -> None:
+        async with connect_http(server.url, "auto") as client:
+            for tool, asked in (("search_pictures", {"query": "red"}), ("similar_pictures", {"id": "short"})):
+                found = await client.call_tool(tool, {**asked, "collection": name, "pictures": False})
+                assert len(read_text(found)) < 5_000
+                structured: Any = found.structured_content
+                hits = {hit["id"]: hit for hit in structured["hits"]}
+                long = hits["long"]
+                assert long["cut"] == ["caption", "tags", "metadata"]
+                assert long["caption"] == said["caption"].strip()[:500]
+                assert long["tags"] == said["tags"][:5]
+                assert long["metadata"] == {"by": "Ann", "story": said["metadata"]["story"][:200], "year": 2024}
+                assert tool != "search_pictures" or hits["short"]["cut"] == []
+            whole = await use(client, "get_picture", id="long", collection=name)
+            assert (whole["tags"], whole["metadata"]) == (said["tags"], said["metadata"])
+            assert whole["caption"].startswith(said["caption"].strip())
+            assert "cut" not in whole
+
+    asyncio.run(work())
+
+
+def test_the_pictures_of_a_search_have_at_most_512_pixels(own_collection: tuple[RunningServer, str]) -> None:
+    server, name = own_collection
+    for n in range(2):
+        sent = picture("red", seed=n, size=(900, 700))
+        assert server.upload(sent, collection=name).status_code == 200
+
+    async def work() -> None:
+        async with connect_http(server.url, "auto") as client:
+            for tool, asked in (("search_pictures", {"query": "red"}), ("similar_pictures", {"id": "x"})):
+                told = await be_refused(client, tool, **asked, size=513, collection=name)
+                assert told.startswith(f"Error executing tool {tool}: size: ") or told.startswith("size: ")
+            found = await client.call_tool("search_pictures", {"query": "red", "size": 512, "collection": name})
+            assert [max(shown.size) for _, shown in look(found)] == [512, 512]
+            found = await client.call_tool("search_pictures", {"query": "red", "collection": name})
+            assert [max(shown.size) for _, shown in look(found)] == [320, 320]
 
     asyncio.run(work())
 

@@ -50,6 +50,22 @@ def test_an_assistant_adds_and_finds_pictures(era: str, server: RunningServer, t
     asyncio.run(work())
 
 
+def test_a_file_that_the_server_would_not_take_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "album").mkdir()
+    (tmp_path / "album" / "fits.png").write_bytes(content := make_picture("red"))
+    with open(tmp_path / "album" / "large.png", "wb") as file:
+        file.truncate(1 << 40)
+
+    async def work(url: str) -> None:
+        async with connect_stdio(url, "auto", "--folder", str(tmp_path / "album")) as client:
+            told = await be_refused(client, "add_picture", path="large.png")
+            assert "large.png has 1,099,511,627,776 bytes; the server takes pictures of" in told
+            assert (await use(client, "add_picture", path="fits.png"))["status"] == "ready"
+
+    with RunningServer(tmp_path / "data", max_image_bytes=len(content)) as server:
+        asyncio.run(work(server.url))
+
+
 def test_a_server_that_is_away_is_an_answer_not_an_end() -> None:
     client = make_client(Settings(server="http://127.0.0.1:9"), patience=0)
 

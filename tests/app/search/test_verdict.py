@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -66,10 +68,27 @@ def test_confidence_is_that_of_the_probability() -> None:
 
 
 def test_all_words_are_a_match_whatever_the_vectors_say() -> None:
-    assert judge(KNOWN, SPREAD, QUERY, 0.0, 1.0) == CERTAIN
+    assert judge(KNOWN, SPREAD, QUERY, 0.0, 1.0) == replace(CERTAIN, threshold=0.4)
     assert judge(None, None, QUERY, None, 1.25) == CERTAIN
-    assert judge(KNOWN, SPREAD, QUERY, 0.0, 0.6) == UNCERTAIN
+    assert judge(KNOWN, SPREAD, QUERY, 0.0, 0.6) == replace(UNCERTAIN, threshold=0.4)
     assert judge(KNOWN, SPREAD, QUERY, 0.0, 0.2).match == "none"
+
+
+@pytest.mark.parametrize("weights", [(10.0, 0.0), (3.0, 0.7), (0.0, 1.0)])
+def test_below_its_threshold_a_picture_fits_nothing(weights: tuple[float, float]) -> None:
+    known = Calibration(-3.0, weights, -1.0, 1.0, 0.9)
+    threshold = judge(known, SPREAD, QUERY, 0.9, 0.0).threshold
+    assert threshold is not None
+    assert judge(known, SPREAD, QUERY, threshold - 1e-4, 0.0).match == "none"
+    assert judge(known, SPREAD, QUERY, threshold + 1e-4, 0.0).match == "weak"
+
+
+def test_a_threshold_that_nothing_tells_is_none() -> None:
+    falling = Calibration(-3.0, (-10.0, 0.0), -1.0, 1.0, 0.9)
+    assert judge(falling, SPREAD, QUERY, 0.9, 0.0).threshold is None
+    assert judge(None, SPREAD, QUERY, 0.9, 0.0).threshold is None
+    assert judge(KNOWN, SPREAD, QUERY, None, 0.0).threshold is None
+    assert judge(KNOWN, SPREAD, QUERY, 0.9, 1.0, unknown=0.5).threshold is None  # most words say nothing to the model
 
 
 def test_without_pictures_nothing_fits_and_without_a_measure_nobody_knows() -> None:

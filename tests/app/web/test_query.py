@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
-from tests.app.web.watched import Watched
+from tests.app.web.watched import Watched, settle
 from tests.support.servers import RunningServer, wait_until
 from tests.support.typed_queries import TYPED
 
@@ -108,3 +109,98 @@ def test_where_nothing_fits_the_page_says_so_and_shows_the_nearest(
     page.locator("#box").fill("red")
     expect(page.locator("#count")).to_have_text("Best matches for “red”")
     expect(page.locator("#results")).not_to_have_class("unfit")
+
+
+LINE_ROWS = """async ([ratios, lineAt]) => {
+    const { addRows } = await import("/web/components/grid_layout.js");
+    const rows = [], size = { width: 1000, height: 190, gap: 14, below: 44, lineAt, lineHeight: 50 };
+    for (const done of [false, false, true]) {
+        const n = done ? ratios.length : rows.length ? 40 : 20;
+        addRows(rows, ratios.slice(0, n), { ...size, done });
+    }
+    return rows;
+}"""
+
+
+@pytest.mark.parametrize("at", [1, 7, 20, 33, 59])
+def test_the_item_below_a_line_begins_a_row(at: int, page: Page) -> None:
+    ratios = [0.6 + (n * 37 % 19) / 10 for n in range(60)]
+    rows = page.evaluate(LINE_ROWS, [ratios, at])
+    (below,) = (n for n, row in enumerate(rows) if row["first"] == at)
+    for n, (one, other) in enumerate(itertools.pairwise(rows), 1):
+        room = 50 if n == below else 0
+        assert abs(other["top"] - one["top"] - one["height"] - 44 - room) < 0.01
+        assert one["end"] == other["first"]
+
+
+FIND_LINE = """async ([hits, verdict, state]) => {
+    const { findFitLine } = await import("/web/state/fit_line.js");
+    return findFitLine(hits, verdict, { q: "a red car", sort: "", target: "images", ...state });
+}"""
+FITS: dict[str, Any] = {"score": 0.5, "highlights": {}}
+ALL_WORDS: dict[str, Any] = {"score": 0.1, "highlights": {"caption": ["Red"], "tags": ["red", "car"]}}
+A_WORD: dict[str, Any] = {"score": 0.1, "highlights": {"caption": ["red"]}}
+NEAREST: dict[str, Any] = {"score": 0.3}
+GOOD = {"match": "good", "confidence": 1, "threshold": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("hits", "verdict", "state", "line"),
+    [
+        ([FITS, ALL_WORDS, A_WORD, NEAREST], GOOD, {}, 2),
+        ([FITS, A_WORD, NEAREST, FITS] + [NEAREST] * 20, GOOD, {}, 4),
+        ([FITS] + [NEAREST] * 20 + [FITS], GOOD, {}, 1),
+        ([FITS] * 3, GOOD, {}, None),
+        ([NEAREST] * 3, GOOD, {}, None),
+        ([FITS, NEAREST], {**GOOD, "match": "weak"}, {}, 1),
+        ([FITS, NEAREST], {**GOOD, "match": "none"}, {}, None),
+        ([FITS, NEAREST], {**GOOD, "threshold": None}, {}, None),
+        ([FITS, NEAREST], None, {}, None),
+        ([FITS, NEAREST], GOOD, {"sort": "-taken_at"}, None),
+        ([FITS, NEAREST], GOOD, {"target": "texts"}, None),
+        ([{**A_WORD, "highlights": {"tags": ["笑脸"]}}, NEAREST], GOOD, {"q": "笑脸"}, 1),
+        ([{**A_WORD, "highlights": {"tags": ["at"]}}, NEAREST], GOOD, {"q": "at"}, None),
+    ],
+)
+def test_a_line_is_below_the_hits_that_fit(
+    hits: list[Any], verdict: Any, state: dict[str, str], line: int | None, page: Page
+) -> None:
+    assert page.evaluate(FIND_LINE, [hits, verdict, state]) == line
+
+
+def test_the_page_draws_a_line_between_what_fits_and_what_is_only_near(
+    large_page: Watched, large_server: RunningServer, browser: Browser
+) -> None:
+    def knows_threshold() -> bool:
+        found = large_server.http.get("/v1/search", params={"q": "red"}).json()["verdict"]
+        return found["match"] == "good" and found["threshold"] is not None
+
+    wait_until(knows_threshold, 60, large_server.output)
+    page = large_page.open("/?q=red")  # a hundred have the word, of which the first answer has sixty
+    line = page.locator(".fit-line")
+    for _ in range(100):
+        if line.count():
+            break
+        page.mouse.wheel(0, 300)
+        settle(page)
+    expect(line).to_have_text("Below this line: nearest, but probably not what you mean")
+    above, below = line.locator("xpath=preceding-sibling::li[1]"), line.locator("xpath=following-sibling::li[1]")
+    expect(above.locator("a")).to_have_attribute("data-id", re.compile("^red-"))
+    expect(below.locator("a")).not_to_have_attribute("data-id", re.compile("^red-"))
+    expect(below).to_have_attribute("aria-posinset", "101")
+    boxes = [one.bounding_box() for one in (above, line, below)]
+    tops = [(box["y"], box["y"] + box["height"]) for box in boxes if box is not None]
+    assert tops[0][1] <= tops[1][0] + 1
+    assert tops[1][1] <= tops[2][0] + 1
+    page.locator("#box").fill("")
+    expect(line).to_have_count(0)
+    watched = Watched(browser, large_server.url, locale="zh-CN", viewport={"width": 360, "height": 640})
+    page = watched.open("/?q=blue")
+    for _ in range(200):
+        if page.locator(".fit-line").count():
+            break
+        page.mouse.wheel(0, 300)
+        settle(page)
+    expect(page.locator(".fit-line")).to_have_text("此线以下：最接近，但可能不是要找的图片")
+    watched.context.close()
+    assert watched.faults == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -85,6 +86,52 @@ def test_a_search_marks_the_words_and_their_lines(page: Page) -> None:
     expect(page.locator(".stage polygon")).to_have_count(2)
     expect(page.locator(".stage polygon.found")).to_have_count(1)
     expect(page.get_by_role("dialog")).to_contain_text("text in the picture: lantern")
+
+
+def test_a_list_shows_the_words_that_were_read_in_a_picture(page: Page) -> None:
+    tile = page.locator(".tile[data-id=sign]")
+    expect(tile).to_be_visible()
+    expect(tile.locator("mark")).to_have_count(0)
+    page.get_by_role("searchbox").fill("daily")
+    page.keyboard.press("Enter")
+    expect(tile.locator("mark")).to_have_text("daily")
+    found = tile.locator(".found")
+    expect(found).to_have_text("… lantern open <b>daily</b>")
+    expect(tile).to_have_attribute("title", re.compile("text in the picture: daily"))
+    name, line = tile.locator(".caption").bounding_box(), found.bounding_box()
+    assert name is not None
+    assert line is not None
+    assert line["y"] >= name["y"] + name["height"] - 5
+    assert line["height"] > 15
+    expect(page.locator(".tile[data-id=blank] .found")).to_have_count(0)
+
+
+SNIPPET = """async ([text, words]) => {
+    const { markSnippet } = await import("/web/components/marked_text.js");
+    const holder = document.createElement("p");
+    holder.append(...markSnippet(text, words));
+    return [holder.textContent, [...holder.querySelectorAll("mark")].map(one => one.textContent)];
+}"""
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "shown", "marked"),
+    [
+        ("open\ndaily  from nine", ["daily"], "open daily from nine", ["daily"]),
+        ("a b c d e f g h i j k Total 12.50", ["total"], "… f g h i j k Total 12.50", ["Total"]),
+        ("a" * 90 + "Total", ["Total"], "… " + "a" * 24 + "Total", ["Total"]),
+        ("这家店每天早上九点开门直到晚上十点为止欢迎大家光临本店谢谢惠顾", ["光临"], None, ["光临"]),
+        ("one two " * 60, ["two"], ("one two " * 20), ["two"] * 20),
+        ("nothing of it", ["(x|"], "nothing of it", []),
+    ],
+)
+def test_a_snippet_is_a_line_around_the_first_word(
+    page: Page, text: str, words: list[str], shown: str | None, marked: list[str]
+) -> None:
+    snippet, marks = page.evaluate(SNIPPET, [text, words])
+    assert marks == marked
+    assert shown is None or snippet == shown
+    assert len(snippet) <= 162
 
 
 def test_a_picture_without_text_has_no_section(page: Page) -> None:

@@ -51,6 +51,7 @@ def search(server: RunningServer, words: str) -> list[dict[str, Any]]:
 def test_words_in_a_picture_are_read_and_found(reading: RunningServer) -> None:
     assert reading.upload(printed("Harbour lantern", "quarterly report"), id="sign").status_code == 200
     found = read(reading, "sign")
+    assert set(found["result"]) == {"lines"}
     lines = found["result"]["lines"]
     assert [line["text"] for line in lines] == ["Harbour lantern", "quarterly report"]
     for line, top in zip(lines, (40 / 360, 104 / 360), strict=True):

@@ -19,7 +19,12 @@ from PIL import Image
 
 from app.api.json_body import LONG
 from app.api.wires.dialect import WireRequest
-from app.api.wires.embeddings import ROUTES
+from app.api.wires.embeddings import COMMON, ROUTES
+from app.api.wires.infinity import InfinityRequest
+from app.api.wires.jina import JinaRequest
+from app.api.wires.nvidia import NvidiaRequest
+from app.api.wires.openai import OpenAIRequest
+from app.api.wires.voyage import VoyageTextRequest
 from app.encoder.dummy import DummyEncoder
 from app.encoder.protocol import Embeddings
 from tests.app.api.asking import make_picture, raw, upload_ready
@@ -34,8 +39,12 @@ NOT_A_PICTURE = "data:image/png;base64," + base64.b64encode(b"GIF" * 2000).decod
 WORDS = DummyEncoder().encode_texts(TEXTS)
 
 
+def encode(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
 def uri(content: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(content).decode()
+    return f"data:image/png;base64,{encode(content)}"
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +166,9 @@ def test_the_order_of_words_and_pictures_is_kept(wires: RunningServer, seen: dic
         {"truncation": True},
         {"priority": 0},
         {"input_type": "passage", "encoding_format": "float", "truncate": "END"},
+        {"input_type": "query", "embedding_type": "float"},
+        {"truncate": "END"},
+        {"modality": ["text"]},
         {"dimensions": 60},
     ],
     ids=str,
@@ -167,6 +179,39 @@ def test_texts_have_the_vectors_of_the_encoder_in_every_dialect(more: dict[str, 
     assert answer["model"] == "colours"
     assert answer["usage"]["total_tokens"] == answer["usage"]["prompt_tokens"] == 6
     assert np.array_equal(vectors(ask(wires, {"input": TEXTS[0], **more, "model": "clip"})), np.float64(WORDS[:1]))
+
+
+VOYAGE_OR_NVIDIA = {"input": TEXTS, "encoding_format": "base64"}
+
+
+@pytest.mark.parametrize(
+    ("body", "dialect"),
+    [
+        ({**VOYAGE_OR_NVIDIA, "input_type": "document"}, VoyageTextRequest),
+        ({**VOYAGE_OR_NVIDIA, "input_type": "query", "truncation": True}, VoyageTextRequest),
+        ({**VOYAGE_OR_NVIDIA, "input_type": "passage"}, NvidiaRequest),
+        ({**VOYAGE_OR_NVIDIA, "input_type": "query"}, NvidiaRequest),
+        ({"input": TEXTS, "input_type": "query"}, VoyageTextRequest),
+        ({"input": TEXTS, "input_type": None}, VoyageTextRequest),
+        ({"input": TEXTS, "input_type": "passage"}, NvidiaRequest),
+        ({"input": TEXTS, "input_type": "query", "embedding_type": "float"}, NvidiaRequest),
+        ({"input": TEXTS, "embedding_type": "float"}, JinaRequest),
+        ({"input": TEXTS, "embedding_type": "float", "truncate": True}, JinaRequest),
+        ({"input": TEXTS, "embedding_type": "float", "truncate": "END"}, NvidiaRequest),
+        ({"input": TEXTS, "truncate": "END"}, NvidiaRequest),
+        ({"input": TEXTS, "modality": ["text", "text"]}, NvidiaRequest),
+        ({"input": TEXTS, "modality": "text"}, InfinityRequest),
+        ({"input": [uri(RED)], "modality": "image"}, InfinityRequest),
+        ({"input": [uri(RED)], "input_type": "query"}, NvidiaRequest),
+        ({"input": [uri(RED)]}, NvidiaRequest),
+        ({"input": TEXTS, "encoding_format": "float"}, OpenAIRequest),
+    ],
+)
+def test_a_body_is_claimed_by_its_values(
+    body: dict[str, Any], dialect: type[WireRequest], wires: RunningServer
+) -> None:
+    assert next(one for one in COMMON if one.claims(body)) is dialect
+    assert len(vectors(ask(wires, {**body, "model": "clip"}))) == len(body["input"])
 
 
 def test_a_text_is_embedded_as_it_is(wires: RunningServer) -> None:
@@ -411,6 +456,16 @@ def test_the_models_are_listed_for_the_clients_of_other_systems(wires: RunningSe
     assert wires.http.get("/health").json()["unix"] > 1_700_000_000
 
 
+COHERE_TEXTS: tuple[str, dict[str, Any]] = (
+    "/v2/embed",
+    {
+        "texts": TEXTS,
+        "model": "clip",
+        "input_type": "search_document",
+        "embedding_types": ["float"],
+        "truncate": "END",
+    },
+)
 # Requests as Weaviate's modules build them, by the structs of their source (usecases/modulecomponents/clients).
 WEAVIATE: dict[str, tuple[str, dict[str, Any]]] = {
     "text2vec-jinaai": (
@@ -444,25 +499,53 @@ WEAVIATE: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "text2vec-openai": ("/v1/embeddings", {"input": TEXTS, "model": "clip", "dimensions": 60}),
-    "text2vec-cohere": (
-        "/v2/embed",
+    "text2vec-cohere": COHERE_TEXTS,
+    "multi2vec-nvidia": ("/v1/embeddings", {"input": TEXTS, "model": "clip", "encoding_format": "float"}),
+    "multi2vec-cohere": COHERE_TEXTS,
+    "multi2vec-jinaai, pictures": (
+        "/v1/embeddings",
         {
-            "texts": TEXTS,
+            "input": [{"image": encode(RED)}, {"image": encode(BLUE)}],
             "model": "clip",
-            "input_type": "search_document",
-            "embedding_types": ["float"],
-            "truncate": "END",
+            "embedding_type": "float",
+            "normalized": True,
         },
+    ),
+    "multi2vec-voyageai, pictures": (
+        "/v1/multimodalembeddings",
+        {
+            "inputs": [{"content": [segment(RED)]}, {"content": [segment(BLUE)]}],
+            "model": "clip",
+            "truncation": True,
+            "input_type": "document",
+        },
+    ),
+    "multi2vec-nvidia, pictures": (
+        "/v1/embeddings",
+        {"input": [uri(RED), uri(BLUE)], "model": "clip", "encoding_format": "float"},
+    ),
+    "multi2vec-cohere, pictures": (
+        "/v2/embed",
+        {"images": [uri(RED), uri(BLUE)], "model": "clip", "input_type": "image", "embedding_types": ["float"]},
     ),
 }
 
 
 @pytest.mark.parametrize("module", WEAVIATE)
-def test_requests_of_weaviates_modules_are_answered(module: str, wires: RunningServer) -> None:
+def test_requests_of_weaviates_modules_are_answered(
+    module: str, wires: RunningServer, seen: dict[str, list[float]]
+) -> None:
     path, body = WEAVIATE[module]
     answer = ask(wires, body, path)
     got = answer["embeddings"]["float"] if "cohere" in module else vectors(answer)
-    assert np.array_equal(floats(got), WORDS)
+    assert np.array_equal(floats(got), floats([seen["red"], seen["blue"]]) if "pictures" in module else WORDS)
+
+
+def test_weaviates_nvidia_module_finds_the_sentence_of_a_refusal(wires: RunningServer) -> None:
+    """It reads `message`; the texts of multi2vec-nvidia look like OpenAI's, its pictures do not."""
+    for sent in (TEXTS, [NOT_A_PICTURE]):
+        answer = wires.http.post("/v1/embeddings", json={"input": sent, "model": "x", "encoding_format": "float"})
+        assert answer.json()["message"] == answer.json()["error"]["message"]
 
 
 BOTH = [{"type": "text", "text": TEXTS[0]}, {**image_url(uri(RED)), "image_url": {"url": uri(RED), "detail": "low"}}]

@@ -15,6 +15,7 @@ import httpx2 as httpx
 import numpy as np
 import pytest
 
+from app.api.wires.weaviate import MAX_PROPERTY_CHARS, WeaviateRequest
 from tests.app.api.asking import make_picture
 from tests.app.api.guarded import Guarded
 from tests.support.mutations import mutate_json
@@ -82,8 +83,21 @@ def test_a_whole_import_comes_in_one_request(server: RunningServer) -> None:
 
 
 def test_a_long_property_is_cut_where_the_model_would_stop_reading(server: RunningServer) -> None:
-    found = vectorize(server, ["red " * 5_000, ""], [])
+    found = vectorize(server, ["red " * 25_000, ""], [])
     assert len(found["textVectors"]) == 2
+
+
+@pytest.mark.parametrize("start", ["", "data:image/png;base64,"])
+def test_a_long_property_without_a_space_is_a_text(server: RunningServer, start: str) -> None:
+    """Base64 alone, as that of a picture; Weaviate's `texts` are never pictures."""
+    found = vectorize(server, [start + "red" * 40_000, "blue"], [encode(picture("red", size=(400, 400)))])
+    assert np.array(found["textVectors"]).shape == (2, 60)
+    assert len(found["imageVectors"]) == 1
+
+
+def test_a_property_is_cut_before_the_bound_of_a_text() -> None:
+    asked = WeaviateRequest.model_validate({"texts": ["é" * (MAX_PROPERTY_CHARS + 9)]})
+    assert asked.texts == ["é" * MAX_PROPERTY_CHARS]
 
 
 @pytest.mark.parametrize(

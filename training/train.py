@@ -113,6 +113,17 @@ def begin_with_starter(state: State) -> None:
     state.average = {name: value.clone() for name, value in state.model.state_dict().items()}
 
 
+def blend_with_shipped(weights: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """The mean of the weights and of those that training began with: it keeps most of what both know.
+
+    Source: Wortsman and others, Robust fine-tuning of zero-shot models (2022).
+    """
+    if share == 1:
+        return weights
+    shipped = load(STARTER)[0].state_dict()
+    return {name: shipped[name].lerp(value, share) for name, value in weights.items()}
+
+
 @torch.no_grad()
 def teach_guide(state: State, glyphs: Sequence[Glyph], tokenizer: Tokenizer) -> None:
     """Begin the guide's prototypes with what the model says to each glyph's names."""
@@ -225,6 +236,9 @@ def main() -> None:
     parser.add_argument("--from-starter", action="store_true", help="begin with the shipped weights")
     parser.add_argument("--check-every", type=float, default=10, help="minutes")
     parser.add_argument("--folder", type=Path, default=STARTER, help="where the finished model is exported")
+    parser.add_argument(
+        "--blend", type=float, default=1.0, help="share of these weights beside the shipped ones"
+    )
     parser.add_argument("--no-export", action="store_true", help="leave that folder as it is")
     arguments = parser.parse_args()
     if not HAS_BF16:
@@ -247,7 +261,7 @@ def main() -> None:
         return  # --resume continues from here
     if not arguments.no_export:
         folder = arguments.folder
-        export(state.average, tokenizer, folder)
+        export(blend_with_shipped(state.average, arguments.blend), tokenizer, folder)
         weights = folder / WEIGHTS
         convert_into(LocatedModel("starter", f"local-dir:{folder}", weights, sha256_file(weights)), folder)
         (WORK / "final.txt").write_text(evaluate.report(folder), encoding="utf-8")

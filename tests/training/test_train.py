@@ -9,7 +9,7 @@ import torch
 
 from training.model import load
 from training.towers import encode_texts
-from training.train import Plan, State, begin_with_starter, rate_at, start, teach_guide
+from training.train import Plan, State, begin_with_starter, blend_with_shipped, rate_at, start, teach_guide
 from training.vocabulary import tokenize
 
 from .glyphs import GLYPHS
@@ -48,6 +48,15 @@ def test_training_begins_with_the_shipped_weights_and_their_names_of_things(begu
         said = encode_texts(shipped, torch.from_numpy(tokenize(tokenizer, names)))
         nearest = (said @ begun.guide.prototypes.T).argmax(dim=1)
     assert nearest.tolist() == list(range(len(GLYPHS)))
+
+
+def test_weights_are_blended_with_those_they_began_with(begun: State) -> None:
+    trained = {name: value + 1 for name, value in begun.average.items()}
+    assert blend_with_shipped(trained, 1.0) is trained
+    blended = blend_with_shipped(trained, 0.25)
+    assert blended.keys() == trained.keys()
+    for name, value in begun.average.items():
+        torch.testing.assert_close(blended[name], value + 0.25)
 
 
 def test_a_checkpoint_gives_everything_back(begun: State, tmp_path: Path) -> None:

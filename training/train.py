@@ -236,9 +236,7 @@ def main() -> None:
     parser.add_argument("--from-starter", action="store_true", help="begin with the shipped weights")
     parser.add_argument("--check-every", type=float, default=10, help="minutes")
     parser.add_argument("--folder", type=Path, default=STARTER, help="where the finished model is exported")
-    parser.add_argument(
-        "--blend", type=float, default=1.0, help="share of these weights beside the shipped ones"
-    )
+    parser.add_argument("--blend", type=float, default=1.0, help="share of these weights beside the shipped ones")
     parser.add_argument("--no-export", action="store_true", help="leave that folder as it is")
     arguments = parser.parse_args()
     if not HAS_BF16:

@@ -110,7 +110,7 @@ class RemoteIndex(Protocol):
         ...
 
     def forget_applied(self) -> None:
-        """Let whoever opens it next apply the whole log, before it answers. Raises RemoteUnavailable."""
+        """Let the next that opens it apply the whole log, before it answers. Raises RemoteUnavailable."""
         ...
 
 

@@ -67,7 +67,7 @@ def _add_mark(c: Connection, seq: int) -> None:
 def find_newest_mark(c: Connection, known: str = "") -> str | None:
     """The newest mark of all logs, "" before their first entry; None if they do not have the mark `known` any more.
 
-    Whoever has read the log up to entry n, and at the same moment this mark, may go on after n while it is there.
+    A reader that has read the log up to entry n, and at the same moment this mark, may go on after n while it is there.
     """
     sql = "SELECT seq || ':' || number FROM log_marks WHERE seq = ? OR seq = (SELECT max(seq) FROM log_marks)"
     marks = [mark for (mark,) in fetch_all(c, sql + " ORDER BY seq", (int(known.partition(":")[0] or 0),))]

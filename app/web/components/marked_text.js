@@ -1,4 +1,5 @@
-// A text with the words of a search marked: whole, or the part around the first of them.
+// A text with the words of a search marked: whole, or the part around the first of them. A tile shows the part, an open
+// picture the whole.
 
 import { make } from "./dom.js";
 

@@ -1,4 +1,5 @@
-// Where the hits of a search end that fit: those whose score reaches the server's threshold, or that have all of its words.
+// Where the hits of a search end that fit: those whose score reaches the server's threshold, or that have all of its
+// words.
 
 import { parseQuery } from "./query.js";
 

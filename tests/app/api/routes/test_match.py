@@ -76,10 +76,13 @@ def test_words_that_were_found_are_good_whatever_the_vectors_say(measured_server
     assert search(measured_server, "pink", mode="hybrid")["verdict"]["match"] == "none"
     id = search(measured_server, "red", k=1)["hits"][0]["id"]
     measured_server.http.patch(f"/v1/images/{id}", json={"tags": ["umbrella"]})
-    assert search(measured_server, "umbrella", mode="hybrid")["verdict"] == {"match": "good", "confidence": 1}
+    verdict = search(measured_server, "umbrella", mode="hybrid")["verdict"]
+    assert (verdict["match"], verdict["confidence"]) == ("good", 1)
+    assert 0 < verdict["threshold"] < 1  # of the cosines: what is below it has the words alone
     assert search(measured_server, "umbrella", mode="keyword")["verdict"]["match"] == "good"
     assert search(measured_server, "umbrella", mode="vector")["verdict"]["match"] == "none"
-    assert search(measured_server, "xylophones", mode="keyword")["verdict"] == {"match": "none", "confidence": 1}
+    verdict = search(measured_server, "xylophones", mode="keyword")["verdict"]
+    assert verdict == {"match": "none", "confidence": 1, "threshold": None}
 
 
 def test_the_verdict_can_be_left_out(measured_server: RunningServer) -> None:
@@ -94,10 +97,10 @@ def test_the_verdict_can_be_left_out(measured_server: RunningServer) -> None:
 def test_a_collection_that_is_too_small_is_uncertain(server: RunningServer) -> None:
     upload_ready(server, "red")
     server.http.post("/v1/collections", json={"name": "few"})
-    assert search(server, "red", collection="few")["verdict"] == {"match": "none", "confidence": 1}
+    assert search(server, "red", collection="few")["verdict"] == {"match": "none", "confidence": 1, "threshold": None}
     sent = server.http.post("/v1/images?wait=30&collection=few", files={"file": ("a.png", make_picture("red"))})
     assert sent.json()["status"] == "ready"
-    assert search(server, "red", collection="few")["verdict"] == {"match": "weak", "confidence": 0}
+    assert search(server, "red", collection="few")["verdict"] == {"match": "weak", "confidence": 0, "threshold": None}
 
 
 def test_hits_below_the_threshold_are_left_out(measured_server: RunningServer) -> None:

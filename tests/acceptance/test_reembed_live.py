@@ -162,6 +162,7 @@ def kill_when(server: RunningServer, sql: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # seven starts of a server, each with its model
 def test_killed_at_any_point_the_server_goes_on(tmp_path: Path, small: str) -> None:
     with RunningServer(tmp_path / "data", workers=1) as server:
         load(server)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import coverage
+import hypothesis
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
@@ -29,6 +30,8 @@ from tests.support.postgresql import PostgresqlServer, find_binaries
 from tests.support.servers import RunningServer
 
 HERE = Path(__file__).parent
+hypothesis.settings.register_profile("untimed", deadline=None)  # other tests have the processor meanwhile
+hypothesis.settings.load_profile("untimed")
 FOLDERS = pytest.StashKey[list[str]]()
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES = 6 << 30  # less free memory than this is left alone

@@ -48,12 +48,16 @@ def run(scale: Scale) -> Outcome:
             options = (*durable.OPTIONS, *traced.fail_syscall(SYNCS, n))
             with traced.attach_strace(server.process.pid, *options, into=trace):
                 send(server, tally, n)
+                # strace may end before it wrote the last answer down: a further answer comes after that.
+                server.http.get("/livez").raise_for_status()
             durable.read_trace(trace, log)
         server.kill()
         tally.wrong += log.wrong
         with RunningServer(data, workers=0) as server:
             compare(server, tally)
     figure = f"n = 1…{max(numbers)}: {tally.refused} of {tally.uploads} uploads refused, {len(tally.wrong)} false 2xx"
+    if log.answered != len(tally.acknowledged):
+        figure += f"; the traces have {log.answered} of {len(tally.acknowledged)} answers"
     if tally.wrong:
         figure += f"; {tally.wrong[0]}"
     seen = log.answered == len(tally.acknowledged)

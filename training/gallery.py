@@ -1,6 +1,7 @@
 """Make the demo: `python -m training.gallery` writes demo/gallery.zip, demo/texts.jsonl, demo/evaluation.zip.
 
-The gallery shows every glyph at least once. Training and evaluation use other seeds.
+The gallery shows every glyph at least once: three of four by the emoji font, the others by hands that training saw too.
+Training and evaluation use other seeds.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from PIL import Image
 
 from training.captions import Captioner
 from training.evaluate import make_trial
+from training.hands import HANDS
 from training.palette import COLOURS
 from training.render import Renderer
-from training.scenes import Object, Scene, sample_scene
-from training.sprites import LANGUAGES, Atlas, load_atlas
+from training.scenes import Object, Scene, redraw, sample_scene
+from training.sprites import LANGUAGES, Atlas, Drawing, load_atlas
+from training.wide import load_wide_atlas
 from training.wishes import LABELS, WISHES, Wish
 
 DEMO = Path(__file__).parents[1] / "demo"
@@ -33,6 +36,10 @@ _EVALUATION_SEED = 9_000_000
 _STYLES = ("none",) * 14 + ("flat", "posterised", "contour", "outline", "tinted", "grey", "shadow", "bright")
 _BACKGROUNDS = ("plain",) * 6 + ("gradient",) * 5 + ("dots", "stripes")
 _EVERYDAY = frozenset({"animal", "building", "drink", "food", "music", "plant", "scenery", "transport"})
+_HANDS = frozenset(hand.name for hand in HANDS if hand.is_emoji and not hand.is_held_out)  # beside the font's
+_BY_OTHERS = 0.25  # of the objects
+_FONT = "noto"
+_FAINT = 7.5  # standard deviation of a picture's strongest channel: with less, its style leaves nothing to see
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # zip members carry a time; a fixed one keeps the file the same
 
 
@@ -77,8 +84,10 @@ def _build_wish(wish: Wish, number: int, atlas: Atlas) -> Scene:
     return Scene(FIRST_SEED + 500_000 + number, things, wish.background, wish.colour)
 
 
-def choose(atlas: Atlas, pairs: int = 420, triples: int = 160) -> Iterator[Entry]:
-    """Wishes first, then every glyph alone, then pairs and triples."""
+def choose(
+    atlas: Atlas, drawings: Sequence[Sequence[Drawing]], pairs: int = 420, triples: int = 160
+) -> Iterator[Entry]:
+    """Wishes first, then every glyph alone, then pairs and triples. `drawings` are those of other hands, by glyph."""
     captioner = Captioner(atlas.glyphs)
     for number, wish in enumerate(WISHES):
         yield Entry(_build_wish(wish, number, atlas), wish.caption, "wish")
@@ -88,6 +97,7 @@ def choose(atlas: Atlas, pairs: int = 420, triples: int = 160) -> Iterator[Entry
         seed = FIRST_SEED + number
         rng = np.random.default_rng((seed, 5))
         scene = _tidy(sample_scene(seed, atlas.glyphs, count=count, choices=choices), rng, styled=True)
+        scene = redraw(scene, drawings, np.random.default_rng((seed, 7)), _BY_OTHERS)
         yield Entry(scene, captioner.full(scene, "en", rng, plain=True).text, ("single", "pair", "triple")[count - 1])
 
 
@@ -106,6 +116,7 @@ def _row(name: str, entry: Entry, captioner: Captioner) -> dict[str, Any]:
             "style": scene.style,
             "background": scene.colour,
             "kind": entry.kind,
+            "drawn_by": sorted({_FONT if thing.drawing is None else thing.drawing.hand for thing in scene.objects}),
             "topics": sorted({topic for thing in scene.objects for topic in glyphs[thing.glyph].topics["en"]}),
         },
     }
@@ -137,12 +148,16 @@ def order_members(rows: Sequence[dict[str, Any]]) -> list[str]:
     return [rows[number]["file"] for number in sorted(range(len(rows)), key=rank)]
 
 
-def write_gallery(atlas: Atlas, path: Path) -> int:
-    """Draw the gallery into one zip; returns the number of its pictures."""
-    captioner, renderer, rows, pictures = Captioner(atlas.glyphs), Renderer(atlas), [], {}
-    for number, entry in enumerate(choose(atlas)):
-        name = f"{number:04d}.webp"
-        pictures[name] = _encode(renderer.draw(entry.scene, SIDE), "WEBP")
+def write_gallery(atlas: Atlas, wide: Atlas, path: Path) -> int:
+    """Draw the gallery into one zip; returns the number of its pictures. `wide` begins with the glyphs of `atlas`."""
+    captioner, renderer, rows, pictures = Captioner(atlas.glyphs), Renderer(wide), [], {}
+    drawings = [[drawing for drawing in own if drawing.hand in _HANDS] for own in wide.drawings[: len(atlas)]]
+    for number, entry in enumerate(choose(atlas, drawings)):
+        name, pixels = f"{number:04d}.webp", renderer.draw(entry.scene, SIDE)
+        if pixels.std(axis=(0, 1)).max() < _FAINT:
+            entry = replace(entry, scene=replace(entry.scene, style="none"))
+            pixels = renderer.draw(entry.scene, SIDE)
+        pictures[name] = _encode(pixels, "WEBP")
         rows.append(_row(name, entry, captioner))
     with zipfile.ZipFile(path, "w") as archive:
         for name in order_members(rows):
@@ -189,7 +204,7 @@ def main() -> None:
     folder: Path = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     atlas = load_atlas()
-    count = write_gallery(atlas, folder / "gallery.zip")
+    count = write_gallery(atlas, load_wide_atlas(), folder / "gallery.zip")
     (folder / "texts.jsonl").write_bytes(_lines(texts(atlas)))
     write_evaluation(atlas, folder / "evaluation.zip")
     print(f"{count} pictures, {(folder / 'gallery.zip').stat().st_size / 1e6:.1f} MB")

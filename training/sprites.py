@@ -26,6 +26,7 @@ SYMBOLA = Path("/usr/share/fonts/truetype/ancient-scripts/Symbola_hint.ttf")
 CLDR = Path("/usr/share/unicode/cldr/common")
 EMOJI_TEST = Path("/usr/share/unicode/emoji/emoji-test.txt")
 WORK = Path(os.environ.get("TRAINING_WORK") or Path(__file__).parent / "work")
+PACKAGES_OF_DEBIAN = "apt-get install fonts-noto-color-emoji unicode-cldr-core unicode-data"
 SIZE = 128
 FONT_PIXELS = 109  # the only size of the font's bitmaps
 LANGUAGES = ("en", "zh")
@@ -199,8 +200,16 @@ def _glyph(
     )
 
 
+def require_installed(path: Path, command: str) -> None:
+    """Raises SystemExit, with the command that installs it, when something to draw from is not there."""
+    if not path.exists():
+        raise SystemExit(f"{path} is not there: {command}")
+
+
 def build_atlas() -> Atlas:
     """Read the font and CLDR; takes about 20 seconds."""
+    for path in (FONT, CLDR, EMOJI_TEST):
+        require_installed(path, PACKAGES_OF_DEBIAN)
     notes, notes_zh = read_annotations("en"), read_annotations("zh")
     glyphs: list[Glyph] = []
     images: list[Pixels] = []

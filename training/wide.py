@@ -14,7 +14,18 @@ from PIL import Image
 
 from training.hands import HANDS, PACKAGES, IconSet, draw_svg, find_emoji, is_ink, known_names, read_set
 from training.palette import colourful_share, dominant_colours
-from training.sprites import SIZE, WORK, Atlas, Drawing, Glyph, Pixels, centre, glyph_from_row, load_atlas
+from training.sprites import (
+    SIZE,
+    WORK,
+    Atlas,
+    Drawing,
+    Glyph,
+    Pixels,
+    centre,
+    glyph_from_row,
+    load_atlas,
+    require_installed,
+)
 from training.things import CLIP_ART, chinese_names, group_icons, list_clip_art, read_nouns
 
 _SETS_NEEDED = 2  # of icons, that name a thing alike: a name in one set alone often means something else
@@ -25,6 +36,7 @@ Draw = Callable[[], Pixels | None]
 
 
 def load_sets(names: Sequence[str]) -> dict[str, IconSet]:
+    require_installed(PACKAGES, "npm install --ignore-scripts --no-package-lock --prefix training")
     return {name: read_set(PACKAGES / "@iconify-json" / name) for name in names}
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections import Counter
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from training.gallery import DEMO, order_members
+from training.hands import HANDS
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +57,22 @@ def test_searches_shown_to_visitors_have_pictures(gallery: zipfile.ZipFile) -> N
     captions = " | ".join(json.loads(line)["caption"] for line in gallery.read("metadata.jsonl").splitlines())
     assert "a red car" in captions
     assert "a cat next to a birthday cake" in captions
+
+
+def test_other_hands_draw_a_quarter_and_none_of_them_is_held_out(gallery: zipfile.ZipFile) -> None:
+    rows = [json.loads(line)["metadata"] for line in gallery.read("metadata.jsonl").splitlines()]
+    hands = Counter(hand for row in rows for hand in row["drawn_by"])
+    assert hands.keys() == {"noto", *(hand.name for hand in HANDS if hand.is_emoji and not hand.is_held_out)}
+    alone = [row["drawn_by"] for row in rows if row["kind"] == "single"]
+    assert 0.2 <= sum(hand != ["noto"] for hand in alone) / len(alone) <= 0.3
+    assert all(row["drawn_by"] == ["noto"] for row in rows if row["kind"] == "wish")
+
+
+def test_every_picture_shows_something(gallery: zipfile.ZipFile) -> None:
+    for name in gallery.namelist():
+        if name.endswith(".webp"):
+            pixels = np.asarray(Image.open(io.BytesIO(gallery.read(name))).convert("RGB"))
+            assert pixels.std(axis=(0, 1)).max() > 7, name
 
 
 def test_texts_are_distinct_and_in_both_languages() -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+import pytest
+
+from training import sprites
 from training.sprites import LANGUAGES, SIZE, Atlas, draw_glyph
 from training.topics import TOPICS
 from training.wishes import LABELS, WISHES
@@ -43,3 +47,9 @@ def test_topics_wishes_and_labels_name_what_exists(atlas: Atlas) -> None:
     texts = {glyph.text.replace("\ufe0f", "") for glyph in atlas.glyphs}
     assert {emoji for wish in WISHES for emoji in wish.emoji} | set(LABELS) <= texts
     assert set(TOPICS) <= {glyph.group for glyph in atlas.glyphs}
+
+
+def test_without_the_font_the_command_that_brings_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sprites, "FONT", tmp_path / "NotoColorEmoji.ttf")
+    with pytest.raises(SystemExit, match="apt-get install fonts-noto-color-emoji"):
+        sprites.load_atlas(tmp_path)

@@ -102,6 +102,15 @@ def test_a_kept_atlas_is_read_again(built: Atlas, tmp_path: Path, monkeypatch: p
     assert (again.glyphs, again.drawings) == (built.glyphs, built.drawings)
 
 
+def test_without_the_packages_the_command_that_brings_them_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wide, "PACKAGES", tmp_path / "node_modules")
+    monkeypatch.setattr(wide, "load_atlas", lambda folder: make_atlas())
+    with pytest.raises(SystemExit, match="npm install"):
+        wide.load_wide_atlas(tmp_path)
+
+
 def test_ink_is_drawn_in_a_colour_that_shows_and_captions_name_it(built: Atlas) -> None:
     renderer, captioner, anvil = Renderer(built), Captioner(built.glyphs), len(built.glyphs) - 1
     thing = Object(anvil, 0.5, 0.5, 0.9)

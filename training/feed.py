@@ -26,10 +26,11 @@ from training.wide import load_wide_atlas
 FIRST_SEED = 1 << 32  # seeds below belong to evaluation, gallery and vocabulary
 _SIBLING_EVERY = 4  # every fourth scene differs from the one before it in a single thing
 _DRAINED = 0.35  # of the scenes in the font's own style get a style without colour
+_DRAINED_WIDE = 0.25  # of the scenes by many hands that have no style
 _DRAINED_STYLES = (*(style for style in STYLES if style in COLOURLESS), *INKS)
 _WORN = 0.3  # of those: worn by a second style on top
 _WORN_STYLES = ("blur", "coarse", "jpeg", "faded", "grainy", "shadow", "bright")
-_WIDE = 0.7  # of the batch's groups of siblings: drawn by many hands
+_WIDE = 0.5  # of the batch's groups of siblings: drawn by many hands
 _THINGS = 0.4  # of those may show things that are no emoji
 _ALONE = 0.6  # of those show one object alone
 _OTHER_HAND = 0.85  # of the objects in those are drawn by another hand than the font's
@@ -115,7 +116,8 @@ class Maker:
                 scene = sample_scene(seed, self._wide, styled=0.3, count=count, choices=choices)
             else:
                 scene = sample_scene(seed, self._base)
-            scenes.append(self._by_hands(scene, rng) if is_wide else self._drain(scene, rng))
+            scene = self._by_hands(scene, rng) if is_wide else scene
+            scenes.append(self._drain(scene, rng, _DRAINED_WIDE if is_wide else _DRAINED))
         return scenes
 
     def _by_hands(self, scene: Scene, rng: np.random.Generator) -> Scene:
@@ -142,9 +144,9 @@ class Maker:
         cells = np.stack([_cells(scene) for scene in scenes])
         return Batch(images, tuple(tokens), np.stack(also), np.stack(objects), cells)
 
-    def _drain(self, scene: Scene, rng: np.random.Generator) -> Scene:
+    def _drain(self, scene: Scene, rng: np.random.Generator, share: float) -> Scene:
         """Remove the colour from some scenes. Otherwise the model often needs colour alone, and learns no shapes."""
-        if scene.style != "none" or rng.random() >= _DRAINED:
+        if scene.style != "none" or rng.random() >= share:
             return scene
         style = str(rng.choice(_DRAINED_STYLES))
         if rng.random() < _WORN:

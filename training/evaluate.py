@@ -27,7 +27,7 @@ from training.sprites import LANGUAGES, SYMBOLA, Atlas, Pixels, draw_symbol, loa
 from training.stamps import Stamp, list_stamps
 from training.towers import encode_images, encode_texts
 from training.vocabulary import tokenize
-from training.wide import find_hand
+from training.wide import find_hand, load_wide_atlas
 
 FIRST_SEED = 1_000_000
 _FIGURES = """## Figures
@@ -156,6 +156,13 @@ def hand_trial(atlas: Atlas, name: str, count: int = 1000) -> Trial:
     return _named_trial(atlas, ((int(i), draw_svg(bodies[int(i)])) for i in order))
 
 
+def thing_trial(wide: Atlas, first: int) -> Trial:
+    """Each thing beside the emoji (glyph `first` and those after it) in one of its drawings, with its name."""
+    rng = np.random.default_rng(FIRST_SEED - 3)
+    chosen = [(i, wide.drawings[i]) for i in range(first, len(wide)) if wide.drawings[i]]
+    return _named_trial(wide, ((i, wide.images[own[int(rng.integers(len(own)))].row]) for i, own in chosen))
+
+
 def stamp_trial(stamps: Sequence[Stamp]) -> Trial:
     """Stamps with their own descriptions, in both languages."""
     drawn = [(stamp, picture) for stamp in stamps if (picture := stamp.draw()) is not None]
@@ -197,6 +204,8 @@ def report(folder: Path = STARTER) -> str:
     for hand in HANDS if PACKAGES.exists() else ():
         if hand.is_held_out:
             rows |= _count_rows(f"single, {hand.name}", hand_trial(atlas, hand.name))
+    if PACKAGES.exists():
+        rows |= _count_rows("things as training saw them", thing_trial(load_wide_atlas(), len(atlas)))
     stamps = list_stamps()
     for kind in sorted({stamp.kind for stamp in stamps}):
         rows |= _count_rows(f"stamps, {kind}", stamp_trial([stamp for stamp in stamps if stamp.kind == kind]))

@@ -1,14 +1,13 @@
 """The starter's vocabulary: byte-pair encoding of lower-cased words, and each Chinese character as one token.
 
-`python -m training.vocabulary` writes the words that the starter knows, to tell which ones of a query it does not. With
-`--wide` they are also those of the things beside emoji, which the weights know once they were trained on them.
+`python -m training.vocabulary` writes the words that the starter knows, to tell which of a query it does not: those
+of captions of emoji, and the names of the things beside them. The synonyms of these it knows too seldom.
 """
 
 from __future__ import annotations
 
 import shutil
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,7 @@ TOKENIZER = "tokenizer.json"  # the file, in the folder of the model and in that
 SIZE = 5000
 PAD, UNKNOWN, START, END = "<pad>", "<unk>", "<start>", "<end>"
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+_LONG = 4  # letters
 _FIRST_SEED = 900_000_000  # scenes whose captions only the vocabulary sees
 
 
@@ -88,16 +88,27 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> npt.NDArray[np.int64
     return np.array([encoding.ids for encoding in tokenizer.encode_batch(list(texts))], dtype=np.int64)
 
 
-def list_words(glyphs: Sequence[Glyph], tokenizer: Tokenizer) -> list[str]:
-    """The words and Chinese characters of the captions, as the tokenizer normalises them."""
+def list_words(glyphs: Sequence[Glyph], things: Sequence[Glyph], tokenizer: Tokenizer) -> list[str]:
+    """The words and Chinese characters of captions of `glyphs` and of names of `things`, as the tokenizer has them."""
+    names = (thing.names[language] for thing in things for language in LANGUAGES)
+    known = _split(_corpus(glyphs), tokenizer)
+    unknown = tokenizer.token_to_id(UNKNOWN)
+    for word in _split(names, tokenizer) - known:
+        # Short words are words of other languages too ("rod"); the vocabulary lacks characters that only things have.
+        if len(word) >= _LONG or (not word.isascii() and unknown not in tokenizer.encode(word).ids):
+            known.add(word)
+    return sorted(known)
+
+
+def _split(texts: Iterable[str], tokenizer: Tokenizer) -> set[str]:
     words: set[str] = set()
-    for text in _corpus(glyphs):
+    for text in texts:
         split = tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
         words.update(word for word, _ in split if word.isalnum())
-    return sorted(words)
+    return words
 
 
 if __name__ == "__main__":
-    atlas = load_wide_atlas() if "--wide" in sys.argv else load_atlas()
-    listed = list_words(atlas.glyphs, Tokenizer.from_file(str(STARTER / TOKENIZER)))
+    base, wide = load_atlas().glyphs, load_wide_atlas().glyphs
+    listed = list_words(base, wide[len(base) :], Tokenizer.from_file(str(STARTER / TOKENIZER)))
     (STARTER / "words.txt").write_text("\n".join(listed) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from training import things, wide
 from training.captions import Captioner
-from training.evaluate import hand_trial, stamp_trial
+from training.evaluate import hand_trial, stamp_trial, thing_trial
 from training.feed import Maker
 from training.hands import Hand
 from training.model import SIDE, STARTER
@@ -155,6 +155,13 @@ def test_a_held_out_hand_is_tried_by_the_names_of_its_glyphs(built: Atlas) -> No
     assert trial.images.shape == (1, SIDE, SIDE, 3)
     assert tuple(trial.images[0, SIDE // 2, SIDE // 2]) == (0, 255, 0)
     assert tuple(trial.images[0, 0, 0]) == (255, 255, 255)
+
+
+def test_things_are_tried_by_their_names_in_drawings_of_their_own(built: Atlas) -> None:
+    trial = thing_trial(built, len(make_atlas()))
+    assert trial.texts == {"en": ["anvil"], "zh": ["铁砧"]}
+    assert trial.images.shape == (1, SIDE, SIDE, 3)
+    assert trial.images.min() < 100
 
 
 def test_stamps_are_tried_by_their_own_descriptions(tmp_path: Path) -> None:

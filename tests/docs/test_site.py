@@ -81,6 +81,7 @@ def test_every_page_is_built_with_its_title(site: Path) -> None:
         assert "<h1" in built, name
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.slow
 def test_nothing_is_loaded_from_elsewhere(site: Path, address: str, browser: Browser) -> None:
     """No third party learns of a visit, and the site works without the internet."""

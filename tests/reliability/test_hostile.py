@@ -15,7 +15,7 @@ NAMES = (
 )
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)  # on a machine that is busy with others; alone the longest takes five minutes
 @pytest.mark.parametrize("name", NAMES)
 def test_the_promise_holds(name: str) -> None:
     hold_promise(name)

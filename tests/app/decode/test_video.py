@@ -365,6 +365,7 @@ def test_damaged_videos_end_with_a_reason(tmp_path: Path, pool: DecodePool, clip
     assert len(expand(tmp_path, clip)) == 3
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.slow
 def test_two_hundred_mutations_of_each_container_end_with_a_reason(tmp_path: Path, pool: DecodePool) -> None:
     for container in ("mp4", "mov", "webm", "mkv"):

@@ -767,6 +767,7 @@ def test_no_mutation_of_a_request_gives_a_5xx(wires: RunningServer) -> None:
     assert "unexpected error" not in wires.output()
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.slow
 def test_no_mutation_of_many_requests_gives_a_5xx(wires: RunningServer) -> None:
     found = check_mutations(wires, 6_000, seed=1)

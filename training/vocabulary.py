@@ -1,13 +1,13 @@
 """The starter's vocabulary: byte-pair encoding of lower-cased words, and each Chinese character as one token.
 
 `python -m training.vocabulary` writes the words that the starter knows, to tell which of a query it does not: those
-of captions of emoji, and the names of the things beside them. The synonyms of these it knows too seldom.
+of captions of emoji. The names of other things are not among them, because it finds only half of these things.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +18,12 @@ from app.encoder.loader import STARTER
 from training.captions import Captioner
 from training.scenes import sample_scene
 from training.sprites import LANGUAGES, WORK, Glyph, load_atlas
-from training.wide import load_wide_atlas
 
 CONTEXT = 40
 TOKENIZER = "tokenizer.json"  # the file, in the folder of the model and in that of the training
 SIZE = 5000
 PAD, UNKNOWN, START, END = "<pad>", "<unk>", "<start>", "<end>"
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
-_LONG = 4  # letters
 _FIRST_SEED = 900_000_000  # scenes whose captions only the vocabulary sees
 
 
@@ -88,27 +86,15 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> npt.NDArray[np.int64
     return np.array([encoding.ids for encoding in tokenizer.encode_batch(list(texts))], dtype=np.int64)
 
 
-def list_words(glyphs: Sequence[Glyph], things: Sequence[Glyph], tokenizer: Tokenizer) -> list[str]:
-    """The words and Chinese characters of captions of `glyphs` and of names of `things`, as the tokenizer has them."""
-    names = (thing.names[language] for thing in things for language in LANGUAGES)
-    known = _split(_corpus(glyphs), tokenizer)
-    unknown = tokenizer.token_to_id(UNKNOWN)
-    for word in _split(names, tokenizer) - known:
-        # Short words are words of other languages too ("rod"); the vocabulary lacks characters that only things have.
-        if len(word) >= _LONG or (not word.isascii() and unknown not in tokenizer.encode(word).ids):
-            known.add(word)
-    return sorted(known)
-
-
-def _split(texts: Iterable[str], tokenizer: Tokenizer) -> set[str]:
+def list_words(glyphs: Sequence[Glyph], tokenizer: Tokenizer) -> list[str]:
+    """The words and Chinese characters of the captions, as the tokenizer normalises them."""
     words: set[str] = set()
-    for text in texts:
+    for text in _corpus(glyphs):
         split = tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
         words.update(word for word, _ in split if word.isalnum())
-    return words
+    return sorted(words)
 
 
 if __name__ == "__main__":
-    base, wide = load_atlas().glyphs, load_wide_atlas().glyphs
-    listed = list_words(base, wide[len(base) :], Tokenizer.from_file(str(STARTER / TOKENIZER)))
+    listed = list_words(load_atlas().glyphs, Tokenizer.from_file(str(STARTER / TOKENIZER)))
     (STARTER / "words.txt").write_text("\n".join(listed) + "\n", encoding="utf-8")
